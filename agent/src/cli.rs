@@ -1,0 +1,7 @@
+//! Command-line conventions that every Headroom binary shares: exit codes, one-line errors, units.
+
+mod exit;
+mod units;
+
+pub use exit::{Exit, Failure, parse, run};
+pub use units::{Rate, UnitError, parse_duration, parse_rate, parse_size};

@@ -1,0 +1,3 @@
+//! Headroom's agent as a library: load → collect → model → events → sinks.
+
+pub mod cli;

@@ -1,0 +1,3 @@
+//! headroom-load.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! headroom-server.
+
+fn main() {}

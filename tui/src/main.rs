@@ -1,0 +1,3 @@
+//! Headroom dashboard.
+
+fn main() {}
