@@ -1,2 +1,11 @@
-#![no_std]
-//! ABI.
+//! What the kernel side and the agent share: the frame tracker and the records that cross the boundary.
+//!
+//! Nothing here performs I/O, allocates or reads a clock, so the same code is compiled into the eBPF programs
+//! (`main.rs`, feature `programs`) and run on the host by the tests.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod frame;
+pub mod handshake;
+pub mod tracker;

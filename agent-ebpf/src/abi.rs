@@ -1,0 +1,106 @@
+//! The kernel/user ABI: every type that crosses the boundary through a map, an iterator or the ring buffer.
+//!
+//! All of them are `repr(C)`, made of plain integers, without padding bytes, and 8-byte aligned, so that a byte copy
+//! is a value on either side. Layout is asserted at compile time below.
+
+mod connection;
+mod counters;
+mod record;
+
+pub use connection::{Connection, Direction, Parse, Role};
+pub use counters::{Counters, FRAME_SLOTS, ListenerKey, ListenerTotals, Stat, frame_slot};
+pub use record::{Endpoints, Opened, SocketHeader, SocketMemory, event};
+
+/// Entries in the per-CPU array of listener totals. Slot 0 collects listeners beyond the last slot.
+pub const LISTENER_SLOTS: usize = 256;
+
+/// Names of the programs, maps and read-only globals in the object, defined once for the programs, the loader and
+/// the build.
+pub mod names {
+    /// cgroup_skb program on ingress.
+    pub const INGRESS: &str = "headroom_ingress";
+    /// cgroup_skb program on egress.
+    pub const EGRESS: &str = "headroom_egress";
+    /// cgroup_skb program that does nothing: the baseline of the packet benchmark.
+    pub const EMPTY: &str = "headroom_empty";
+    /// tp_btf program on `tcp_destroy_sock`.
+    pub const DESTROY: &str = "headroom_destroy";
+    /// iter/tcp program.
+    pub const SOCKETS: &str = "headroom_sockets";
+    /// iter/task_file program.
+    pub const OWNERS: &str = "headroom_owners";
+
+    /// Every program in the object.
+    pub const PROGRAMS: &[&str] = &[INGRESS, EGRESS, EMPTY, DESTROY, SOCKETS, OWNERS];
+
+    /// Socket storage: [`Connection`](super::Connection).
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// Hash [`ListenerKey`](super::ListenerKey) → slot.
+    pub const LISTENERS: &str = "LISTENERS";
+    /// Per-CPU array slot → [`ListenerTotals`](super::ListenerTotals).
+    pub const TOTALS: &str = "TOTALS";
+    /// Hash port → 1; consulted when [`FILTER_PORTS`] is set.
+    pub const PORTS: &str = "PORTS";
+    /// Ring buffer of life-cycle events.
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU array [`Stat`](super::Stat) → count.
+    pub const STATS: &str = "STATS";
+
+    /// Every map the programs declare.
+    pub const MAPS: &[&str] = &[CONNECTIONS, LISTENERS, TOTALS, PORTS, EVENTS, STATS];
+
+    /// Global: 1 when only ports in [`PORTS`] are tracked.
+    pub const FILTER_PORTS: &str = "FILTER_PORTS";
+
+    /// Globals that configure the programs.
+    pub const GLOBALS: &[&str] = &[FILTER_PORTS];
+
+    /// Globals that hold a kernel structure's member offset: (global, structure, member path). Those of
+    /// [`OPTIONAL_OFFSETS`] may be missing from a kernel.
+    pub const OFFSETS: &[(&str, &str, &str)] = &[
+        ("OFF_RMEM_ALLOC", "sock", "sk_backlog.rmem_alloc"),
+        ("OFF_BACKLOG_LEN", "sock", "sk_backlog.len"),
+        ("OFF_WMEM_ALLOC", "sock", "sk_wmem_alloc"),
+        ("OFF_WMEM_QUEUED", "sock", "sk_wmem_queued"),
+        ("OFF_FORWARD_ALLOC", "sock", "sk_forward_alloc"),
+        ("OFF_OMEM_ALLOC", "sock", "sk_omem_alloc"),
+        ("OFF_RCVBUF", "sock", "sk_rcvbuf"),
+        ("OFF_SNDBUF", "sock", "sk_sndbuf"),
+        ("OFF_DROPS", "sock", "sk_drops"),
+        ("OFF_FAMILY", "sock_common", "skc_family"),
+        ("OFF_STATE", "sock_common", "skc_state"),
+        ("OFF_NUM", "sock_common", "skc_num"),
+        ("OFF_DPORT", "sock_common", "skc_dport"),
+        ("OFF_DADDR", "sock_common", "skc_daddr"),
+        ("OFF_RCV_SADDR", "sock_common", "skc_rcv_saddr"),
+        ("OFF_V6_DADDR", "sock_common", "skc_v6_daddr"),
+        ("OFF_V6_RCV_SADDR", "sock_common", "skc_v6_rcv_saddr"),
+        ("OFF_NET", "sock_common", "skc_net"),
+        ("OFF_NET_INUM", "net", "ns.inum"),
+        ("OFF_RCV_NXT", "tcp_sock", "rcv_nxt"),
+        ("OFF_COPIED_SEQ", "tcp_sock", "copied_seq"),
+        ("OFF_WRITE_SEQ", "tcp_sock", "write_seq"),
+        ("OFF_SND_UNA", "tcp_sock", "snd_una"),
+        ("OFF_TGID", "task_struct", "tgid"),
+    ];
+
+    /// Offsets that are `u32::MAX` where the kernel has no such member.
+    pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS"];
+
+    /// State that the programs keep for themselves.
+    pub const PRIVATE: &[&str] = &["NEXT_SLOT"];
+}
+
+// A hole in one of these types would be uninitialised kernel memory on its way to user space, and the verifier would
+// refuse it with a message about stack bytes; the sums say so at compile time instead.
+const _: () = {
+    assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
+    assert!(size_of::<Direction>() == size_of::<Counters>() + 80);
+    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48);
+    assert!(size_of::<Endpoints>() == 48);
+    assert!(size_of::<SocketMemory>() == 48);
+    assert!(size_of::<SocketHeader>() == 16 + size_of::<Endpoints>() + size_of::<SocketMemory>());
+    assert!(size_of::<Opened>() == 24 + size_of::<Endpoints>());
+    assert!(size_of::<ListenerTotals>() == 2 * size_of::<Counters>() + 16);
+    assert!(size_of::<ListenerKey>() == 8);
+};

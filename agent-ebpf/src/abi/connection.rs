@@ -1,0 +1,117 @@
+//! The state that socket storage keeps for each tracked connection.
+
+use super::Counters;
+
+/// Which end of the connection this host's socket is.
+#[repr(u16)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It sent the 101.
+    Server = 1,
+    /// It received the 101.
+    Client = 2,
+}
+
+impl Role {
+    /// From the number stored in a record.
+    pub const fn from_u16(value: u16) -> Option<Self> {
+        match value {
+            1 => Some(Role::Server),
+            2 => Some(Role::Client),
+            _ => None,
+        }
+    }
+}
+
+/// How well a direction's counts can be trusted.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Parse {
+    /// Every byte since the 101 was parsed.
+    Exact = 0,
+    /// Frame boundaries were found again from evidence, after a gap or on a connection older than the agent.
+    Adopted = 1,
+    /// Boundaries are not known at present.
+    Unsynced = 2,
+}
+
+impl Parse {
+    /// From the number stored in a record; anything unknown is the least trusted state.
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Parse::Exact,
+            1 => Parse::Adopted,
+            _ => Parse::Unsynced,
+        }
+    }
+}
+
+/// One direction of a connection: its counters and where the parser stands in the byte stream.
+///
+/// Written by one hook only: ingress writes `received`, egress `sent`, and each merely reads the other's.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Direction {
+    /// What went by.
+    pub counters: Counters,
+    /// Payload bytes of the current frame still to come.
+    pub remaining: u64,
+    /// `bpf_ktime_get_ns` of the last ping in this direction; 0 before the first.
+    pub last_ping_ns: u64,
+    /// Time between the last two pings in this direction; 0 before the second.
+    pub ping_interval_ns: u64,
+    /// `last_ping_ns` of the other direction's ping that the last pong in this direction answered.
+    pub answered_ns: u64,
+    /// Round trip of that ping; 0 before the first.
+    pub rtt_ns: u64,
+    /// First bytes of a frame header that is split over packets.
+    pub header: [u8; 16],
+    /// TCP sequence number of the next byte to parse.
+    pub next_seq: u32,
+    /// Pings of this direction that were followed by another before a pong came back.
+    pub pings_missed: u32,
+    /// 1 while a packet is being parsed, so that a second CPU keeps off.
+    pub busy: u32,
+    /// Status code of the close frame, where its payload came in one packet with its header; else 0.
+    pub close_code: u16,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: [u8; 6],
+    /// [`Parse`] as a number.
+    pub parse: u8,
+    /// Bit field, private to the [`tracker`](crate::tracker).
+    pub flags: u8,
+    /// Bytes of `header` in use.
+    pub held: u8,
+    /// Plausible frames in a row since the boundary was lost.
+    pub evidence: u8,
+}
+
+/// A tracked connection, keyed by its socket and freed with it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// From the peer.
+    pub received: Direction,
+    /// To the peer.
+    pub sent: Direction,
+    /// `bpf_ktime_get_ns` at the 101.
+    pub opened_ns: u64,
+    /// `bpf_get_socket_cookie`.
+    pub cookie: u64,
+    /// Interface of the 101's packet.
+    pub ifindex: u32,
+    /// Slot in the listener totals.
+    pub listener: u32,
+    /// Process that holds the socket, by the last sweep of iter/task_file; 0 unknown.
+    pub pid: u32,
+    /// Its descriptor there; -1 unknown.
+    pub fd: i32,
+    /// [`Role`] as a number.
+    pub role: u16,
+    /// What permessage-deflate negotiated, encoded as in [`Deflate`](crate::handshake::Deflate).
+    pub deflate: u16,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
+    /// `bpf_ktime_get_ns` of the iterator sweep that last confirmed `pid`.
+    pub owner_ns: u64,
+}

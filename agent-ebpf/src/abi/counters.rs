@@ -1,0 +1,93 @@
+//! Counters: what one direction of one connection, or of all connections of a listener, has carried.
+
+/// Slots in [`Counters::frames`].
+pub const FRAME_SLOTS: usize = 8;
+
+/// The slot of an opcode in [`Counters::frames`]: continuation 0, text 1, binary 2, close 4, ping 5, pong 6. Slots 3
+/// and 7 belong to reserved opcodes (RFC 6455 section 5.2) and stay 0: those frames are never counted.
+#[inline(always)]
+pub const fn frame_slot(opcode: u8) -> usize {
+    ((opcode & 3) | ((opcode & 8) >> 1)) as usize
+}
+
+/// What one direction carried. `payload + control + header + unparsed` is every byte of the TCP stream behind the 101.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames by opcode, see [`frame_slot`]. A frame counts once its header is complete.
+    pub frames: [u64; FRAME_SLOTS],
+    /// Payload bytes of data frames (text, binary, continuation), headers not included.
+    pub payload_bytes: u64,
+    /// Payload bytes of control frames (close, ping, pong), headers not included.
+    pub control_bytes: u64,
+    /// Frame header bytes, masking keys included.
+    pub header_bytes: u64,
+    /// Bytes that passed while the tracker did not know where frames begin.
+    pub unparsed_bytes: u64,
+    /// Data frames with RSV1 set: compressed by permessage-deflate (RFC 7692 section 6).
+    pub compressed_frames: u64,
+    /// IP packets as the wire would see them (a GSO packet counts as its segments), retransmissions and pure ACKs
+    /// included.
+    pub packets: u64,
+    /// Bytes of those packets from the IP header on; link-layer framing is not included.
+    pub packet_bytes: u64,
+}
+
+/// What identifies a group of connections that share totals: where a server accepts them or a client sends them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerKey {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Local port of a server's connections, remote port of a client's.
+    pub port: u16,
+    /// [`Role`](super::Role) as a number.
+    pub role: u16,
+}
+
+/// Sums over all connections of a listener since the agent attached, closed ones included.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListenerTotals {
+    /// From the peers to this host's socket.
+    pub received: Counters,
+    /// From this host's socket to the peers.
+    pub sent: Counters,
+    /// Upgrades seen.
+    pub opened: u64,
+    /// Sockets of this listener that were destroyed.
+    pub closed: u64,
+}
+
+/// Indices into the `STATS` map: things that went by unreported, so that no loss is silent.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stat {
+    /// Life-cycle events the ring buffer had no room for.
+    EventsLost = 0,
+    /// Connections whose listener found no slot; their totals are in slot 0.
+    ListenersFull = 1,
+    /// Upgrades that could not be tracked because socket storage was refused.
+    StorageRefused = 2,
+    /// 101 responses whose headers were not understood within the scan limit.
+    HandshakesUnparsed = 3,
+    /// Packets that found their direction in use on another CPU and were left to the gap logic.
+    Contended = 4,
+}
+
+impl Stat {
+    /// Number of statistics.
+    pub const COUNT: usize = 5;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_defined_opcode_has_a_slot_of_its_own() {
+        let slots: std::collections::BTreeSet<_> = [0u8, 1, 2, 8, 9, 10].map(frame_slot).into_iter().collect();
+        assert_eq!(slots.into_iter().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6]);
+        assert!((0..=255u8).all(|opcode| frame_slot(opcode) < FRAME_SLOTS));
+    }
+}

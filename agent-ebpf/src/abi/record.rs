@@ -1,0 +1,93 @@
+//! Records that leave the kernel: an iterator sweep's and the ring buffer's.
+//!
+//! iter/tcp writes a [`SocketHeader`] directly followed by the [`Connection`](super::Connection). A ring buffer entry
+//! begins with its kind ([`event`]), then an [`Opened`], or a [`SocketHeader`] and a `Connection`.
+
+/// Kinds of ring buffer entries: the first 8 bytes of each.
+pub mod event {
+    /// An upgrade was seen: [`Opened`](super::Opened).
+    pub const OPENED: u64 = 1;
+    /// A tracked socket was destroyed: [`SocketHeader`](super::SocketHeader), then `Connection` with the final counts.
+    pub const CLOSED: u64 = 2;
+}
+
+/// Where a connection's ends are.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Local address, network byte order; IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// Remote address, likewise.
+    pub remote: [u8; 16],
+    /// Local port, host byte order.
+    pub local_port: u16,
+    /// Remote port, host byte order.
+    pub remote_port: u16,
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u16,
+    /// `TCP_ESTABLISHED` (1), ….
+    pub state: u16,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
+}
+
+/// A socket's memory, the same set as `INET_DIAG_SKMEMINFO` (`sk_get_meminfo` in net/core/sock.c), and its queues.
+/// Bytes, as the kernel's own signed integers.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketMemory {
+    /// `sk_rmem_alloc`: truesize of the receive queue, out-of-order bytes included.
+    pub rmem_alloc: i32,
+    /// `sk_rcvbuf`: its limit.
+    pub rcvbuf: i32,
+    /// `sk_wmem_alloc` - 1: truesize handed to the device and not yet freed.
+    pub wmem_alloc: i32,
+    /// `sk_sndbuf`: limit of the send buffer.
+    pub sndbuf: i32,
+    /// `sk_forward_alloc`: charged to the protocol, not yet used.
+    pub forward_alloc: i32,
+    /// `sk_wmem_queued`: truesize of the write queue.
+    pub wmem_queued: i32,
+    /// `sk_omem_alloc`: options, filters and socket storage.
+    pub omem_alloc: i32,
+    /// `sk_backlog.len`.
+    pub backlog: i32,
+    /// `sk_drops`; -1 where this kernel does not keep it in the socket.
+    pub drops: i32,
+    /// `rcv_nxt - copied_seq`: stream bytes the application has not read.
+    pub receive_queue: u32,
+    /// `write_seq - snd_una`: stream bytes the peer has not acknowledged.
+    pub send_queue: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
+}
+
+/// The part of a record that comes from the kernel's socket.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketHeader {
+    /// [`event::CLOSED`] in the ring buffer, 0 in a sweep.
+    pub kind: u64,
+    /// `bpf_ktime_get_ns` when the record was made.
+    pub time_ns: u64,
+    /// Where its ends are.
+    pub endpoints: Endpoints,
+    /// Its memory.
+    pub memory: SocketMemory,
+}
+
+/// An upgrade.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// [`event::OPENED`].
+    pub kind: u64,
+    /// `bpf_ktime_get_ns` at the 101.
+    pub time_ns: u64,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Where its ends are; the namespace and `reserved` (holding the role) filled.
+    pub endpoints: Endpoints,
+}

@@ -1,0 +1,10 @@
+//! One file per program, and what they share.
+
+mod destroy;
+mod kernel;
+mod maps;
+mod owners;
+mod packet;
+mod segment;
+mod sockets;
+mod upgrade;

@@ -1,0 +1,50 @@
+//! iter/task_file: notes in each tracked socket which process holds it, and at which descriptor.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sock_from_file};
+
+use super::kernel::{self, OFF_TGID};
+use super::maps;
+
+/// `struct bpf_iter__task_file`: stable since 5.8.
+#[repr(C)]
+struct TaskFileIterator {
+    meta: *const c_void,
+    task: *const c_void,
+    fd: u32,
+    reserved: u32,
+    file: *mut aya_ebpf::bindings::file,
+}
+
+/// Offset of `sk` in `struct socket`: the same on every kernel the programs load on.
+const SOCKET_SK: usize = 24;
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn headroom_owners(ctx: *const TaskFileIterator) -> i32 {
+    // SAFETY: the iterator's context; task and file are null on the last call and checked, as is what they lead to.
+    unsafe {
+        let task = (*ctx).task;
+        let file = (*ctx).file;
+        if task.is_null() || file.is_null() {
+            return 0;
+        }
+        let socket = bpf_sock_from_file(file);
+        if socket.is_null() {
+            return 0;
+        }
+        let sk = *socket.cast::<u8>().add(SOCKET_SK).cast::<*mut c_void>();
+        if sk.is_null() {
+            return 0;
+        }
+        let connection = maps::connection(sk);
+        if connection.is_null() {
+            return 0;
+        }
+        (*connection).pid = kernel::member(task, &OFF_TGID);
+        (*connection).fd = (*ctx).fd as i32;
+        (*connection).owner_ns = bpf_ktime_get_ns();
+    }
+    0
+}

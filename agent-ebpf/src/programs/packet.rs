@@ -1,0 +1,145 @@
+//! cgroup_skb, both directions: counts frames of tracked connections and recognises new ones. Always lets pass.
+
+use core::ffi::c_void;
+use core::ptr::addr_of_mut;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use agent_ebpf::abi::{Connection, Counters, Direction, Stat};
+use agent_ebpf::tracker::Tracker;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_loop;
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+
+use super::maps;
+use super::segment::{Bytes, Segment};
+use super::upgrade;
+
+/// Returned by every path: a packet program that returns 0 would drop traffic.
+const PASS: i32 = 1;
+
+/// Packets to the socket.
+pub(super) const INGRESS: bool = true;
+/// Packets from the socket.
+pub(super) const EGRESS: bool = false;
+
+#[cgroup_skb(ingress)]
+fn headroom_ingress(ctx: SkBuffContext) -> i32 {
+    packet::<INGRESS>(ctx.skb.skb);
+    PASS
+}
+
+#[cgroup_skb(egress)]
+fn headroom_egress(ctx: SkBuffContext) -> i32 {
+    packet::<EGRESS>(ctx.skb.skb);
+    PASS
+}
+
+/// Does nothing: what the kernel's hook itself costs, for `cargo xtask bench packet`.
+#[cgroup_skb(egress)]
+fn headroom_empty(_ctx: SkBuffContext) -> i32 {
+    PASS
+}
+
+#[inline(always)]
+fn packet<const IN: bool>(skb: *mut __sk_buff) {
+    // SAFETY: the context's socket, null-checked; it may be a listener, which is then simply not tracked.
+    let (sk, connection) = unsafe {
+        let sk: *mut c_void = (*skb).__bindgen_anon_2.sk.cast();
+        if sk.is_null() {
+            return;
+        }
+        (sk, maps::connection(sk))
+    };
+    let Some(segment) = Segment::of(skb) else { return };
+    if connection.is_null() {
+        upgrade::look::<IN>(skb, sk, segment);
+    } else {
+        tracked::<IN>(skb, connection, segment);
+    }
+}
+
+/// Follows one packet of a tracked connection.
+#[inline(always)]
+pub(super) fn tracked<const IN: bool>(skb: *mut __sk_buff, connection: *mut Connection, segment: Segment) {
+    // SAFETY: `connection` is a socket storage value that lives as long as this program runs (RCU), and the totals are
+    // this CPU's. `direction` is written by this hook only: egress runs under the socket's lock, ingress takes `busy`.
+    // The other direction may change underneath; it is only read, field by field, and any mix of old and new values
+    // is a valid state of the ping bookkeeping.
+    unsafe {
+        let Some(totals) = maps::TOTALS.get_ptr_mut((*connection).listener) else { return };
+        let (direction, other, totals) = if IN {
+            (addr_of_mut!((*connection).received), addr_of_mut!((*connection).sent), addr_of_mut!((*totals).received))
+        } else {
+            (addr_of_mut!((*connection).sent), addr_of_mut!((*connection).received), addr_of_mut!((*totals).sent))
+        };
+        let packets = match (*skb).gso_segs {
+            0 => 1,
+            segments => u64::from(segments),
+        };
+        // Each segment of a GSO packet gets headers of its own on the wire.
+        let bytes = u64::from((*skb).len) + (packets - 1) * u64::from(segment.offset);
+        if IN && !enter(direction) {
+            maps::count(Stat::Contended);
+            return;
+        }
+        wire(&mut (*direction).counters, packets, bytes);
+        wire(&mut *totals, packets, bytes);
+        if segment.len > 0 {
+            follow(skb, &mut *direction, &*other, &mut *totals, segment);
+        }
+        if IN {
+            leave(direction);
+        }
+    }
+}
+
+#[inline(always)]
+fn wire(counters: &mut Counters, packets: u64, bytes: u64) {
+    counters.packets += packets;
+    counters.packet_bytes += bytes;
+}
+
+#[inline(always)]
+fn follow(
+    skb: *mut __sk_buff,
+    direction: &mut Direction,
+    other: &Direction,
+    totals: &mut Counters,
+    segment: Segment,
+) {
+    let payload = Bytes { skb, base: segment.offset };
+    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    // Most packets carry one frame: the first turn is inline, and only what is left pays for a loop.
+    if tracker.begin(segment.seq, segment.len) && tracker.step() {
+        let turns = tracker.len - tracker.offset;
+        // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left, and every turn eats a
+        // byte, so `turns` bounds it as well.
+        unsafe {
+            bpf_loop(turns, turn as *mut c_void, (&raw mut tracker).cast(), 0);
+        }
+    }
+}
+
+extern "C" fn turn(_index: u64, tracker: *mut Tracker<'_, Bytes>) -> i64 {
+    // SAFETY: `follow` passes a live tracker that nothing else refers to during the loop.
+    let more = unsafe { (*tracker).step() };
+    i64::from(!more)
+}
+
+/// Claims a direction: ingress runs before the socket's lock is taken, from several CPUs at once.
+#[inline(always)]
+unsafe fn enter(direction: *mut Direction) -> bool {
+    // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
+    unsafe {
+        AtomicU32::from_ptr(addr_of_mut!((*direction).busy))
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
+#[inline(always)]
+unsafe fn leave(direction: *mut Direction) {
+    // SAFETY: as in `enter`. A swap, because a release store needs a newer instruction set than the oldest kernel's.
+    unsafe { AtomicU32::from_ptr(addr_of_mut!((*direction).busy)).swap(0, Ordering::Release) };
+}

@@ -1,0 +1,85 @@
+//! The TCP segment in a packet, as cgroup_skb shows it: data starts at the IP header in both directions.
+
+use core::ffi::c_void;
+
+use agent_ebpf::tracker::Payload;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
+
+const IPPROTO_TCP: u8 = 6;
+const IPV6_HEADER: usize = 40;
+const TCP_HEADER: usize = 20;
+/// The shortest IPv4 header, and so the least that must be readable before anything is known.
+const SHORTEST: usize = 20 + TCP_HEADER;
+
+/// Where a segment's payload is.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    /// TCP sequence number of the first payload byte.
+    pub(super) seq: u32,
+    /// Offset of the payload in the packet: the length of the headers.
+    pub(super) offset: u32,
+    /// Length of the payload.
+    pub(super) len: u32,
+}
+
+impl Segment {
+    /// Reads the headers out of the packet's linear part, where TCP keeps them on both paths (`tcp_v4_rcv` pulls
+    /// them; egress builds them). `None` for anything but TCP.
+    #[inline(always)]
+    pub(super) fn of(skb: *const __sk_buff) -> Option<Segment> {
+        // SAFETY: `skb` is the program's context; packet loads are guarded by `end`, which the verifier insists on.
+        unsafe {
+            let data = (*skb).data as usize;
+            let end = (*skb).data_end as usize;
+            if data + SHORTEST > end {
+                return None;
+            }
+            let first = *(data as *const u8);
+            let (ip_len, protocol) = if first >> 4 == 4 {
+                (usize::from(first & 15) * 4, *((data + 9) as *const u8))
+            } else {
+                (IPV6_HEADER, *((data + 6) as *const u8))
+            };
+            let tcp = data + ip_len;
+            if protocol != IPPROTO_TCP || tcp + TCP_HEADER > end {
+                return None;
+            }
+            let seq = u32::from_be(*((tcp + 4) as *const u32));
+            let offset = ip_len as u32 + u32::from(*((tcp + 12) as *const u8) >> 4) * 4;
+            let total = (*skb).len;
+            let len = if total > offset { total - offset } else { 0 };
+            Some(Segment { seq, offset, len })
+        }
+    }
+}
+
+/// A segment's payload behind the tracker's interface.
+pub(super) struct Bytes {
+    pub(super) skb: *const __sk_buff,
+    /// Offset of the payload in the packet.
+    pub(super) base: u32,
+}
+
+impl Payload for Bytes {
+    #[inline(always)]
+    fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
+        // The compiler proves the bounds from the caller's arithmetic and would drop the check, but the verifier
+        // cannot follow that proof and needs to see it: the volatile read hides the value's history.
+        // SAFETY: reads a local.
+        let len = unsafe { core::ptr::read_volatile(&len) };
+        if len == 0 || len > 16 {
+            return false;
+        }
+        // SAFETY: `to` has room for 16 bytes.
+        unsafe {
+            bpf_skb_load_bytes(self.skb.cast(), self.base + offset, to.as_mut_ptr().cast::<c_void>(), len) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: no arguments, no preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    }
+}
