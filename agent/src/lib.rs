@@ -1,3 +1,4 @@
 //! Headroom's agent as a library: load → collect → model → events → sinks.
 
 pub mod cli;
+pub mod document;

@@ -1,0 +1,44 @@
+//! What Headroom says: the snapshot document and the event stream, which share their objects.
+//!
+//! Field names are an interface (`headroom/1`): they are added to, never renamed. Times are seconds, sizes bytes,
+//! ratios 0–1, 64-bit identifiers strings. What cannot be known is absent or null, never 0.
+
+mod ceiling;
+mod connection;
+mod event;
+mod host;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use ceiling::{Advice, Ceiling, Effect, Kind, Level, Unit};
+pub use connection::{Connection, Deflate, Listener, Memory, Parse, Ping, Role, Traffic, Transport};
+pub use event::{Body, Envelope, EventWriter, Started, Stopped, Tick};
+pub use host::{Degraded, Descriptors, Host, Process, ProcessMemory, SelfUsage};
+
+/// Name and version of the schema, in every document and every event.
+pub const SCHEMA: &str = "headroom/1";
+
+/// Everything known at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// When, UTC.
+    pub timestamp: Timestamp,
+    /// The host and what it lets us see.
+    pub host: Host,
+    /// Ceilings, the first to be hit first.
+    pub ceilings: Vec<Ceiling>,
+    /// Processes that hold tracked connections.
+    pub processes: Vec<Process>,
+    /// Sums by listener since the agent attached, closed connections included.
+    pub listeners: Vec<Listener>,
+    /// Tracked connections.
+    pub connections: Vec<Connection>,
+    /// What would move the first ceiling.
+    pub advice: Vec<Advice>,
+    /// What the agent itself costs.
+    #[serde(rename = "self")]
+    pub agent: SelfUsage,
+}

@@ -1,0 +1,151 @@
+//! The event stream: one JSON object a line.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Advice, Ceiling, Connection, Host, Listener, Process, SCHEMA, SelfUsage};
+
+/// One line of the stream. The payload stands under the event's own name:
+/// `{"schema":…,"seq":…,"timestamp":…,"event":"tick","severity_text":"INFO","severity_number":9,"tick":{…}}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Counts up by one a line: a hole is a dropped event.
+    pub seq: u64,
+    /// When, UTC.
+    pub timestamp: Timestamp,
+    /// Name of the event, and of the payload's key.
+    pub event: String,
+    /// `INFO`, `WARN`, `ERROR`.
+    pub severity_text: String,
+    /// OpenTelemetry's number for it: 9, 13, 17.
+    pub severity_number: u8,
+    /// The payload.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What happened. Serialized as an object with one key, the event's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// The agent attached.
+    AgentStarted(Started),
+    /// The state of the host, once per interval.
+    Tick(Tick),
+    /// An upgrade was seen.
+    ConnectionOpened(Connection),
+    /// A sweep found a connection changed. Only where per-connection updates are asked for.
+    ConnectionUpdated(Connection),
+    /// A connection ended; the counts are final.
+    ConnectionClosed(Connection),
+    /// The agent is about to end.
+    AgentStopped(Stopped),
+}
+
+/// Payload of `agent_started`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// The host and what it lets the agent see.
+    pub host: Host,
+    /// Time between ticks.
+    pub interval_seconds: f64,
+    /// Ports that are watched; empty means all.
+    pub ports: Vec<u16>,
+}
+
+/// Payload of `tick`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tick {
+    /// Tracked connections open now, both roles.
+    pub connections: u64,
+    /// Ceilings, the first to be hit first.
+    pub ceilings: Vec<Ceiling>,
+    /// Processes that hold tracked connections.
+    pub processes: Vec<Process>,
+    /// Sums by listener since the agent attached.
+    pub listeners: Vec<Listener>,
+    /// What would move the first ceiling.
+    pub advice: Vec<Advice>,
+    /// What the agent itself costs.
+    #[serde(rename = "self")]
+    pub agent: SelfUsage,
+}
+
+/// Payload of `agent_stopped`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// `signal`, `duration` or `error`.
+    pub reason: String,
+}
+
+impl Body {
+    /// The event's name, the same word the payload stands under.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Body::AgentStarted(_) => "agent_started",
+            Body::Tick(_) => "tick",
+            Body::ConnectionOpened(_) => "connection_opened",
+            Body::ConnectionUpdated(_) => "connection_updated",
+            Body::ConnectionClosed(_) => "connection_closed",
+            Body::AgentStopped(_) => "agent_stopped",
+        }
+    }
+
+    fn severity(&self) -> (&'static str, u8) {
+        let level = match self {
+            Body::Tick(tick) => tick.ceilings.iter().map(|ceiling| ceiling.level).max(),
+            _ => None,
+        };
+        match level {
+            Some(super::Level::Critical) => ("ERROR", 17),
+            Some(super::Level::Near) => ("WARN", 13),
+            _ => ("INFO", 9),
+        }
+    }
+}
+
+/// Numbers the lines of one stream.
+#[derive(Debug, Default)]
+pub struct EventWriter {
+    seq: u64,
+}
+
+impl EventWriter {
+    /// Wraps `body` for the stream.
+    pub fn envelope(&mut self, timestamp: Timestamp, body: Body) -> Envelope {
+        let seq = self.seq;
+        self.seq += 1;
+        let (severity_text, severity_number) = body.severity();
+        Envelope {
+            schema: SCHEMA.to_owned(),
+            seq,
+            timestamp,
+            event: body.name().to_owned(),
+            severity_text: severity_text.to_owned(),
+            severity_number,
+            body,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_payload_stands_under_the_events_name() {
+        let mut writer = EventWriter::default();
+        writer.envelope(Timestamp::UNIX_EPOCH, Body::AgentStopped(Stopped { reason: "signal".into() }));
+        let second =
+            writer.envelope(Timestamp::UNIX_EPOCH, Body::AgentStopped(Stopped { reason: "duration".into() }));
+        let line = serde_json::to_string(&second).expect("serializes");
+        assert_eq!(
+            line,
+            r#"{"schema":"headroom/1","seq":1,"timestamp":"1970-01-01T00:00:00Z","event":"agent_stopped","severity_text":"INFO","severity_number":9,"agent_stopped":{"reason":"duration"}}"#
+        );
+        let back: Envelope = serde_json::from_str(&line).expect("parses");
+        assert_eq!(back, second);
+    }
+}

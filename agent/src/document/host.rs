@@ -1,0 +1,87 @@
+//! The host, its processes, and the agent itself.
+
+use serde::{Deserialize, Serialize};
+
+/// The host and what it lets the agent see.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Host name.
+    pub name: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Lockdown mode (`none`, `integrity`, `confidentiality`); null where the kernel does not say.
+    pub lockdown: Option<String>,
+    /// Hooks in use.
+    pub hooks: Vec<String>,
+    /// What is missing, and why.
+    pub degraded: Vec<Degraded>,
+}
+
+/// A probe or figure that is not available.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// What is missing.
+    pub probe: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A process that holds tracked connections.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id, in the agent's pid namespace.
+    pub pid: u32,
+    /// Command name.
+    pub comm: String,
+    /// Memory cgroup path; null where it cannot be read.
+    pub cgroup: Option<String>,
+    /// TCP connections that carry WebSockets.
+    pub connections: u64,
+    /// WebSockets on them.
+    pub websockets: u64,
+    /// Descriptors.
+    pub descriptors: Descriptors,
+    /// Memory.
+    pub memory: ProcessMemory,
+}
+
+/// A process's descriptors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptors {
+    /// Open now.
+    pub open: Option<u64>,
+    /// Soft limit: what `accept` fails at.
+    pub soft_limit: Option<u64>,
+    /// Hard limit: how far the process may raise the soft one.
+    pub hard_limit: Option<u64>,
+}
+
+/// A process's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessMemory {
+    /// Resident set.
+    pub resident_bytes: Option<u64>,
+    /// Its own memory per connection; null until its use was seen at different connection counts.
+    pub per_connection_bytes: Option<f64>,
+    /// Kernel memory per connection, mean over its sockets.
+    pub kernel_per_connection_bytes: Option<f64>,
+    /// Estimate for negotiated compression, all connections; null where none negotiated it.
+    pub compression_bytes: Option<u64>,
+}
+
+/// What the agent itself costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct SelfUsage {
+    /// CPU time since start, user and system, all threads.
+    pub cpu_seconds: f64,
+    /// Resident set.
+    pub resident_bytes: u64,
+    /// Mean run time of the packet programs; null unless `kernel.bpf_stats_enabled` is on.
+    pub bpf_ns_per_packet: Option<f64>,
+    /// Life-cycle events the kernel had no room for, and events a sink could not take.
+    pub events_dropped: u64,
+    /// CPU time of the last sweep over all connections; null before the first.
+    pub sweep_seconds: Option<f64>,
+    /// Age of the oldest per-connection figure, bounded by the sweep budget; null before the first sweep.
+    pub sweep_age_seconds: Option<f64>,
+}

@@ -1,0 +1,3 @@
+//! headroom-agent.
+
+fn main() {}
