@@ -46,14 +46,20 @@ pub mod names {
     /// Per-CPU array [`Stat`](super::Stat) → count.
     pub const STATS: &str = "STATS";
 
+    /// Ring buffer of aya-log.
+    pub const LOGS: &str = "AYA_LOGS";
+
     /// Every map the programs declare.
-    pub const MAPS: &[&str] = &[CONNECTIONS, LISTENERS, TOTALS, PORTS, EVENTS, STATS];
+    pub const MAPS: &[&str] = &[CONNECTIONS, LISTENERS, TOTALS, PORTS, EVENTS, STATS, LOGS];
 
     /// Global: 1 when only ports in [`PORTS`] are tracked.
     pub const FILTER_PORTS: &str = "FILTER_PORTS";
 
+    /// Global of aya-log: the level up to which the programs log; 0 removes the logging code at load time.
+    pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
+
     /// Globals that configure the programs.
-    pub const GLOBALS: &[&str] = &[FILTER_PORTS];
+    pub const GLOBALS: &[&str] = &[FILTER_PORTS, LOG_LEVEL];
 
     /// Globals that hold a kernel structure's member offset: (global, structure, member path). Those of
     /// [`OPTIONAL_OFFSETS`] may be missing from a kernel.
@@ -96,7 +102,7 @@ pub mod names {
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
     assert!(size_of::<Direction>() == size_of::<Counters>() + 80);
-    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48);
+    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 16 + size_of::<Endpoints>() + size_of::<SocketMemory>());

@@ -1,13 +1,13 @@
 //! Recognising a WebSocket upgrade in an HTTP/1.1 response head (RFC 6455 section 4.2.2), one byte at a time.
 //!
-//! The scanner keeps the last 24 bytes, folded to lower case, in three registers and compares them with what it looks
-//! for, so that it needs neither a buffer nor a loop of its own: in the kernel `bpf_loop` drives it.
+//! The scanner keeps the last 24 bytes, folded to lower case, in three words and compares them with what it looks for,
+//! so that it needs neither a buffer nor a loop of its own: in the kernel `bpf_loop` drives it.
 
 /// What a response that may be an upgrade begins with.
 pub const STATUS_LINE: [u8; 12] = *b"HTTP/1.1 101";
 
 /// Longest response head that is scanned. Heads beyond it are counted as unparsed handshakes.
-pub const MAX_HEAD: u32 = 8192;
+pub const MAX_HEAD: u16 = 8192;
 
 /// The outcome of permessage-deflate's negotiation (RFC 7692 section 7.1) in 16 bits: bit 15 negotiated, bit 14
 /// `server_no_context_takeover`, bit 13 `client_no_context_takeover`, bits 4–7 `client_max_window_bits`, bits 0–3
@@ -58,25 +58,32 @@ const fn word(text: &[u8; 8]) -> u64 {
 /// The head's last bytes are an empty line: the next byte is the connection's first frame.
 const END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 
-/// Which window-bits parameter is being read.
-const READING_NOTHING: u8 = 0;
-const READING_SERVER_BITS: u8 = 1;
-const READING_CLIENT_BITS: u8 = 2;
+/// The byte is inside the `Upgrade` header's value.
+const FLAG_IN_UPGRADE: u8 = 1;
+/// That value names WebSocket.
+const FLAG_UPGRADE: u8 = 2;
+/// The empty line was seen.
+const FLAG_ENDED: u8 = 4;
+/// The digits being read are `server_max_window_bits`'.
+const FLAG_SERVER_BITS: u8 = 8;
+/// The digits being read are `client_max_window_bits`'.
+const FLAG_CLIENT_BITS: u8 = 16;
 
 /// Scans a response head.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scanner {
     /// The last 8 bytes, lower case, the newest in the low byte; then the 8 before, and the 8 before those.
     last: u64,
     before: u64,
     earlier: u64,
+    /// Bytes taken.
+    taken: u16,
     deflate: u16,
     bits: u16,
-    reading: u8,
-    in_upgrade: bool,
-    upgrade: bool,
-    ended: bool,
+    flags: u8,
+    /// 1 where the head comes in on ingress (this host is the client), for the packet programs.
+    pub inbound: u8,
 }
 
 impl Scanner {
@@ -88,32 +95,33 @@ impl Scanner {
         self.before = self.before << 8 | self.last >> 56;
         self.last = self.last << 8 | lower as u64;
 
+        self.taken += 1;
         if byte == b'\n' {
-            self.in_upgrade = false;
+            self.flags &= !FLAG_IN_UPGRADE;
             if self.last as u32 == END {
-                self.ended = true;
+                self.flags |= FLAG_ENDED;
             }
         }
         if self.last == word(b"upgrade:") && self.before as u8 == b'\n' {
-            self.in_upgrade = true;
+            self.flags |= FLAG_IN_UPGRADE;
         }
-        if self.in_upgrade && self.last == word(b"ebsocket") && self.before as u8 == b'w' {
-            self.upgrade = true;
+        if self.last == word(b"ebsocket") && self.before as u8 == b'w' && self.flags & FLAG_IN_UPGRADE != 0 {
+            self.flags |= FLAG_UPGRADE;
         }
         self.parameters(byte);
-        !self.ended
+        self.flags & FLAG_ENDED == 0 && self.taken < MAX_HEAD
     }
 
     #[inline(always)]
     fn parameters(&mut self, byte: u8) {
-        if self.reading != READING_NOTHING {
+        if self.flags & (FLAG_SERVER_BITS | FLAG_CLIENT_BITS) != 0 {
             if byte.is_ascii_digit() {
                 self.bits = (self.bits * 10 + (byte - b'0') as u16) & 0xff;
             } else if byte != b'"' || self.bits != 0 {
-                let shift = if self.reading == READING_CLIENT_BITS { 4 } else { 0 };
+                let shift = if self.flags & FLAG_CLIENT_BITS != 0 { 4 } else { 0 };
                 // 8 to 15 are the only values allowed (RFC 7692 section 7.1.2).
                 self.deflate |= (self.bits & 15) << shift;
-                self.reading = READING_NOTHING;
+                self.flags &= !(FLAG_SERVER_BITS | FLAG_CLIENT_BITS);
             }
         }
         if self.last == word(b"-deflate") && self.before == word(b"rmessage") {
@@ -128,17 +136,33 @@ impl Scanner {
         }
         if self.last == word(b"ow_bits=") && self.before == word(b"max_wind") {
             self.bits = 0;
-            self.reading = match self.earlier & (u64::MAX >> 8) {
-                side if side == word(b"\0server_") => READING_SERVER_BITS,
-                side if side == word(b"\0client_") => READING_CLIENT_BITS,
-                _ => READING_NOTHING,
-            };
+            let side = self.earlier & (u64::MAX >> 8);
+            if side == word(b"\0server_") {
+                self.flags |= FLAG_SERVER_BITS;
+            } else if side == word(b"\0client_") {
+                self.flags |= FLAG_CLIENT_BITS;
+            }
         }
+    }
+
+    /// Bytes taken so far.
+    pub const fn taken(&self) -> u16 {
+        self.taken
+    }
+
+    /// Whether the head has ended, as an upgrade or not.
+    pub const fn ended(&self) -> bool {
+        self.flags & FLAG_ENDED != 0
+    }
+
+    /// Whether the head is longer than any that is scanned.
+    pub const fn too_long(&self) -> bool {
+        self.taken >= MAX_HEAD
     }
 
     /// Whether the head is complete and upgrades to WebSocket.
     pub const fn is_upgrade(&self) -> bool {
-        self.ended && self.upgrade
+        self.flags & (FLAG_ENDED | FLAG_UPGRADE) == FLAG_ENDED | FLAG_UPGRADE
     }
 
     /// What permessage-deflate negotiated.

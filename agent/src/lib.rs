@@ -2,3 +2,5 @@
 
 pub mod cli;
 pub mod document;
+#[cfg(feature = "kernel")]
+pub mod kernel;

@@ -1,0 +1,17 @@
+//! The kernel side of the agent: loading the eBPF programs and reading what they gather.
+//!
+//! Which hooks are used is decided by what really loads, never by the kernel's version; what does not load is a
+//! [`Degraded`](crate::document::Degraded) entry with the reason, and only the packet programs are indispensable.
+
+mod btf;
+mod load;
+mod object;
+mod privilege;
+mod read;
+mod record;
+
+pub use btf::{Btf, BtfError};
+pub use load::{LoadError, Options, Programs};
+pub use privilege::missing_capabilities;
+pub use read::{Lifecycle, ReadError};
+pub use record::Socket;
