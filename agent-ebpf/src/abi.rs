@@ -75,7 +75,7 @@ pub mod names {
         ("OFF_DROPS", "sock", "sk_drops"),
         ("OFF_FAMILY", "sock_common", "skc_family"),
         ("OFF_STATE", "sock_common", "skc_state"),
-        ("OFF_NUM", "sock_common", "skc_num"),
+        ("OFF_SPORT", "inet_sock", "inet_sport"),
         ("OFF_DPORT", "sock_common", "skc_dport"),
         ("OFF_DADDR", "sock_common", "skc_daddr"),
         ("OFF_RCV_SADDR", "sock_common", "skc_rcv_saddr"),

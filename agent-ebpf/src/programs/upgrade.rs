@@ -213,7 +213,9 @@ fn slot(key: ListenerKey) -> u32 {
     if let Some(slot) = unsafe { LISTENERS.get(&key) } {
         return *slot;
     }
-    let next = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
+    // Not relaxed: LLVM's BPF back end turns a relaxed fetch_add into the form that returns nothing, and `next` would be
+    // the addend.
+    let next = NEXT_SLOT.fetch_add(1, Ordering::AcqRel);
     if next < LISTENER_SLOTS as u32 && LISTENERS.insert(&key, &next, u64::from(BPF_NOEXIST)).is_ok() {
         return next;
     }
