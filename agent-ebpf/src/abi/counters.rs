@@ -12,7 +12,7 @@ pub const fn frame_slot(opcode: u8) -> usize {
 
 /// What one direction carried. `payload + control + header + unparsed` is every byte of the TCP stream behind the 101.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Counters {
     /// Frames by opcode, see [`frame_slot`]. A frame counts once its header is complete.
     pub frames: [u64; FRAME_SLOTS],
