@@ -7,9 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, Opened, Role, Stat, event};
 use agent_ebpf::handshake::{MAX_HEAD, STATUS_LINE, Scanner};
 use agent_ebpf::tracker::{self, Payload as _};
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock,
-};
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop, bpf_sk_storage_get, bpf_tcp_sock,
 };
@@ -30,7 +28,10 @@ pub(super) fn look<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment
         return;
     }
     let mut start = [0u8; 16];
-    let payload = Bytes { skb, base: segment.offset };
+    let payload = Bytes {
+        skb,
+        base: segment.offset,
+    };
     if !payload.load(0, &mut start, STATUS_LINE.len() as u32) || !is_status_line(&start) {
         return;
     }
@@ -115,11 +116,19 @@ fn track<const IN: bool>(
         let (rcv_nxt, snd_nxt) = ((*state).rcv_nxt, (*state).snd_nxt);
         let role = if IN == INGRESS { Role::Client } else { Role::Server };
         let mut endpoints = kernel::endpoints(tcp);
-        let port = if IN == EGRESS { endpoints.local_port } else { endpoints.remote_port };
+        let port = if IN == EGRESS {
+            endpoints.local_port
+        } else {
+            endpoints.remote_port
+        };
         if FILTER_PORTS.load() != 0 && PORTS.get(&port).is_none() {
             return None;
         }
-        let listener = slot(ListenerKey { netns: endpoints.netns, port, role: role as u16 });
+        let listener = slot(ListenerKey {
+            netns: endpoints.netns,
+            port,
+            role: role as u16,
+        });
         let connection: *mut Connection = bpf_sk_storage_get(
             addr_of!(CONNECTIONS).cast_mut().cast(),
             sk,
@@ -152,7 +161,12 @@ fn track<const IN: bool>(
             (*totals).opened += 1;
         }
         endpoints.reserved = role as u32;
-        announce(Opened { kind: event::OPENED, time_ns: now, cookie, endpoints });
+        announce(Opened {
+            kind: event::OPENED,
+            time_ns: now,
+            cookie,
+            endpoints,
+        });
         Some(connection)
     }
 }
