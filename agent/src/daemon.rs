@@ -88,10 +88,18 @@ pub fn start(settings: &Settings) -> Result<Running, LoadError> {
     let interval = settings.interval;
     let duration = settings.duration;
     let engine = std::thread::spawn(move || {
-        let mut outbox = Outbox { sender, writer: EventWriter::default(), dropped: 0 };
+        let mut outbox = Outbox {
+            sender,
+            writer: EventWriter::default(),
+            dropped: 0,
+        };
         drive(&mut engine, &mut outbox, &seen, interval, duration);
     });
-    Ok(Running { events, control, engine: Some(engine) })
+    Ok(Running {
+        events,
+        control,
+        engine: Some(engine),
+    })
 }
 
 /// Attaches, lets `settle` pass, and describes everything once.
@@ -123,14 +131,23 @@ fn attach(settings: &Settings) -> Result<Engine<Programs, ProcHost>, LoadError> 
     document.hooks = programs.hooks.iter().map(|hook| (*hook).to_owned()).collect();
     document.degraded.clone_from(&programs.degraded);
     let hooks = programs.hooks.clone();
-    Ok(Engine::new(programs, ProcHost::new(settings.nic_speeds.clone()), document, hooks, settings))
+    Ok(Engine::new(
+        programs,
+        ProcHost::new(settings.nic_speeds.clone()),
+        document,
+        hooks,
+        settings,
+    ))
 }
 
 /// The two clocks, read together.
 pub fn now() -> Clock {
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let monotonic_ns = monotonic.tv_sec as u64 * 1_000_000_000 + monotonic.tv_nsec as u64;
-    Clock { wall: Timestamp::now(), monotonic_ns }
+    Clock {
+        wall: Timestamp::now(),
+        monotonic_ns,
+    }
 }
 
 /// The engine's side of the channel.
@@ -179,8 +196,15 @@ fn drive<H: Host>(
             // A tick that comes late does not make the next ones come in a burst.
             next_tick = (next_tick + interval.as_nanos() as u64).max(clock.monotonic_ns);
         }
-        let until = next_tick.min(end.unwrap_or(u64::MAX)).saturating_sub(now().monotonic_ns);
+        let until = next_tick
+            .min(end.unwrap_or(u64::MAX))
+            .saturating_sub(now().monotonic_ns);
         std::thread::sleep(Duration::from_nanos(until).min(DRAIN));
     };
-    outbox.send(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
+    outbox.send(
+        Timestamp::now(),
+        Body::AgentStopped(Stopped {
+            reason: reason.into(),
+        }),
+    );
 }

@@ -22,6 +22,6 @@ pub use summary::{Holder, Summary};
 pub use theil_sen::slope;
 
 #[cfg(feature = "kernel")]
-pub(crate) use convert::{buffer_bytes, estimated_bytes};
-#[cfg(feature = "kernel")]
 pub use convert::{Clock, connection, listener, opened};
+#[cfg(feature = "kernel")]
+pub(crate) use convert::{buffer_bytes, estimated_bytes};

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn each_defined_opcode_has_a_slot_of_its_own() {
-        let slots: std::collections::BTreeSet<_> = [0u8, 1, 2, 8, 9, 10].map(frame_slot).into_iter().collect();
+        let slots: std::collections::BTreeSet<_> =
+            [0u8, 1, 2, 8, 9, 10].map(frame_slot).into_iter().collect();
         assert_eq!(slots.into_iter().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6]);
         assert!((0..=255u8).all(|opcode| frame_slot(opcode) < FRAME_SLOTS));
     }

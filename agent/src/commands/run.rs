@@ -55,8 +55,12 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
         eprintln!("attached");
     }
     let control = running.control();
-    let mut sink = Sink::open(&settings.output, running.control())
-        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot open output {:?}: {error}", settings.output)))?;
+    let mut sink = Sink::open(&settings.output, running.control()).map_err(|error| {
+        Failure::new(
+            Exit::Unavailable,
+            format!("cannot open output {:?}: {error}", settings.output),
+        )
+    })?;
     loop {
         if stop.load(Ordering::Relaxed) {
             // The engine still says goodbye; what is in the queue is written before this loop ends.

@@ -10,13 +10,14 @@ use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Process, ProcessMemory, SCHEMA,
-    SelfUsage, Snapshot, Started, Tick,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Process, ProcessMemory,
+    SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
 use crate::kernel::{Lifecycle, Probes};
 use crate::model::{
-    Clock, Growth, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener, opened,
+    Clock, Growth, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
+    opened,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
@@ -64,7 +65,10 @@ impl<P: Probes, H: Host> Engine<P, H> {
         settings: &Settings,
     ) -> Self {
         let slab = host.slab().map_err(|reason| {
-            document.degraded.push(Degraded { probe: "fixed memory of a connection".into(), reason });
+            document.degraded.push(Degraded {
+                probe: "fixed memory of a connection".into(),
+                reason,
+            });
         });
         // Sweeps and owner scans share the budget.
         let budget = settings.sweep_budget / 2.0;
@@ -180,7 +184,11 @@ impl<P: Probes, H: Host> Engine<P, H> {
     /// Owners first, so that the sweep finds them noted.
     fn sweep(&mut self, clock: &Clock, emit: Emit<'_>) {
         let now = clock.monotonic_ns;
-        let unowned = self.summary.holders.get(&0).is_some_and(|holder| holder.connections > 0);
+        let unowned = self
+            .summary
+            .holders
+            .get(&0)
+            .is_some_and(|holder| holder.connections > 0);
         let stale = self.owners.age(now).is_none_or(|age| age >= OWNERS_AGE);
         if self.owners.is_due(now) && (unowned || stale) {
             let start = usage::thread_cpu();
@@ -214,7 +222,13 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 Vec::new()
             }
         };
-        let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
+        let pids: Vec<u32> = self
+            .summary
+            .holders
+            .keys()
+            .copied()
+            .filter(|pid| *pid != 0)
+            .collect();
         let mut reading = self.host.read(&pids);
         let degraded = std::mem::take(&mut reading.degraded);
         self.observe(now, &reading, &listeners);
@@ -231,25 +245,41 @@ impl<P: Probes, H: Host> Engine<P, H> {
             costs: &self.costs,
         });
         let advice = advise(&ceilings, &reading);
-        let processes = reading.processes.iter().map(|process| self.process(process)).collect();
+        let processes = reading
+            .processes
+            .iter()
+            .map(|process| self.process(process))
+            .collect();
         let window = RATE_WINDOW.as_nanos() as u64;
         while self.history.len() > 1 && self.history[1].0 + window <= now {
             self.history.pop_front();
         }
         self.history.push_back((now, reading, listeners.clone()));
-        State { ceilings, processes, listeners, advice, degraded }
+        State {
+            ceilings,
+            processes,
+            listeners,
+            advice,
+            degraded,
+        }
     }
 
     fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
         let connections = listeners.iter().map(|listener| listener.connections).sum();
         self.growth.observe(Duration::from_nanos(now), connections);
-        self.costs.retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
+        self.costs
+            .retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
         // Count and memory must be of the same moment: only a sweep of this tick will do.
         if self.sweeps.age(now) != Some(Duration::ZERO) {
             return;
         }
         for process in &reading.processes {
-            let holder = self.summary.holders.get(&process.pid).copied().unwrap_or_default();
+            let holder = self
+                .summary
+                .holders
+                .get(&process.pid)
+                .copied()
+                .unwrap_or_default();
             if let Some(bytes) = process.anonymous_bytes {
                 self.costs.observe(process.pid, holder.connections, bytes);
             }
@@ -257,7 +287,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
     }
 
     fn process(&self, reading: &crate::model::ProcessReading) -> Process {
-        let holder = self.summary.holders.get(&reading.pid).copied().unwrap_or_default();
+        let holder = self
+            .summary
+            .holders
+            .get(&reading.pid)
+            .copied()
+            .unwrap_or_default();
         Process {
             pid: reading.pid,
             comm: reading.comm.clone(),
@@ -289,7 +324,10 @@ impl<P: Probes, H: Host> Engine<P, H> {
     /// Notes once what does not work.
     fn degrade(&mut self, probe: &str, reason: String) {
         if !self.document.degraded.iter().any(|known| known.probe == probe) {
-            self.document.degraded.push(Degraded { probe: probe.into(), reason });
+            self.document.degraded.push(Degraded {
+                probe: probe.into(),
+                reason,
+            });
         }
     }
 }

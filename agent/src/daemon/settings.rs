@@ -33,7 +33,9 @@ impl FromStr for Output {
             None if text == "stdout" => Ok(Output::Stdout),
             Some(("file", path)) if !path.is_empty() => Ok(Output::File(path.into())),
             Some(("unix", path)) if !path.is_empty() => Ok(Output::Unix(path.into())),
-            _ => Err(format!("{text:?} is not an output: stdout, file:PATH or unix:PATH")),
+            _ => Err(format!(
+                "{text:?} is not an output: stdout, file:PATH or unix:PATH"
+            )),
         }
     }
 }
@@ -120,12 +122,19 @@ struct File {
 impl Settings {
     /// Defaults, overridden by what the file says.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
-        let file: File = toml::from_str(&text)
-            .map_err(|error| ConfigError::Syntax { path: path.into(), message: syntax(&error, &text) })?;
-        let refused =
-            |key, message: String| ConfigError::Value { path: path.to_owned(), key, message };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+        let file: File = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.into(),
+            message: syntax(&error, &text),
+        })?;
+        let refused = |key, message: String| ConfigError::Value {
+            path: path.to_owned(),
+            key,
+            message,
+        };
         let mut settings = Settings::default();
         if let Some(ports) = file.ports {
             settings.ports = ports;
@@ -139,7 +148,9 @@ impl Settings {
         }
         for speed in file.nic_speed.unwrap_or_default() {
             let speed: Result<NicSpeed, _> = speed.parse();
-            settings.nic_speeds.push(speed.map_err(|error| refused("nic_speed", error.to_string()))?);
+            settings
+                .nic_speeds
+                .push(speed.map_err(|error| refused("nic_speed", error.to_string()))?);
         }
         if let Some(budget) = file.sweep_budget {
             settings.sweep_budget = budget;
@@ -157,10 +168,16 @@ impl Settings {
             return Err(("interval", "must be at least 10ms".into()));
         }
         if !(self.sweep_budget > 0.0 && self.sweep_budget <= 1.0) {
-            return Err(("sweep_budget", "is a share of one core: more than 0, at most 1".into()));
+            return Err((
+                "sweep_budget",
+                "is a share of one core: more than 0, at most 1".into(),
+            ));
         }
         if self.ports.len() > MAX_PORTS {
-            return Err(("ports", format!("at most {MAX_PORTS} ports can be watched; leave it out to watch all")));
+            return Err((
+                "ports",
+                format!("at most {MAX_PORTS} ports can be watched; leave it out to watch all"),
+            ));
         }
         if self.ports.contains(&0) {
             return Err(("ports", "0 is no port".into()));
@@ -169,13 +186,18 @@ impl Settings {
     }
 
     pub(super) fn load_options(&self) -> Options {
-        Options { ports: self.ports.clone(), log_level: self.log_level }
+        Options {
+            ports: self.ports.clone(),
+            log_level: self.log_level,
+        }
     }
 }
 
 /// TOML errors draw the line they speak of; one line must do.
 fn syntax(error: &toml::de::Error, text: &str) -> String {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+    let line = error
+        .span()
+        .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
     match line {
         Some(line) => format!("line {line}: {}", error.message()),
         None => error.message().to_owned(),

@@ -25,7 +25,12 @@ pub(super) struct Pace {
 impl Pace {
     /// `budget` is a share of one core.
     pub(super) fn new(budget: f64) -> Self {
-        Self { budget, due_ns: 0, last_ns: None, cost: None }
+        Self {
+            budget,
+            due_ns: 0,
+            last_ns: None,
+            cost: None,
+        }
     }
 
     pub(super) fn is_due(&self, now_ns: u64) -> bool {
@@ -48,7 +53,8 @@ impl Pace {
     }
 
     pub(super) fn age(&self, now_ns: u64) -> Option<Duration> {
-        self.last_ns.map(|last| Duration::from_nanos(now_ns.saturating_sub(last)))
+        self.last_ns
+            .map(|last| Duration::from_nanos(now_ns.saturating_sub(last)))
     }
 }
 
@@ -91,8 +97,12 @@ impl Reported {
     fn vanished(&mut self) -> Vec<u64> {
         let generation = self.generation;
         let gone = |seen: u32| generation.wrapping_sub(seen) >= 2;
-        let cookies: Vec<u64> =
-            self.seen.iter().filter(|(_, (_, seen))| gone(*seen)).map(|(cookie, _)| *cookie).collect();
+        let cookies: Vec<u64> = self
+            .seen
+            .iter()
+            .filter(|(_, (_, seen))| gone(*seen))
+            .map(|(cookie, _)| *cookie)
+            .collect();
         self.seen.retain(|_, (_, seen)| !gone(*seen));
         cookies
     }
@@ -102,7 +112,13 @@ fn fingerprint(socket: &Socket) -> u64 {
     let (connection, memory) = (&socket.connection, &socket.header.memory);
     let mut hasher = DefaultHasher::new();
     (connection.received.counters, connection.sent.counters, memory).hash(&mut hasher);
-    (connection.pid, connection.fd, connection.received.parse, connection.sent.parse).hash(&mut hasher);
+    (
+        connection.pid,
+        connection.fd,
+        connection.received.parse,
+        connection.sent.parse,
+    )
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -138,7 +154,9 @@ pub(super) fn sweep(
     }
     probes.sweep(&mut |socket| {
         add(&mut summary, socket, slab);
-        let Some(reported) = reported.as_deref_mut() else { return };
+        let Some(reported) = reported.as_deref_mut() else {
+            return;
+        };
         let fingerprint = fingerprint(socket);
         if reported.changed(socket, fingerprint)
             && emit(Body::ConnectionUpdated(connection(socket, clock, slab)))
@@ -149,7 +167,9 @@ pub(super) fn sweep(
     })?;
     if let Some(reported) = reported {
         for cookie in reported.vanished() {
-            emit(Body::ConnectionVanished(Vanished { id: cookie.to_string() }));
+            emit(Body::ConnectionVanished(Vanished {
+                id: cookie.to_string(),
+            }));
         }
     }
     Ok((summary, usage::thread_cpu().saturating_sub(start)))

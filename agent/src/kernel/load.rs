@@ -129,7 +129,9 @@ pub const HOOKS: &[Hook] = &[
 impl Programs {
     /// Whether a hook attached.
     pub fn has(&self, program: &str) -> bool {
-        HOOKS.iter().any(|hook| hook.program == program && self.hooks.contains(&hook.name))
+        HOOKS
+            .iter()
+            .any(|hook| hook.program == program && self.hooks.contains(&hook.name))
     }
 
     /// Loads everything and attaches what attaches.
@@ -139,9 +141,16 @@ impl Programs {
             match outcome {
                 Ok(()) => programs.hooks.push(hook.name),
                 Err(reason) if hook.required => {
-                    return Err(LoadError::Program { program: hook.program, hook: hook.name, reason });
+                    return Err(LoadError::Program {
+                        program: hook.program,
+                        hook: hook.name,
+                        reason,
+                    });
                 }
-                Err(reason) => programs.degraded.push(Degraded { probe: hook.name.into(), reason }),
+                Err(reason) => programs.degraded.push(Degraded {
+                    probe: hook.name.into(),
+                    reason,
+                }),
             }
         }
         programs.ports(&options.ports);
@@ -160,9 +169,16 @@ impl Programs {
             return Err(LoadError::Privilege(missing));
         }
         let mut ebpf = load_object(options)?;
-        let events = ebpf.take_map(names::EVENTS).ok_or(LoadError::NoMap(names::EVENTS))?;
+        let events = ebpf
+            .take_map(names::EVENTS)
+            .ok_or(LoadError::NoMap(names::EVENTS))?;
         let events = RingBuf::try_from(events)?;
-        Ok(Programs { ebpf, events, hooks: Vec::new(), degraded: Vec::new() })
+        Ok(Programs {
+            ebpf,
+            events,
+            hooks: Vec::new(),
+            degraded: Vec::new(),
+        })
     }
 
     fn attach_all(&mut self) -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
@@ -170,17 +186,27 @@ impl Programs {
         let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
         // Tens of megabytes while it lives: it must not outlive this function.
         let btf = aya::Btf::from_sys_fs()?;
-        Ok(HOOKS.iter().map(|hook| (hook, self.attach(hook, &cgroup, &btf))).collect())
+        Ok(HOOKS
+            .iter()
+            .map(|hook| (hook, self.attach(hook, &cgroup, &btf)))
+            .collect())
     }
 
     fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), String> {
-        let program = self.ebpf.program_mut(hook.program).ok_or("it is not in the object")?;
+        let program = self
+            .ebpf
+            .program_mut(hook.program)
+            .ok_or("it is not in the object")?;
         attach(program, hook, cgroup, btf).map_err(|error| reason(&error))
     }
 
     fn ports(&mut self, ports: &[u16]) {
-        let Some(map) = self.ebpf.map_mut(names::PORTS) else { return };
-        let Ok(mut map) = aya::maps::HashMap::<_, u16, u8>::try_from(map) else { return };
+        let Some(map) = self.ebpf.map_mut(names::PORTS) else {
+            return;
+        };
+        let Ok(mut map) = aya::maps::HashMap::<_, u16, u8>::try_from(map) else {
+            return;
+        };
         for port in ports {
             // The map holds as many as the configuration allows.
             let _ = map.insert(port, 1, 0);
@@ -239,9 +265,17 @@ fn load_object(options: &Options) -> Result<Ebpf, LoadError> {
 /// The verifier's log is long and its last lines say it all.
 fn reason(error: &ProgramError) -> String {
     match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let log = verifier_log.to_string();
-            let tail: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(4).collect();
+            let tail: Vec<&str> = log
+                .lines()
+                .rev()
+                .filter(|line| !line.is_empty())
+                .take(4)
+                .collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
             format!("{io_error}; verifier: {}", tail.join(" | "))
         }

@@ -35,11 +35,16 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     all.extend(descriptors::ceilings(inputs));
     all.extend(bandwidth::ceilings(inputs));
     for ceiling in &mut all {
-        ceiling.seconds_left = ceiling.connections_left.and_then(|left| inputs.growth.seconds_until(left));
+        ceiling.seconds_left = ceiling
+            .connections_left
+            .and_then(|left| inputs.growth.seconds_until(left));
     }
     // A stable sort: among equals the order above stands.
     all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));
-    if let Some(first) = all.first_mut().filter(|ceiling| ceiling.connections_left.is_some()) {
+    if let Some(first) = all
+        .first_mut()
+        .filter(|ceiling| ceiling.connections_left.is_some())
+    {
         first.first = true;
     }
     all

@@ -24,7 +24,9 @@ impl Clock {
     /// Wall time of a kernel timestamp.
     fn timestamp(&self, monotonic_ns: u64) -> Timestamp {
         let age = self.monotonic_ns as i64 - monotonic_ns as i64;
-        self.wall.checked_sub(SignedDuration::from_nanos(age)).unwrap_or(self.wall)
+        self.wall
+            .checked_sub(SignedDuration::from_nanos(age))
+            .unwrap_or(self.wall)
     }
 }
 
@@ -33,7 +35,8 @@ pub fn connection(socket: &Socket, clock: &Clock, slab: Option<SlabCost>) -> Con
     let (header, connection) = (&socket.header, &socket.connection);
     let role = role(connection.role);
     let unparsed = connection.received.counters.unparsed_bytes + connection.sent.counters.unparsed_bytes;
-    let parse = abi::Parse::from_u8(connection.received.parse).max(abi::Parse::from_u8(connection.sent.parse));
+    let parse =
+        abi::Parse::from_u8(connection.received.parse).max(abi::Parse::from_u8(connection.sent.parse));
     // Both sides may ping; the one that does more recently is the one that keeps the connection alive.
     let (pinger, answerer) = if connection.sent.last_ping_ns >= connection.received.last_ping_ns {
         (&connection.sent, &connection.received)
@@ -64,7 +67,9 @@ pub fn connection(socket: &Socket, clock: &Clock, slab: Option<SlabCost>) -> Con
         },
         memory: memory(header, slab),
         deflate: deflate(handshake::Deflate(connection.deflate)),
-        close_code: [connection.sent.close_code, connection.received.close_code].into_iter().find(|code| *code != 0),
+        close_code: [connection.sent.close_code, connection.received.close_code]
+            .into_iter()
+            .find(|code| *code != 0),
     }
 }
 
@@ -134,7 +139,15 @@ fn traffic(counters: &Counters) -> Traffic {
 /// What the socket's memory sums up to without counting a byte twice: `sk_wmem_alloc` holds clones of what
 /// `sk_wmem_queued` counts.
 pub(crate) fn buffer_bytes(memory: &abi::SocketMemory) -> u64 {
-    [memory.rmem_alloc, memory.wmem_queued, memory.forward_alloc, memory.backlog].into_iter().map(bytes).sum()
+    [
+        memory.rmem_alloc,
+        memory.wmem_queued,
+        memory.forward_alloc,
+        memory.backlog,
+    ]
+    .into_iter()
+    .map(bytes)
+    .sum()
 }
 
 fn memory(header: &abi::SocketHeader, slab: Option<SlabCost>) -> Memory {
@@ -219,12 +232,20 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_people_write_them() {
-        let mut endpoints = abi::Endpoints { family: 2, local_port: 80, ..abi::Endpoints::default() };
+        let mut endpoints = abi::Endpoints {
+            family: 2,
+            local_port: 80,
+            ..abi::Endpoints::default()
+        };
         endpoints.local[..4].copy_from_slice(&[127, 0, 0, 1]);
         assert_eq!(address(&endpoints, true), "127.0.0.1:80");
         endpoints.family = 10;
         endpoints.local = "::ffff:192.0.2.1".parse::<Ipv6Addr>().expect("address").octets();
-        assert_eq!(address(&endpoints, true), "192.0.2.1:80", "v4-mapped reads as IPv4");
+        assert_eq!(
+            address(&endpoints, true),
+            "192.0.2.1:80",
+            "v4-mapped reads as IPv4"
+        );
         endpoints.local = "2001:db8::1".parse::<Ipv6Addr>().expect("address").octets();
         assert_eq!(address(&endpoints, true), "[2001:db8::1]:80");
     }
@@ -232,8 +253,15 @@ mod tests {
     #[test]
     fn compression_is_estimated_by_zlibs_formula() {
         // Negotiated, nothing limited: 2^17 + 2^17 to deflate, 2^15 + 7 KiB to inflate.
-        assert_eq!(estimated_bytes(handshake::Deflate(1 << 15)), 262_144 + 32_768 + 7_168);
+        assert_eq!(
+            estimated_bytes(handshake::Deflate(1 << 15)),
+            262_144 + 32_768 + 7_168
+        );
         assert_eq!(estimated_bytes(handshake::Deflate(0)), 0);
-        assert_eq!(estimated_bytes(handshake::Deflate(0b111 << 13)), 0, "no side keeps a window");
+        assert_eq!(
+            estimated_bytes(handshake::Deflate(0b111 << 13)),
+            0,
+            "no side keeps a window"
+        );
     }
 }

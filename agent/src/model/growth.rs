@@ -21,7 +21,11 @@ impl Growth {
     /// Takes the count at monotonic time `at`.
     pub fn observe(&mut self, at: Duration, connections: u64) {
         self.samples.push_back((at, connections));
-        while self.samples.front().is_some_and(|(first, _)| at.saturating_sub(*first) > WINDOW) {
+        while self
+            .samples
+            .front()
+            .is_some_and(|(first, _)| at.saturating_sub(*first) > WINDOW)
+        {
             self.samples.pop_front();
         }
     }
@@ -32,8 +36,11 @@ impl Growth {
         if self.samples.len() < FEWEST_SAMPLES || last.0.saturating_sub(first.0) < SHORTEST {
             return None;
         }
-        let points: Vec<(f64, f64)> =
-            self.samples.iter().map(|(at, count)| (at.as_secs_f64(), *count as f64)).collect();
+        let points: Vec<(f64, f64)> = self
+            .samples
+            .iter()
+            .map(|(at, count)| (at.as_secs_f64(), *count as f64))
+            .collect();
         slope(&points)
     }
 
@@ -66,7 +73,10 @@ mod tests {
     fn no_trend_from_few_samples_nor_from_a_plateau() {
         assert_eq!(after([1, 1000]).seconds_until(10), None);
         assert_eq!(after([7; 40]).seconds_until(10), None);
-        assert_eq!(after((0..30).map(|second| 1000 - 10 * second)).seconds_until(10), None);
+        assert_eq!(
+            after((0..30).map(|second| 1000 - 10 * second)).seconds_until(10),
+            None
+        );
     }
 
     #[test]

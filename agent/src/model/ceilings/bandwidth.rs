@@ -13,11 +13,22 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         inputs.summary.interfaces.contains_key(&interface.index)
             || matches!(interface.speed, LinkSpeed::Known(..))
     };
-    inputs.reading.interfaces.iter().filter(carried).map(|interface| ceiling(inputs, interface, cost)).collect()
+    inputs
+        .reading
+        .interfaces
+        .iter()
+        .filter(carried)
+        .map(|interface| ceiling(inputs, interface, cost))
+        .collect()
 }
 
 fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<f64>) -> Ceiling {
-    let connections = inputs.summary.interfaces.get(&interface.index).copied().unwrap_or(0);
+    let connections = inputs
+        .summary
+        .interfaces
+        .get(&interface.index)
+        .copied()
+        .unwrap_or(0);
     let used = rate(inputs, interface);
     let (limit, basis) = match &interface.speed {
         LinkSpeed::Known(bits, source) => (Some(*bits), format!("the busier direction against {source}")),
@@ -26,7 +37,9 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<f64>) -> Cei
     let basis = match (used, cost) {
         (None, _) => format!("{basis}; the rate is known from the second reading on"),
         (Some(_), Some(_)) => {
-            format!("{basis}; cost: wire bits of tracked connections, headers and ACKs included, per connection")
+            format!(
+                "{basis}; cost: wire bits of tracked connections, headers and ACKs included, per connection"
+            )
         }
         (Some(_), None) => format!("{basis}; tracked connections carry nothing at present"),
     };
@@ -46,9 +59,14 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<f64>) -> Cei
 /// Bits per second of the busier direction since the earlier reading.
 fn rate(inputs: &Inputs<'_>, interface: &Interface) -> Option<u64> {
     let (reading, _, elapsed) = inputs.earlier?;
-    let before = reading.interfaces.iter().find(|before| before.index == interface.index)?;
+    let before = reading
+        .interfaces
+        .iter()
+        .find(|before| before.index == interface.index)?;
     let received = interface.received_bytes.checked_sub(before.received_bytes)?;
-    let transmitted = interface.transmitted_bytes.checked_sub(before.transmitted_bytes)?;
+    let transmitted = interface
+        .transmitted_bytes
+        .checked_sub(before.transmitted_bytes)?;
     Some((received.max(transmitted) as f64 * 8.0 / elapsed.as_secs_f64()) as u64)
 }
 

@@ -44,9 +44,15 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         }
     }
     let ceiling = |(path, members): (&str, Vec<&ProcessReading>)| {
-        let memory = members.first()?.cgroup_memory.filter(|memory| memory.limit < host_total)?;
+        let memory = members
+            .first()?
+            .cgroup_memory
+            .filter(|memory| memory.limit < host_total)?;
         let (cost, how) = cost(inputs, members.iter().copied());
-        let connections = members.iter().map(|process| holder(inputs, process.pid).connections).sum();
+        let connections = members
+            .iter()
+            .map(|process| holder(inputs, process.pid).connections)
+            .sum();
         let parts = Parts {
             kind: Kind::Memory,
             scope: format!("cgroup:{path}"),
@@ -68,8 +74,12 @@ fn tcp(inputs: &Inputs<'_>) -> Option<Ceiling> {
     let memory = inputs.reading.tcp?;
     let cost = total.buffers_per_connection().filter(|bytes| *bytes > 0.0);
     let basis = match cost {
-        Some(_) => "TCP mem of /proc/net/sockstat against the third field of tcp_mem; cost: mean buffer memory",
-        None => "TCP mem of /proc/net/sockstat against the third field of tcp_mem; connections hold no buffers now",
+        Some(_) => {
+            "TCP mem of /proc/net/sockstat against the third field of tcp_mem; cost: mean buffer memory"
+        }
+        None => {
+            "TCP mem of /proc/net/sockstat against the third field of tcp_mem; connections hold no buffers now"
+        }
     };
     let parts = Parts {
         kind: Kind::Memory,
