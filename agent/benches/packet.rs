@@ -35,7 +35,12 @@ fn main() {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     test_run()?;
-    let variants = [Variant::None, Variant::Empty, Variant::Tracked, Variant::Untracked];
+    let variants = [
+        Variant::None,
+        Variant::Empty,
+        Variant::Tracked,
+        Variant::Untracked,
+    ];
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
     let mut costs: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
     for round in 0..ROUNDS {
@@ -45,15 +50,33 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             costs[index].extend(nanoseconds(variants[index])?);
         }
     }
-    println!("live echo, 125-byte messages, both ends on this host, {ROUNDS} rotated rounds (median, least–most)");
+    println!(
+        "live echo, 125-byte messages, both ends on this host, {ROUNDS} rotated rounds (median, least–most)"
+    );
     let empty = &costs[1];
     for (name, index) in [("empty program", 1), ("tracked", 2), ("untracked", 3)] {
-        let net: Vec<f64> = costs[index].iter().zip(empty).map(|(cost, empty)| cost - empty).collect();
-        println!("  ns a packet, {name:<14} {}   above the empty program {}", spread(&costs[index]), spread(&net));
+        let net: Vec<f64> = costs[index]
+            .iter()
+            .zip(empty)
+            .map(|(cost, empty)| cost - empty)
+            .collect();
+        println!(
+            "  ns a packet, {name:<14} {}   above the empty program {}",
+            spread(&costs[index]),
+            spread(&net)
+        );
     }
     for (name, index) in [("no agent", 0), ("empty program", 1), ("agent", 2)] {
-        let ratio: Vec<f64> = rates[index].iter().zip(&rates[0]).map(|(rate, none)| rate / none).collect();
-        println!("  echoes/s, {name:<14} {}   of no agent {}", spread(&rates[index]), spread(&ratio));
+        let ratio: Vec<f64> = rates[index]
+            .iter()
+            .zip(&rates[0])
+            .map(|(rate, none)| rate / none)
+            .collect();
+        println!(
+            "  echoes/s, {name:<14} {}   of no agent {}",
+            spread(&rates[index]),
+            spread(&ratio)
+        );
     }
     Ok(())
 }
@@ -65,7 +88,10 @@ fn attach(variant: Variant, port: u16) -> Result<Option<Programs>, Box<dyn std::
         Variant::Tracked => Some(Programs::load(&Options::default())?),
         Variant::Untracked => {
             let ports = vec![if port == 1 { 2 } else { 1 }];
-            Some(Programs::load(&Options { ports, ..Options::default() })?)
+            Some(Programs::load(&Options {
+                ports,
+                ..Options::default()
+            })?)
         }
     })
 }
@@ -84,11 +110,17 @@ fn rate(variant: Variant) -> Result<f64, Box<dyn std::error::Error>> {
 /// Nanoseconds a packet by the kernel's run-time statistics; they cost some 20 ns a run themselves, which the empty
 /// program shows.
 fn nanoseconds(variant: Variant) -> Result<Option<f64>, Box<dyn std::error::Error>> {
-    let Some(programs) = attach(variant, 0)? else { return Ok(None) };
+    let Some(programs) = attach(variant, 0)? else {
+        return Ok(None);
+    };
     let rig = Rig::start()?;
     std::thread::sleep(SETTLE);
     let runs = |programs: &Programs| -> Runs {
-        if variant == Variant::Empty { programs.empty_runs() } else { programs.packet_runs() }
+        if variant == Variant::Empty {
+            programs.empty_runs()
+        } else {
+            programs.packet_runs()
+        }
     };
     let statistics = Statistics::enable()?;
     let before = runs(&programs);
@@ -112,7 +144,11 @@ fn test_run() -> Result<(), Box<dyn std::error::Error>> {
             base.push(empty.test_run(true, &packet, REPEAT)? as f64);
             cost.push(agent.test_run(false, &packet, REPEAT)? as f64);
         }
-        println!("  ns, untracked {name:<26} {}   empty program {}", spread(&cost), spread(&base));
+        println!(
+            "  ns, untracked {name:<26} {}   empty program {}",
+            spread(&cost),
+            spread(&base)
+        );
     }
     Ok(())
 }
@@ -135,7 +171,12 @@ fn packet(len: usize) -> Vec<u8> {
 fn spread(values: &[f64]) -> String {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else { return "–".into() };
+    let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
+        return "–".into();
+    };
     let digits = if *most < 10.0 { 3 } else { 1 };
-    format!("{:.digits$} ({least:.digits$}–{most:.digits$})", sorted[sorted.len() / 2])
+    format!(
+        "{:.digits$} ({least:.digits$}–{most:.digits$})",
+        sorted[sorted.len() / 2]
+    )
 }

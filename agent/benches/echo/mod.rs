@@ -40,7 +40,12 @@ impl Rig {
             let (rounds, stop) = (Arc::clone(&rounds), Arc::clone(&stop));
             threads.push(std::thread::spawn(move || call(client, &rounds, &stop)));
         }
-        Ok(Rig { rounds, stop, threads, port: address.port() })
+        Ok(Rig {
+            rounds,
+            stop,
+            threads,
+            port: address.port(),
+        })
     }
 
     /// Round trips per second over `time`.
@@ -54,7 +59,10 @@ impl Rig {
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            thread.join().expect("an echo thread panicked").expect("an echo connection failed");
+            thread
+                .join()
+                .expect("an echo thread panicked")
+                .expect("an echo connection failed");
         }
     }
 }
