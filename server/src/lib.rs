@@ -10,6 +10,7 @@
 pub mod daemon;
 pub mod limits;
 pub mod link;
+pub mod load;
 pub mod meter;
 mod pulse;
 pub mod signals;

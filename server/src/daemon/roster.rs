@@ -1,6 +1,6 @@
 //! Every open connection, arranged as a timer wheel: one task turns it and raises each connection's ping once per
 //! interval. Connections are dealt to the slots in turn, so pings are spread over the interval however connections
-//! arrive, and none needs a timer.
+//! arrive, and none needs a timer. The first ping comes half to one and a half intervals after the connection opened.
 
 use std::convert::Infallible;
 use std::mem;
@@ -23,6 +23,8 @@ pub(super) const MAIL: u32 = 4;
 const SLOTS: u32 = 256;
 /// Shortest turn.
 const MIN_TICK: Duration = Duration::from_millis(10);
+/// Longer than any server runs, short enough for the clock's arithmetic.
+const MAX_INTERVAL: Duration = Duration::from_secs(86_400 * 365);
 /// With pings off the wheel still turns, to forget connections that are gone.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Beat {
     pub(super) pulse: Pulse,
     gone: AtomicBool,
+    /// [`Wheel::visits`] when it joined; wraps with it.
+    joined: u32,
 }
 
 impl Beat {
@@ -52,6 +56,8 @@ struct Wheel {
     deal: usize,
     /// Slot that the next turn visits.
     hand: usize,
+    /// Slots visited so far.
+    visits: u32,
     draining: bool,
 }
 
@@ -59,7 +65,11 @@ impl Roster {
     /// `interval` is the time of a full turn, zero for no pings.
     pub(super) fn new(interval: Duration) -> Self {
         let pings = !interval.is_zero();
-        let turn = if pings { interval } else { SWEEP_INTERVAL };
+        let turn = if pings {
+            interval.min(MAX_INTERVAL)
+        } else {
+            SWEEP_INTERVAL
+        };
         let slots = (turn.as_nanos() / MIN_TICK.as_nanos()).clamp(1, u128::from(SLOTS)) as u32;
         let slot_list = (0..slots).map(|_| Vec::new()).collect();
         Self {
@@ -69,6 +79,7 @@ impl Roster {
                 slots: slot_list,
                 deal: 0,
                 hand: 0,
+                visits: 0,
                 draining: false,
             }),
         }
@@ -76,8 +87,11 @@ impl Roster {
 
     /// Adds a connection. If the server is already going away, it hears so at once.
     pub(super) fn join(&self) -> Arc<Beat> {
-        let beat = Arc::new(Beat::default());
         let mut wheel = self.lock();
+        let beat = Arc::new(Beat {
+            joined: wheel.visits,
+            ..Beat::default()
+        });
         if wheel.draining {
             beat.pulse.raise(DRAIN);
         }
@@ -118,6 +132,8 @@ impl Roster {
         let mut wheel = self.lock();
         let slot = wheel.hand;
         wheel.hand = (slot + 1) % wheel.slots.len();
+        wheel.visits = wheel.visits.wrapping_add(1);
+        let (visits, half_turn) = (wheel.visits, wheel.slots.len() as u32 / 2);
         let beats = &mut wheel.slots[slot];
         beats.retain(|beat| !beat.gone.load(Ordering::Acquire));
         if beats.capacity() > 4 * beats.len().max(4) {
@@ -126,7 +142,11 @@ impl Roster {
             beats.extend(kept);
         }
         if self.pings {
-            beats.iter().for_each(|beat| beat.pulse.raise(PING));
+            // A connection that only just opened has nothing to prove yet: its turn comes with the next round.
+            let due = beats
+                .iter()
+                .filter(|beat| visits.wrapping_sub(beat.joined) > half_turn);
+            due.for_each(|beat| beat.pulse.raise(PING));
         }
     }
 
@@ -143,16 +163,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_turn_pings_everyone_once_evenly() {
+    fn a_turn_pings_everyone_once_evenly_except_newcomers() {
         let roster = Roster::new(Duration::from_secs(1));
         let slots = roster.lock().slots.len();
         assert_eq!(slots, 100);
         let beats: Vec<_> = (0..slots * 3).map(|_| roster.join()).collect();
         let cx = Context::from_waker(Waker::noop());
-        for _ in 0..slots {
+        for visit in 0..slots * 2 {
             roster.visit();
             let due = beats.iter().filter(|beat| beat.pulse.take(&cx) == PING).count();
-            assert_eq!(due, 3);
+            assert_eq!(due, if visit < slots / 2 { 0 } else { 3 }, "visit {visit}");
         }
     }
 
