@@ -198,6 +198,8 @@ fn running_out_of_descriptors_is_survived() {
         let mut client = server.connect("/").await;
         client.send(Message::text("still here")).await.unwrap();
         assert_eq!(next(&mut client).await, Message::text("still here"));
+        // Nobody will poll it below, and the server would wait for its Close.
+        drop(client);
         server.process.signal(Signal::TERM);
         let ended = server.process.end();
         assert_eq!(ended.status.code(), Some(0));
