@@ -47,8 +47,13 @@ impl Scope {
         if let Some(budget) = self.sweep_budget {
             settings.sweep_budget = budget;
         }
-        // `log` counts debug as 4, trace as 5.
-        settings.log_level = if verbose > 0 { 3 + verbose.min(2) } else { 0 };
+        if verbose > 0 {
+            // `log` counts debug as 4, trace as 5.
+            settings.log_level = 3 + verbose.min(2);
+            log::set_max_level(log::LevelFilter::Trace);
+            // It can be set once, and this runs once.
+            let _ = log::set_logger(&KernelLog);
+        }
         Ok(settings)
     }
 }
@@ -67,4 +72,22 @@ pub(crate) fn failure(error: LoadError) -> Failure {
         _ => Exit::Unavailable,
     };
     Failure::new(exit, error.to_string())
+}
+
+/// Prints what the kernel programs log.
+struct KernelLog;
+
+impl log::Log for KernelLog {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        // aya itself logs through the same facade; only the programs' records are asked for.
+        if record.target().starts_with("headroom_ebpf") {
+            eprintln!("kernel: {} {}: {}", record.level(), record.target(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
 }

@@ -8,6 +8,7 @@ use aya::maps::{MapData, RingBuf};
 use aya::programs::links::CgroupAttachMode;
 use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSkbAttachType, Iter, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
@@ -45,6 +46,9 @@ pub enum LoadError {
     /// A map cannot be opened.
     #[error("opening a map: {0}")]
     Map(#[from] aya::maps::MapError),
+    /// The programs' log cannot be read.
+    #[error("opening the kernel-side log: {0}")]
+    Logs(String),
     /// A map is missing.
     #[error("the object has no map {0}")]
     NoMap(&'static str),
@@ -65,7 +69,8 @@ pub enum LoadError {
 pub struct Options {
     /// Track only these ports; empty tracks all.
     pub ports: Vec<u16>,
-    /// Kernel-side log level through aya-log, as the `log` crate counts (0 off, 4 debug); off costs nothing.
+    /// Kernel-side log level as the `log` crate counts (0 off, 4 debug); records go to its global logger. Off costs
+    /// nothing: the logging code is removed when the programs load.
     pub log_level: u8,
 }
 
@@ -74,6 +79,8 @@ pub struct Programs {
     pub(super) ebpf: Ebpf,
     /// Mapped once: opening a ring buffer maps its pages.
     pub(super) events: RingBuf<MapData>,
+    /// What the programs log, where that is asked for.
+    pub(super) logs: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
