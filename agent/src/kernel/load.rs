@@ -180,12 +180,11 @@ impl Programs {
             .take_map(names::EVENTS)
             .ok_or(LoadError::NoMap(names::EVENTS))?;
         let events = RingBuf::try_from(events)?;
-        Ok(Programs {
-            ebpf,
-            events,
-            hooks: Vec::new(),
-            degraded: Vec::new(),
-        })
+        let logs = match options.log_level {
+            0 => None,
+            _ => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Logs(error.to_string()))?),
+        };
+        Ok(Programs { ebpf, events, logs, hooks: Vec::new(), degraded: Vec::new() })
     }
 
     fn attach_all(&mut self) -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
