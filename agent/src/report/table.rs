@@ -3,7 +3,7 @@
 use crate::document::{Advice, Ceiling, Connection, Listener, Process, Snapshot, Traffic};
 
 use super::format::{bytes, cost, count, known, latency, percent, quantity, span};
-use super::grid::grid;
+use super::grid::{grid, printable};
 use super::headline::{headline, scope};
 use super::words::{level, parse, role};
 
@@ -12,7 +12,11 @@ const CONNECTIONS_LISTED: usize = 20;
 
 /// The snapshot for people: the first ceiling, then everything behind it.
 pub fn table(snapshot: &Snapshot) -> String {
-    let mut text = format!("{}\n{}\n", host(snapshot), headline(&snapshot.ceilings));
+    let mut text = format!(
+        "{}\n{}\n",
+        printable(&host(snapshot)),
+        printable(&headline(&snapshot.ceilings))
+    );
     section(&mut text, "Ceilings", ceilings(&snapshot.ceilings));
     section(&mut text, "Processes", processes(&snapshot.processes));
     section(&mut text, "Listeners", listeners(&snapshot.listeners));
