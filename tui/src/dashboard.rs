@@ -26,8 +26,9 @@ enum End {
 /// Shows the stream until the user leaves or a signal comes.
 pub(crate) fn run(stream: Stream) -> anyhow::Result<()> {
     let theme = Theme::from_environment();
-    let mut screen = Screen::open()?;
+    // Signals are caught before the terminal is taken: no moment is left in which one would not give it back.
     let inputs = inputs::start(stream)?;
+    let mut screen = Screen::open()?;
     let mut failure = None;
     let end = show(&mut screen, &inputs, theme, &mut failure);
     drop(screen);

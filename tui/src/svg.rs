@@ -34,7 +34,7 @@ pub(crate) fn render(buffer: &Buffer) -> String {
 /// Cells that look alike become one text: a screen is a few hundred elements instead of thousands.
 fn draw_row(svg: &mut String, row: u16, cells: &[Cell]) {
     let mut column = 0;
-    for run in cells.chunk_by(|a, b| look(a) == look(b)) {
+    for run in cells.chunk_by(|a, b| look(a) == look(b) && block(a) == block(b)) {
         draw_run(svg, row, column, run);
         column += run.len();
     }
@@ -55,6 +55,16 @@ fn draw_run(svg: &mut String, row: u16, column: usize, run: &[Cell]) {
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{fill}\"/>"
         );
     }
+    if let Some(eighths) = block(&run[0]) {
+        // As a shape: the glyphs of most fonts do not fill their line, which leaves stripes in bars and curves.
+        let height = CELL.1 * f64::from(eighths) / 8.0;
+        let top = y + CELL.1 - height;
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x:.1}\" y=\"{top:.2}\" width=\"{width:.1}\" height=\"{height:.2}\" fill=\"{foreground}\"/>"
+        );
+        return;
+    }
     let text: String = run.iter().map(Cell::symbol).collect();
     if text.trim().is_empty() {
         return;
@@ -68,6 +78,14 @@ fn draw_run(svg: &mut String, row: u16, column: usize, run: &[Cell]) {
         baseline = y + CELL.1 * 0.75,
         text = escape(&text),
     );
+}
+
+/// Height in eighths of a block element that stands on the baseline.
+fn block(cell: &Cell) -> Option<u32> {
+    let character = cell.symbol().chars().next()?;
+    ('▁'..='█')
+        .contains(&character)
+        .then(|| character as u32 - '▁' as u32 + 1)
 }
 
 #[derive(PartialEq)]
@@ -143,6 +161,7 @@ mod tests {
         let mut buffer = Buffer::empty(Rect::new(0, 0, 12, 2));
         buffer.set_string(0, 1, "a<&>", Style::new().fg(Color::Red));
         buffer.set_string(6, 1, "x", Style::new().add_modifier(Modifier::REVERSED));
+        buffer.set_string(0, 0, "▂▂█", Style::new());
         let svg = render(&buffer);
         assert!(svg.contains(">a&lt;&amp;&gt;</text>"), "{svg}");
         assert!(svg.contains("fill=\"#f14c4c\""), "{svg}");
@@ -150,6 +169,10 @@ mod tests {
             "<rect x=\"62.4\" y=\"30.0\" width=\"8.4\" height=\"18\" fill=\"{FOREGROUND}\""
         )));
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
+        assert!(
+            svg.contains("y=\"25.50\" width=\"16.8\" height=\"4.50\""),
+            "two quarter blocks are one shape: {svg}"
+        );
         assert_eq!(svg.matches("<text").count(), 2, "blank cells draw nothing");
     }
 }
