@@ -46,14 +46,20 @@ pub mod names {
     /// Per-CPU array [`Stat`](super::Stat) → count.
     pub const STATS: &str = "STATS";
 
+    /// Ring buffer of aya-log.
+    pub const LOGS: &str = "AYA_LOGS";
+
     /// Every map the programs declare.
-    pub const MAPS: &[&str] = &[CONNECTIONS, LISTENERS, TOTALS, PORTS, EVENTS, STATS];
+    pub const MAPS: &[&str] = &[CONNECTIONS, LISTENERS, TOTALS, PORTS, EVENTS, STATS, LOGS];
 
     /// Global: 1 when only ports in [`PORTS`] are tracked.
     pub const FILTER_PORTS: &str = "FILTER_PORTS";
 
+    /// Global of aya-log: the level up to which the programs log; 0 removes the logging code at load time.
+    pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
+
     /// Globals that configure the programs.
-    pub const GLOBALS: &[&str] = &[FILTER_PORTS];
+    pub const GLOBALS: &[&str] = &[FILTER_PORTS, LOG_LEVEL];
 
     /// Globals that hold a kernel structure's member offset: (global, structure, member path). Those of
     /// [`OPTIONAL_OFFSETS`] may be missing from a kernel.
@@ -69,7 +75,7 @@ pub mod names {
         ("OFF_DROPS", "sock", "sk_drops"),
         ("OFF_FAMILY", "sock_common", "skc_family"),
         ("OFF_STATE", "sock_common", "skc_state"),
-        ("OFF_NUM", "sock_common", "skc_num"),
+        ("OFF_SPORT", "inet_sock", "inet_sport"),
         ("OFF_DPORT", "sock_common", "skc_dport"),
         ("OFF_DADDR", "sock_common", "skc_daddr"),
         ("OFF_RCV_SADDR", "sock_common", "skc_rcv_saddr"),
@@ -88,7 +94,7 @@ pub mod names {
     pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS"];
 
     /// State that the programs keep for themselves.
-    pub const PRIVATE: &[&str] = &["NEXT_SLOT"];
+    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS"];
 }
 
 // A hole in one of these types would be uninitialised kernel memory on its way to user space, and the verifier would
@@ -96,7 +102,7 @@ pub mod names {
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
     assert!(size_of::<Direction>() == size_of::<Counters>() + 80);
-    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48);
+    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 16 + size_of::<Endpoints>() + size_of::<SocketMemory>());

@@ -9,7 +9,12 @@
     reason = "every access to kernel memory is a raw pointer that the verifier checks"
 )]
 
+mod log;
 mod programs;
+
+// aya-log's macros name their support module by this path; see `log`.
+extern crate self as aya_log_ebpf;
+pub(crate) use log::macro_support;
 
 /// Lets GPL-only helpers in (`bpf_seq_write`, `bpf_sk_storage_get` in tracing programs). The source is offered under
 /// MIT as well, hence the dual form the kernel knows (`license_is_gpl_compatible`).

@@ -82,51 +82,59 @@ impl<P: Payload> Tracker<'_, P> {
                 return false;
             }
         }
-        let available = self.len - self.offset;
         let mut header = [0u8; 16];
-        if self.direction.held > 0 {
-            return self.step_split(&mut header);
+        let whole = self.direction.held == 0 && self.take_header(&mut header);
+        if !whole && !self.take_byte(&mut header) {
+            return self.offset < self.len;
         }
+        self.frame(&header)
+    }
+
+    /// Takes a header that lies in this packet whole, as nearly all do.
+    #[inline(always)]
+    fn take_header(&mut self, header: &mut [u8; 16]) -> bool {
+        let available = self.len - self.offset;
         let wanted = if available < frame::MAX_HEADER as u32 {
             available
         } else {
             frame::MAX_HEADER as u32
         };
-        if !self.payload.load(self.offset, &mut header, wanted) {
-            return self.give_up();
+        if !self.payload.load(self.offset, header, wanted) || wanted < 2 {
+            return false;
         }
-        let lead = Lead::new(header[0], header[1]);
-        if wanted < 2 || wanted < lead.header_len() as u32 {
-            return self.step_split(&mut header);
+        let header_len = Lead::new(header[0], header[1]).header_len() as u32;
+        if wanted < header_len {
+            return false;
         }
-        self.offset += lead.header_len() as u32;
-        self.frame(lead, &header)
+        self.offset += header_len;
+        true
     }
 
-    /// A header that is split over packets comes together one byte per call.
+    /// Takes one byte of a header that is split over packets; returns whether that completes it.
     #[inline(always)]
-    fn step_split(&mut self, byte: &mut [u8; 16]) -> bool {
-        if !self.payload.load(self.offset, byte, 1) {
-            return self.give_up();
+    fn take_byte(&mut self, header: &mut [u8; 16]) -> bool {
+        if !self.payload.load(self.offset, header, 1) {
+            self.give_up();
+            return false;
         }
         // The longest header has 14 bytes; the mask only shows the verifier that the index is in bounds.
         let held = self.direction.held & 15;
-        self.direction.header[held as usize] = byte[0];
-        let held = held + 1;
-        self.direction.held = held;
+        self.direction.header[held as usize] = header[0];
+        self.direction.held = held + 1;
         self.offset += 1;
         let lead = Lead::new(self.direction.header[0], self.direction.header[1]);
-        if held < 2 || (held as usize) < lead.header_len() {
-            return self.offset < self.len;
+        if held == 0 || (held as usize) + 1 < lead.header_len() {
+            return false;
         }
-        let header = self.direction.header;
+        *header = self.direction.header;
         self.direction.held = 0;
-        self.frame(lead, &header)
+        true
     }
 
     /// Accounts a complete header; `offset` is behind it.
     #[inline(always)]
-    fn frame(&mut self, lead: Lead, header: &[u8; 16]) -> bool {
+    fn frame(&mut self, header: &[u8; 16]) -> bool {
+        let lead = Lead::new(header[0], header[1]);
         let header_len = lead.header_len() as u64;
         if !lead.is_valid(self.direction.flags & FLAG_MASKED != 0) {
             self.unparsed(header_len);

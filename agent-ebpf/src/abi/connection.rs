@@ -1,6 +1,7 @@
 //! The state that socket storage keeps for each tracked connection.
 
 use super::Counters;
+use crate::handshake::Scanner;
 
 /// Which end of the connection this host's socket is.
 #[repr(u16)]
@@ -106,7 +107,7 @@ pub struct Connection {
     pub pid: u32,
     /// Its descriptor there; -1 unknown.
     pub fd: i32,
-    /// [`Role`] as a number.
+    /// [`Role`] as a number; 0 while the response head is still being scanned.
     pub role: u16,
     /// What permessage-deflate negotiated, encoded as in [`Deflate`](crate::handshake::Deflate).
     pub deflate: u16,
@@ -114,4 +115,7 @@ pub struct Connection {
     pub reserved: u32,
     /// `bpf_ktime_get_ns` of the iterator sweep that last confirmed `pid`.
     pub owner_ns: u64,
+    /// The scan of the response head. Here and not on the stack, because a head may come in several packets, and
+    /// because the verifier takes memory in a map for unknown and so need not follow the scan byte by byte.
+    pub head: Scanner,
 }

@@ -12,7 +12,7 @@ pub const fn frame_slot(opcode: u8) -> usize {
 
 /// What one direction carried. `payload + control + header + unparsed` is every byte of the TCP stream behind the 101.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Counters {
     /// Frames by opcode, see [`frame_slot`]. A frame counts once its header is complete.
     pub frames: [u64; FRAME_SLOTS],
@@ -57,6 +57,32 @@ pub struct ListenerTotals {
     pub opened: u64,
     /// Sockets of this listener that were destroyed.
     pub closed: u64,
+}
+
+impl Counters {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Counters) {
+        for (slot, count) in self.frames.iter_mut().zip(other.frames) {
+            *slot += count;
+        }
+        self.payload_bytes += other.payload_bytes;
+        self.control_bytes += other.control_bytes;
+        self.header_bytes += other.header_bytes;
+        self.unparsed_bytes += other.unparsed_bytes;
+        self.compressed_frames += other.compressed_frames;
+        self.packets += other.packets;
+        self.packet_bytes += other.packet_bytes;
+    }
+}
+
+impl ListenerTotals {
+    /// Adds another CPU's part to this one.
+    pub fn add(&mut self, other: &ListenerTotals) {
+        self.received.add(&other.received);
+        self.sent.add(&other.sent);
+        self.opened += other.opened;
+        self.closed += other.closed;
+    }
 }
 
 /// Indices into the `STATS` map: things that went by unreported, so that no loss is silent.

@@ -20,7 +20,7 @@ macro_rules! offsets {
 
 offsets! {
     OFF_RMEM_ALLOC OFF_BACKLOG_LEN OFF_WMEM_ALLOC OFF_WMEM_QUEUED OFF_FORWARD_ALLOC OFF_OMEM_ALLOC OFF_RCVBUF
-    OFF_SNDBUF OFF_DROPS OFF_FAMILY OFF_STATE OFF_NUM OFF_DPORT OFF_DADDR OFF_RCV_SADDR OFF_V6_DADDR OFF_V6_RCV_SADDR
+    OFF_SNDBUF OFF_DROPS OFF_FAMILY OFF_STATE OFF_SPORT OFF_DPORT OFF_DADDR OFF_RCV_SADDR OFF_V6_DADDR OFF_V6_RCV_SADDR
     OFF_NET OFF_NET_INUM OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_TGID
 }
 
@@ -80,11 +80,13 @@ pub(super) unsafe fn endpoints(tcp: *const c_void) -> Endpoints {
             (pair(tcp, &OFF_V6_RCV_SADDR), pair(tcp, &OFF_V6_DADDR))
         };
         let state: u8 = member(tcp, &OFF_STATE);
+        // Not `skc_num`, which is already cleared when a socket is destroyed.
+        let sport: u16 = member(tcp, &OFF_SPORT);
         let dport: u16 = member(tcp, &OFF_DPORT);
         Endpoints {
             local: bytes(local),
             remote: bytes(remote),
-            local_port: member(tcp, &OFF_NUM),
+            local_port: u16::from_be(sport),
             remote_port: u16::from_be(dport),
             family,
             state: u16::from(state),

@@ -5,113 +5,158 @@ use core::ptr::{addr_of, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, Opened, Role, Stat, event};
-use agent_ebpf::handshake::{MAX_HEAD, STATUS_LINE, Scanner};
+use agent_ebpf::handshake::STATUS_LINE;
 use agent_ebpf::tracker::{self, Payload as _};
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop, bpf_sk_storage_get, bpf_tcp_sock,
+    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get,
+    bpf_tcp_sock,
 };
 
-use super::kernel;
-use super::maps::{self, CONNECTIONS, EVENTS, FILTER_PORTS, LISTENERS, PORTS, TOTALS};
-use super::packet::{self, EGRESS, INGRESS};
+use aya_log_ebpf_macros::debug;
+
+use super::maps::{self, CONNECTIONS, EVENTS, LISTENERS, TOTALS};
+use super::packet::{EGRESS, INGRESS};
 use super::segment::{Bytes, Segment};
+use super::{flows, kernel};
 
 /// Next free slot in the listener totals; slot 0 is for those that find none.
 #[unsafe(no_mangle)]
 static NEXT_SLOT: AtomicU32 = AtomicU32::new(1);
 
-/// A 101 leaves a server (egress) and reaches a client (ingress). Cheap for everything else: one comparison.
-#[inline(always)]
-pub(super) fn look<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: Segment) {
-    if segment.len < STATUS_LINE.len() as u32 {
-        return;
+/// Gives a suspect socket its state, in which the head is scanned; null where there is no memory.
+#[inline(never)]
+pub(super) fn begin<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connection {
+    // SAFETY: `sk` is the context's socket; every pointer is null-checked before use.
+    unsafe {
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        let connection: *mut Connection =
+            bpf_sk_storage_get(addr_of!(CONNECTIONS).cast_mut().cast(), sk, null_mut(), flags).cast();
+        if connection.is_null() {
+            maps::count(Stat::StorageRefused);
+            return connection;
+        }
+        (*connection).head.inbound = u8::from(IN == INGRESS);
+        let direction = if IN {
+            &mut (*connection).received
+        } else {
+            &mut (*connection).sent
+        };
+        direction.next_seq = seq;
+        connection
     }
-    let mut start = [0u8; 16];
-    let payload = Bytes {
-        skb,
-        base: segment.offset,
-    };
-    if !payload.load(0, &mut start, STATUS_LINE.len() as u32) || !is_status_line(&start) {
-        return;
-    }
-    upgrade::<IN>(skb, sk, segment.seq, segment.offset, segment.len);
 }
 
-#[inline(always)]
-fn is_status_line(start: &[u8; 16]) -> bool {
-    let word = |at: usize| u32::from_ne_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]]);
-    let want = |at: usize| {
-        let s = &STATUS_LINE;
-        u32::from_ne_bytes([s[at], s[at + 1], s[at + 2], s[at + 3]])
-    };
-    word(0) == want(0) && word(4) == want(4) && word(8) == want(8)
-}
-
-/// Where the scan of a response head stands.
-struct Head {
+/// A turn of the scan.
+struct Scan {
     payload: Bytes,
-    scanner: Scanner,
+    connection: *mut Connection,
     chunk: [u8; 16],
-    offset: u32,
-    len: u32,
+    start: u32,
 }
 
 /// Reads one byte of the head; chunks of 16 keep the helper calls down.
-extern "C" fn scan(_index: u64, head: *mut Head) -> i64 {
-    // SAFETY: `upgrade` passes a live context that nothing else refers to during the loop.
-    let head = unsafe { &mut *head };
-    let at = head.offset & 15;
+extern "C" fn turn(index: u64, scan: *mut Scan) -> i64 {
+    // SAFETY: `scan` below passes a live context that nothing else refers to during the loop.
+    let scan = unsafe { &mut *scan };
+    let at = (index & 15) as usize;
     if at == 0 {
-        let left = head.len.wrapping_sub(head.offset);
-        let wanted = if left < 16 { left } else { 16 };
-        if !head.payload.load(head.offset, &mut head.chunk, wanted) {
+        let offset = scan.start + index as u32;
+        // SAFETY: the context's packet.
+        let left = unsafe { (*scan.payload.skb).len } - scan.payload.base - offset;
+        if !scan
+            .payload
+            .load(offset, &mut scan.chunk, if left < 16 { left } else { 16 })
+        {
             return 1;
         }
     }
-    let more = head.scanner.push(head.chunk[at as usize]);
-    head.offset += 1;
-    i64::from(!more || head.offset >= head.len)
+    // SAFETY: a storage value, live during the program.
+    i64::from(unsafe { !(*scan.connection).head.push(scan.chunk[at]) })
 }
 
-/// Out of line: rare, and the packet path should not carry its stack and registers.
+/// Goes on with the head; returns whether it ended as an upgrade, so that frames begin.
 #[inline(never)]
-fn upgrade<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, seq: u32, offset: u32, len: u32) {
-    let mut head = Head {
-        payload: Bytes { skb, base: offset },
-        scanner: Scanner::default(),
-        chunk: [0; 16],
-        offset: 0,
-        len,
-    };
-    let turns = if len < MAX_HEAD { len } else { MAX_HEAD };
-    // SAFETY: the context outlives the call; the callback stops at the head's or the packet's end.
-    unsafe { bpf_loop(turns, scan as *mut c_void, (&raw mut head).cast(), 0) };
-    if !head.scanner.is_upgrade() {
-        maps::count(Stat::HandshakesUnparsed);
-        return;
-    }
-    if let Some(connection) = track::<IN>(skb, sk, seq.wrapping_add(head.offset), head.scanner.deflate().0) {
-        // Frames may stand right behind the head, in this very packet; the tracker skips what is before them.
-        packet::tracked::<IN>(skb, connection, Segment { seq, offset, len });
-    }
-}
-
-/// Starts tracking; `frames_seq` is the sequence number of the first byte behind the head.
-#[inline(always)]
-fn track<const IN: bool>(
+pub(super) fn scan<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
-    frames_seq: u32,
-    deflate: u16,
-) -> Option<*mut Connection> {
-    // SAFETY: `sk` is the context's socket; every pointer is null-checked before use. The new value is zeroed and no
-    // other program changes it before this one has filled it: the peer answers the 101 only after it was sent.
+    connection: *mut Connection,
+    segment: &Segment,
+) -> bool {
+    // SAFETY: a storage value, live during the program. Only the head's own direction comes past the first check, and
+    // a second CPU's packet would have to carry the same bytes twice within microseconds to meet this one.
+    unsafe {
+        if (*connection).head.inbound != u8::from(IN == INGRESS) {
+            return false;
+        }
+        let direction = if IN {
+            &mut (*connection).received
+        } else {
+            &mut (*connection).sent
+        };
+        let seen = direction.next_seq.wrapping_sub(segment.seq) as i32;
+        if seen < 0 {
+            return drop_head(sk, true);
+        }
+        let seen = seen as u32;
+        if seen >= segment.len {
+            return false;
+        }
+        let mut state = Scan {
+            payload: Bytes {
+                skb,
+                base: segment.offset,
+            },
+            connection,
+            chunk: [0; 16],
+            start: seen,
+        };
+        let before = (*connection).head.taken();
+        let turns = segment.len - seen;
+        // The scanner stops by itself at the head's end or at its limit.
+        bpf_loop(turns, turn as *mut c_void, (&raw mut state).cast(), 0);
+        let head = &(*connection).head;
+        direction.next_seq = direction.next_seq.wrapping_add(u32::from(head.taken() - before));
+        if head.is_upgrade() {
+            flows::unsettle_reverse(segment);
+            log(skb, u32::from(head.taken()));
+            return track::<IN>(skb, sk, connection);
+        }
+        if head.ended() || head.failed() {
+            // A response of another status that came in small pieces is no loss; a 101 is.
+            return drop_head(sk, usize::from(head.taken()) > STATUS_LINE.len());
+        }
+    }
+    false
+}
+
+/// Out of line, because its arguments need most of what stack a call chain may use.
+#[inline(never)]
+fn log(skb: *mut __sk_buff, len: u32) {
+    debug!(skb, "upgrade, response head of {} bytes", len);
+}
+
+/// Not an upgrade, or one that cannot be followed.
+#[inline(always)]
+fn drop_head(sk: *mut c_void, unparsed: bool) -> bool {
+    if unparsed {
+        maps::count(Stat::HandshakesUnparsed);
+    }
+    // SAFETY: the context's socket.
+    unsafe { bpf_sk_storage_delete(addr_of!(CONNECTIONS).cast_mut().cast(), sk) };
+    false
+}
+
+/// The head ended: tells where the frames of both directions begin.
+#[inline(always)]
+fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut Connection) -> bool {
+    // SAFETY: as for `scan`; every pointer is null-checked before use. No packet of the other direction touches the
+    // value before `role` is set, which is done last.
     unsafe {
         let tcp = kernel::tcp_sock(sk);
         let state = bpf_tcp_sock(sk.cast::<bpf_sock>());
         if tcp.is_null() || state.is_null() {
-            return None;
+            return false;
         }
         let (rcv_nxt, snd_nxt) = ((*state).rcv_nxt, (*state).snd_nxt);
         let role = if IN == INGRESS { Role::Client } else { Role::Server };
@@ -121,25 +166,11 @@ fn track<const IN: bool>(
         } else {
             endpoints.remote_port
         };
-        if FILTER_PORTS.load() != 0 && PORTS.get(&port).is_none() {
-            return None;
-        }
         let listener = slot(ListenerKey {
             netns: endpoints.netns,
             port,
             role: role as u16,
         });
-        let connection: *mut Connection = bpf_sk_storage_get(
-            addr_of!(CONNECTIONS).cast_mut().cast(),
-            sk,
-            null_mut(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
-        .cast();
-        if connection.is_null() {
-            maps::count(Stat::StorageRefused);
-            return None;
-        }
         let now = bpf_ktime_get_ns();
         let cookie = bpf_get_socket_cookie(skb.cast());
         (*connection).opened_ns = now;
@@ -147,19 +178,21 @@ fn track<const IN: bool>(
         (*connection).ifindex = (*skb).ifindex;
         (*connection).listener = listener;
         (*connection).fd = -1;
-        (*connection).role = role as u16;
-        (*connection).deflate = deflate;
+        (*connection).deflate = (*connection).head.deflate().0;
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
         if IN == EGRESS {
-            tracker::start(&mut (*connection).sent, frames_seq, false);
+            let frames = (*connection).sent.next_seq;
+            tracker::start(&mut (*connection).sent, frames, false);
             tracker::start(&mut (*connection).received, rcv_nxt, true);
         } else {
-            tracker::start(&mut (*connection).received, frames_seq, false);
+            let frames = (*connection).received.next_seq;
+            tracker::start(&mut (*connection).received, frames, false);
             tracker::start(&mut (*connection).sent, snd_nxt, true);
         }
         if let Some(totals) = TOTALS.get_ptr_mut(listener) {
             (*totals).opened += 1;
         }
+        (*connection).role = role as u16;
         endpoints.reserved = role as u32;
         announce(Opened {
             kind: event::OPENED,
@@ -167,7 +200,7 @@ fn track<const IN: bool>(
             cookie,
             endpoints,
         });
-        Some(connection)
+        true
     }
 }
 
@@ -189,7 +222,9 @@ fn slot(key: ListenerKey) -> u32 {
     if let Some(slot) = unsafe { LISTENERS.get(&key) } {
         return *slot;
     }
-    let next = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
+    // Not relaxed: LLVM's BPF back end turns a relaxed fetch_add into the form that returns nothing, and `next` would be
+    // the addend.
+    let next = NEXT_SLOT.fetch_add(1, Ordering::AcqRel);
     if next < LISTENER_SLOTS as u32 && LISTENERS.insert(&key, &next, u64::from(BPF_NOEXIST)).is_ok() {
         return next;
     }

@@ -40,6 +40,8 @@ pub enum Body {
     ConnectionUpdated(Connection),
     /// A connection ended; the counts are final.
     ConnectionClosed(Connection),
+    /// A connection that was reported is gone without a close event, which the kernel had no room for.
+    ConnectionVanished(Vanished),
     /// The agent is about to end.
     AgentStopped(Stopped),
 }
@@ -73,6 +75,13 @@ pub struct Tick {
     pub agent: SelfUsage,
 }
 
+/// Payload of `connection_vanished`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vanished {
+    /// Socket cookie.
+    pub id: String,
+}
+
 /// Payload of `agent_stopped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
@@ -89,6 +98,7 @@ impl Body {
             Body::ConnectionOpened(_) => "connection_opened",
             Body::ConnectionUpdated(_) => "connection_updated",
             Body::ConnectionClosed(_) => "connection_closed",
+            Body::ConnectionVanished(_) => "connection_vanished",
             Body::AgentStopped(_) => "agent_stopped",
         }
     }

@@ -36,7 +36,17 @@ impl Emit {
     }
 }
 
+/// bpf-linker reports the back end's complaints through `tracing` only.
 pub(super) fn link(bitcode: &Path, target_dir: &Path, emit: Emit) -> Result<PathBuf, BuildError> {
+    let complaints = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .finish();
+    tracing::subscriber::with_default(complaints, || link_quietly(bitcode, target_dir, emit))
+}
+
+fn link_quietly(bitcode: &Path, target_dir: &Path, emit: Emit) -> Result<PathBuf, BuildError> {
     let output = target_dir.join(emit.file_name());
     let linker = Linker::new(LinkerOptions {
         target: Some(c"bpf".to_owned()),

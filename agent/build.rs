@@ -1,0 +1,24 @@
+//! Builds the eBPF object and hands its path to `kernel::object`, so that a plain `cargo build` yields a whole agent.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "kernel")]
+    object();
+}
+
+#[cfg(feature = "kernel")]
+fn object() {
+    use std::path::Path;
+
+    use xtask::ebpf;
+
+    let programs = ebpf::workspace_root().join("agent-ebpf");
+    println!("cargo::rerun-if-changed={}", programs.display());
+    let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
+    match ebpf::build(&Path::new(&out).join("ebpf"), ebpf::Emit::Object) {
+        Ok(object) => println!("cargo::rustc-env=HEADROOM_BPF_OBJECT={}", object.display()),
+        Err(error) => {
+            println!("cargo::error=eBPF programs: {error}");
+        }
+    }
+}

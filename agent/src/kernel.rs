@@ -1,0 +1,19 @@
+//! The kernel side of the agent: loading the eBPF programs and reading what they gather.
+//!
+//! Which hooks are used is decided by what really loads, never by the kernel's version; what does not load is a
+//! [`Degraded`](crate::document::Degraded) entry with the reason, and only the packet programs are indispensable.
+
+mod btf;
+mod load;
+mod measure;
+mod object;
+mod privilege;
+mod read;
+mod record;
+
+pub use btf::{Btf, BtfError};
+pub use load::{HOOKS, Hook, LoadError, Options, Programs};
+pub use measure::{Runs, Statistics};
+pub use privilege::missing_capabilities;
+pub use read::{Lifecycle, Probes, ReadError};
+pub use record::Socket;

@@ -1,0 +1,312 @@
+//! Loading and attaching the programs.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use agent_ebpf::abi::names;
+use aya::maps::{MapData, RingBuf};
+use aya::programs::links::CgroupAttachMode;
+use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSkbAttachType, Iter, Program, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use thiserror::Error;
+
+use super::btf::{Btf, BtfError};
+use super::{object, privilege};
+use crate::document::Degraded;
+
+/// Why nothing can be measured here.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// Capabilities are missing.
+    #[error("missing {}: run as root or grant exactly these (see docs/capabilities.md)", .0.join(", "))]
+    Privilege(Vec<&'static str>),
+    /// No usable BTF.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// aya cannot read the kernel's BTF.
+    #[error("cannot parse the kernel's BTF: {0}")]
+    KernelBtf(#[from] aya::BtfError),
+    /// No cgroup v2 hierarchy.
+    #[error(
+        "no cgroup v2 hierarchy is mounted (none in /proc/self/mounts); mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )]
+    NoCgroup,
+    /// The cgroup root cannot be opened.
+    #[error("cannot open the cgroup v2 root {path}: {source}")]
+    Cgroup {
+        /// Its mount point.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The object's maps or globals were refused.
+    #[error("the kernel refused the eBPF object: {0}")]
+    Object(#[from] EbpfError),
+    /// A map cannot be opened.
+    #[error("opening a map: {0}")]
+    Map(#[from] aya::maps::MapError),
+    /// A map is missing.
+    #[error("the object has no map {0}")]
+    NoMap(&'static str),
+    /// A program that everything rests on was refused.
+    #[error("the kernel refused {program} ({hook}): {reason}")]
+    Program {
+        /// Program name.
+        program: &'static str,
+        /// Where it would attach.
+        hook: &'static str,
+        /// The kernel's reason.
+        reason: String,
+    },
+}
+
+/// What to load for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Track only these ports; empty tracks all.
+    pub ports: Vec<u16>,
+    /// Kernel-side log level through aya-log, as the `log` crate counts (0 off, 4 debug); off costs nothing.
+    pub log_level: u8,
+}
+
+/// The loaded object. Dropping it detaches and frees everything.
+pub struct Programs {
+    pub(super) ebpf: Ebpf,
+    /// Mapped once: opening a ring buffer maps its pages.
+    pub(super) events: RingBuf<MapData>,
+    /// Hooks that attached.
+    pub hooks: Vec<&'static str>,
+    /// Hooks that did not, and why.
+    pub degraded: Vec<Degraded>,
+}
+
+/// A hook, what attaches to it and what is lost without it.
+pub struct Hook {
+    /// Name for people.
+    pub name: &'static str,
+    /// The program.
+    pub program: &'static str,
+    /// Whether the agent can do nothing without it.
+    pub required: bool,
+    /// What is lost without it.
+    pub loss: &'static str,
+}
+
+/// All hooks the agent uses.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        name: "cgroup_skb/ingress",
+        program: names::INGRESS,
+        required: true,
+        loss: "received frames, client-side connections: everything rests on it",
+    },
+    Hook {
+        name: "cgroup_skb/egress",
+        program: names::EGRESS,
+        required: true,
+        loss: "sent frames, server-side connections: everything rests on it",
+    },
+    Hook {
+        name: "tp_btf/tcp_destroy_sock",
+        program: names::DESTROY,
+        required: false,
+        loss: "close events and final counts; closed connections disappear at the next sweep",
+    },
+    Hook {
+        name: "iter/tcp",
+        program: names::SOCKETS,
+        required: false,
+        loss: "per-connection counts and kernel memory; totals by listener remain",
+    },
+    Hook {
+        name: "iter/task_file",
+        program: names::OWNERS,
+        required: false,
+        loss: "process and descriptor of each connection; the descriptor ceiling of its process",
+    },
+];
+
+impl Programs {
+    /// Whether a hook attached.
+    pub fn has(&self, program: &str) -> bool {
+        HOOKS
+            .iter()
+            .any(|hook| hook.program == program && self.hooks.contains(&hook.name))
+    }
+
+    /// Loads everything and attaches what attaches.
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let mut programs = Self::prepare(options)?;
+        for (hook, outcome) in programs.attach_all()? {
+            match outcome {
+                Ok(()) => programs.hooks.push(hook.name),
+                Err(reason) if hook.required => {
+                    return Err(LoadError::Program {
+                        program: hook.program,
+                        hook: hook.name,
+                        reason,
+                    });
+                }
+                Err(reason) => programs.degraded.push(Degraded {
+                    probe: hook.name.into(),
+                    reason,
+                }),
+            }
+        }
+        programs.ports(&options.ports);
+        release_free_memory();
+        Ok(programs)
+    }
+
+    /// Tries every hook and says what came of it; everything is detached again.
+    pub fn check() -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
+        Self::prepare(&Options::default())?.attach_all()
+    }
+
+    pub(super) fn prepare(options: &Options) -> Result<Self, LoadError> {
+        let missing = privilege::missing_capabilities();
+        if !missing.is_empty() {
+            return Err(LoadError::Privilege(missing));
+        }
+        let mut ebpf = load_object(options)?;
+        let events = ebpf
+            .take_map(names::EVENTS)
+            .ok_or(LoadError::NoMap(names::EVENTS))?;
+        let events = RingBuf::try_from(events)?;
+        Ok(Programs {
+            ebpf,
+            events,
+            hooks: Vec::new(),
+            degraded: Vec::new(),
+        })
+    }
+
+    fn attach_all(&mut self) -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
+        let cgroup = cgroup_root()?;
+        let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
+        // Tens of megabytes while it lives: it must not outlive this function.
+        let btf = aya::Btf::from_sys_fs()?;
+        Ok(HOOKS
+            .iter()
+            .map(|hook| (hook, self.attach(hook, &cgroup, &btf)))
+            .collect())
+    }
+
+    fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), String> {
+        let program = self
+            .ebpf
+            .program_mut(hook.program)
+            .ok_or("it is not in the object")?;
+        attach(program, hook, cgroup, btf).map_err(|error| reason(&error))
+    }
+
+    fn ports(&mut self, ports: &[u16]) {
+        let Some(map) = self.ebpf.map_mut(names::PORTS) else {
+            return;
+        };
+        let Ok(mut map) = aya::maps::HashMap::<_, u16, u8>::try_from(map) else {
+            return;
+        };
+        for port in ports {
+            // The map holds as many as the configuration allows.
+            let _ = map.insert(port, 1, 0);
+        }
+    }
+}
+
+fn attach(program: &mut Program, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), ProgramError> {
+    let after_slash = hook.name.rsplit('/').next().unwrap_or(hook.name);
+    match hook.program {
+        names::INGRESS | names::EGRESS => {
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load()?;
+            let direction = match hook.program {
+                names::INGRESS => CgroupSkbAttachType::Ingress,
+                _ => CgroupSkbAttachType::Egress,
+            };
+            // Links always allow others beside them; any other mode is passed as flags that links do not take.
+            program.attach(cgroup, direction, CgroupAttachMode::Single)?;
+        }
+        names::DESTROY => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(after_slash, btf)?;
+            program.attach()?;
+        }
+        _ => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(after_slash, btf)?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates the maps and patches the globals.
+fn load_object(options: &Options) -> Result<Ebpf, LoadError> {
+    let btf = Btf::of_kernel()?;
+    let mut offsets = Vec::new();
+    for (global, structure, path) in names::OFFSETS {
+        let offset = match btf.offset_of(structure, path) {
+            Err(BtfError::NoMember { .. }) if names::OPTIONAL_OFFSETS.contains(global) => u32::MAX,
+            offset => offset?,
+        };
+        offsets.push((*global, offset));
+    }
+    drop(btf);
+    let filter = u32::from(!options.ports.is_empty());
+    let mut loader = EbpfLoader::new();
+    for (global, offset) in &offsets {
+        loader.override_global(global, offset, true);
+    }
+    loader.override_global(names::FILTER_PORTS, &filter, true);
+    loader.override_global(names::LOG_LEVEL, &options.log_level, true);
+    Ok(loader.load(object::bytes())?)
+}
+
+/// The verifier's log is long and its last lines say it all.
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let tail: Vec<&str> = log
+                .lines()
+                .rev()
+                .filter(|line| !line.is_empty())
+                .take(4)
+                .collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            format!("{io_error}; verifier: {}", tail.join(" | "))
+        }
+        error => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
+
+/// Mount point of the cgroup v2 hierarchy.
+pub(super) fn cgroup_root() -> Result<PathBuf, LoadError> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    let found = fields.find_map(|mut field| {
+        let (_, path, kind) = (field.next()?, field.next()?, field.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(path))
+    });
+    found.ok_or(LoadError::NoCgroup)
+}
+
+/// Hands free heap pages back to the kernel: glibc would keep what parsing BTF needed for good.
+fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim has no preconditions and is thread-safe.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

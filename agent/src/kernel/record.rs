@@ -1,0 +1,70 @@
+//! Records as bytes from the kernel.
+
+use agent_ebpf::abi::{Connection, ListenerKey, ListenerTotals, Opened, SocketHeader};
+
+/// A tracked socket as a sweep or a close event shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket {
+    /// Endpoints and memory.
+    pub header: SocketHeader,
+    /// Counts.
+    pub connection: Connection,
+}
+
+/// Types that may be read from kernel bytes.
+///
+/// # Safety
+/// `repr(C)`, made of integers only, without padding: any bytes of the right number are a value.
+pub(super) unsafe trait Plain: Copy {}
+
+// SAFETY: the ABI module asserts at compile time that these have no padding; all fields are integers.
+unsafe impl Plain for SocketHeader {}
+// SAFETY: as above.
+unsafe impl Plain for Connection {}
+// SAFETY: as above.
+unsafe impl Plain for Opened {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+
+/// Reads a `T` from the front of `bytes` and returns it with what follows; `None` where there are too few.
+pub(super) fn split<T: Plain>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    let (front, rest) = bytes.split_at_checked(size_of::<T>())?;
+    // SAFETY: `front` has exactly the size of a `T`, and `Plain` says any bytes are one; the read is unaligned.
+    Some((unsafe { front.as_ptr().cast::<T>().read_unaligned() }, rest))
+}
+
+/// Size of one record of a sweep.
+pub(super) const SOCKET_BYTES: usize = size_of::<SocketHeader>() + size_of::<Connection>();
+
+impl Socket {
+    /// Reads one from the front of `bytes`.
+    pub(super) fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (header, rest) = split(bytes)?;
+        let (connection, rest) = split(rest)?;
+        Some((Socket { header, connection }, rest))
+    }
+}
+
+/// Gives a foreign type aya's marker for map keys and values.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MapValue<T>(pub(super) T);
+
+// SAFETY: plain integers without padding, see `Plain`.
+unsafe impl aya::Pod for MapValue<ListenerTotals> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for MapValue<ListenerKey> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_split_off_whole_or_not_at_all() {
+        let bytes: Vec<u8> = (0..SOCKET_BYTES as u32 + 5).map(|i| i as u8).collect();
+        let (socket, rest) = Socket::split(&bytes).expect("whole");
+        assert_eq!(rest.len(), 5);
+        assert_eq!(socket.header.kind, u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7]));
+        assert!(Socket::split(&bytes[..SOCKET_BYTES - 1]).is_none());
+    }
+}
