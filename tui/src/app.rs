@@ -126,6 +126,16 @@ impl App {
         let (connection, closed) = match &envelope.body {
             Body::ConnectionOpened(connection) | Body::ConnectionUpdated(connection) => (connection, false),
             Body::ConnectionClosed(connection) => (connection, true),
+            Body::ConnectionVanished(vanished) => {
+                if let Some(detail) = self
+                    .detail
+                    .as_mut()
+                    .filter(|detail| detail.connection.id == vanished.id)
+                {
+                    detail.closed = true;
+                }
+                return Effect::Redraw;
+            }
             _ => return Effect::Redraw,
         };
         if let Some(detail) = self

@@ -5,7 +5,7 @@
 use agent::document::{
     Advice, Body, Ceiling, Connection, Deflate, Degraded, Descriptors, Effect, Envelope, EventWriter, Host,
     Kind, Level, Listener, Memory, Parse, Ping, Process, ProcessMemory, Role, SelfUsage, Started, Tick,
-    Traffic, Transport, Unit,
+    Traffic, Transport, Unit, Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -53,6 +53,11 @@ impl Recording {
     /// An end.
     pub fn closed(&mut self, connection: Connection) -> &mut Self {
         self.push(Body::ConnectionClosed(connection))
+    }
+
+    /// An end nobody saw.
+    pub fn vanished(&mut self, id: &str) -> &mut Self {
+        self.push(Body::ConnectionVanished(Vanished { id: id.into() }))
     }
 
     /// A tick, a second after whatever came before.

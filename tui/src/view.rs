@@ -50,6 +50,10 @@ impl View {
             Body::ConnectionClosed(connection) => {
                 self.connections.remove(&connection.id);
             }
+            // The end was seen only by its absence; the last counts are the ones before it.
+            Body::ConnectionVanished(vanished) => {
+                self.connections.remove(&vanished.id);
+            }
             Body::AgentStopped(stopped) => self.stopped = Some(stopped.reason.clone()),
         }
     }
@@ -181,6 +185,13 @@ mod tests {
         assert_eq!(view.connections().count(), 1);
         assert_eq!(view.connections().next().map(|c| c.unparsed_bytes), Some(77));
         assert_eq!(view.open(), 1, "no tick yet: what was reported is what is known");
+    }
+
+    #[test]
+    fn a_connection_may_vanish_without_a_close() {
+        let mut recording = Recording::new();
+        recording.opened(fixture::connection(1)).vanished("4098");
+        assert_eq!(view(&recording.envelopes).connections().count(), 0);
     }
 
     #[test]
