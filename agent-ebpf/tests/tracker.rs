@@ -21,7 +21,9 @@ struct Bytes<'a>(&'a [u8]);
 
 impl Payload for Bytes<'_> {
     fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
-        let Some(from) = self.0.get(offset as usize..(offset + len) as usize) else { return false };
+        let Some(from) = self.0.get(offset as usize..(offset + len) as usize) else {
+            return false;
+        };
         to[..len as usize].copy_from_slice(from);
         true
     }
@@ -35,8 +37,14 @@ impl Payload for Bytes<'_> {
 fn packet(direction: &mut Direction, totals: &mut Counters, seq: u32, bytes: &[u8]) {
     let other = Direction::default();
     let len = bytes.len() as u32;
-    let mut tracker =
-        Tracker { direction, other: &other, totals, payload: Bytes(bytes), offset: 0, len: 0 };
+    let mut tracker = Tracker {
+        direction,
+        other: &other,
+        totals,
+        payload: Bytes(bytes),
+        offset: 0,
+        len: 0,
+    };
     if !tracker.begin(seq, len) {
         return;
     }
@@ -60,8 +68,15 @@ fn encode(frames: &[Sent], masked: bool, seed: u64) -> Vec<u8> {
     };
     for frame in frames {
         let mask = masked.then(|| [next(), next(), next(), next()]);
-        let header = FrameHeader { is_final: frame.fin, opcode: frame.opcode, mask, ..FrameHeader::default() };
-        header.format(frame.len as u64, &mut stream).expect("a vector takes everything");
+        let header = FrameHeader {
+            is_final: frame.fin,
+            opcode: frame.opcode,
+            mask,
+            ..FrameHeader::default()
+        };
+        header
+            .format(frame.len as u64, &mut stream)
+            .expect("a vector takes everything");
         stream.extend((0..frame.len).map(|_| next()));
     }
     stream
@@ -96,14 +111,20 @@ fn frames() -> impl Strategy<Value = Vec<Sent>> {
         200usize..3_000
     ];
     let data = (data, any::<bool>(), lengths).prop_map(|(opcode, fin, len)| Sent { opcode, fin, len });
-    let control = (control, 0usize..126)
-        .prop_map(|(opcode, len)| Sent { opcode: OpCode::Control(opcode), fin: true, len });
+    let control = (control, 0usize..126).prop_map(|(opcode, len)| Sent {
+        opcode: OpCode::Control(opcode),
+        fin: true,
+        len,
+    });
     prop::collection::vec(prop_oneof![3 => data, 2 => control], 1..40)
 }
 
 /// Sizes of successive packets: many tiny ones, some as large as a GSO packet.
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(prop_oneof![3 => 1usize..8, 2 => 8usize..1_500, 1 => 1_500usize..65_000], 1..200)
+    prop::collection::vec(
+        prop_oneof![3 => 1usize..8, 2 => 8usize..1_500, 1 => 1_500usize..65_000],
+        1..200,
+    )
 }
 
 /// The stream as packets (offset, length); the sizes repeat until it ends.
@@ -253,14 +274,21 @@ fn pings_are_matched_with_pongs() {
             self.1
         }
     }
-    let (mut sent, mut received, mut totals) = (Direction::default(), Direction::default(), Counters::default());
+    let (mut sent, mut received, mut totals) =
+        (Direction::default(), Direction::default(), Counters::default());
     tracker::start(&mut sent, 0, false);
     tracker::start(&mut received, 0, true);
     let mut run = |direction: &mut Direction, other: &Direction, bytes: &[u8], at: u64| {
         let seq = direction.next_seq;
         let len = bytes.len() as u32;
-        let mut tracker =
-            Tracker { direction, other, totals: &mut totals, payload: At(bytes, at), offset: 0, len: 0 };
+        let mut tracker = Tracker {
+            direction,
+            other,
+            totals: &mut totals,
+            payload: At(bytes, at),
+            offset: 0,
+            len: 0,
+        };
         assert!(tracker.begin(seq, len));
         while tracker.step() {}
     };

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use agent::cli::{Exit, Failure};
 use agent::daemon::Settings;
 use agent::host::NicSpeed;
-use agent::kernel::LoadError;
 
 /// What to watch, and with which assumptions.
 #[derive(clap::Args)]
@@ -65,15 +64,6 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
     })
 }
 
-/// The exit code a loading error deserves.
-pub(crate) fn failure(error: LoadError) -> Failure {
-    let exit = match &error {
-        LoadError::Privilege(_) => Exit::NoPermission,
-        _ => Exit::Unavailable,
-    };
-    Failure::new(exit, error.to_string())
-}
-
 /// Prints what the kernel programs log.
 struct KernelLog;
 
@@ -85,7 +75,12 @@ impl log::Log for KernelLog {
     fn log(&self, record: &log::Record<'_>) {
         // aya itself logs through the same facade; only the programs' records are asked for.
         if record.target().starts_with("headroom_ebpf") {
-            eprintln!("kernel: {} {}: {}", record.level(), record.target(), record.args());
+            eprintln!(
+                "kernel: {} {}: {}",
+                record.level(),
+                record.target(),
+                record.args()
+            );
         }
     }
 

@@ -8,7 +8,8 @@ use clap::Parser;
 
 /// How many more WebSocket connections this host can take, and which ceiling it hits first.
 ///
-/// Runs the agent itself unless --agent or --replay names another source of events.
+/// Shows the daemon behind /run/headroom/agent.sock where there is one, else runs the agent itself; --agent and --replay
+/// name another source of events.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "headroom", version)]
 pub struct Options {

@@ -1,14 +1,17 @@
 //! Where events come from. Whatever it is, it ends up as [`Envelope`]s on a channel.
 
 mod lines;
-pub mod local;
+mod local;
 mod replay;
 mod socket;
 
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use agent::cli::{Exit, Failure};
+use agent::daemon::{DEFAULT_SOCKET, Running};
 use agent::document::Envelope;
 
 use crate::Options;
@@ -22,6 +25,8 @@ pub struct Stream {
     /// The events; disconnected when the stream has ended.
     pub events: Receiver<Envelope>,
     producer: Option<JoinHandle<anyhow::Result<()>>>,
+    /// The agent, where it runs in this process: it ends with the stream.
+    agent: Option<Running>,
 }
 
 impl Stream {
@@ -30,6 +35,7 @@ impl Stream {
         Self {
             events,
             producer: None,
+            agent: None,
         }
     }
 
@@ -37,6 +43,7 @@ impl Stream {
         Self {
             events,
             producer: Some(producer),
+            agent: None,
         }
     }
 
@@ -44,6 +51,7 @@ impl Stream {
     /// that it waits.
     pub fn finish(self) -> anyhow::Result<()> {
         drop(self.events);
+        drop(self.agent);
         match self.producer.map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(outcome)) => outcome,
@@ -58,7 +66,14 @@ pub fn open(options: &Options, replay_speed: f64) -> anyhow::Result<Stream> {
         replay::open(path, replay_speed)
     } else if let Some(path) = &options.agent {
         socket::open(path)
+    } else if options.ports.is_empty() && options.interval.is_none() && daemon_listens() {
+        socket::open(Path::new(DEFAULT_SOCKET))
     } else {
-        Ok(Stream::new(local::local(options)?))
+        local::open(options)
     }
+}
+
+/// Whether a daemon's socket is where it is expected, and somebody behind it.
+fn daemon_listens() -> bool {
+    UnixStream::connect(DEFAULT_SOCKET).is_ok()
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
 use super::{object, privilege};
+use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
 
 /// Why nothing can be measured here.
@@ -62,6 +63,16 @@ pub enum LoadError {
         /// The kernel's reason.
         reason: String,
     },
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        let exit = match &error {
+            LoadError::Privilege(_) => Exit::NoPermission,
+            _ => Exit::Unavailable,
+        };
+        Failure::new(exit, error.to_string())
+    }
 }
 
 /// What to load for.
@@ -184,7 +195,13 @@ impl Programs {
             0 => None,
             _ => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Logs(error.to_string()))?),
         };
-        Ok(Programs { ebpf, events, logs, hooks: Vec::new(), degraded: Vec::new() })
+        Ok(Programs {
+            ebpf,
+            events,
+            logs,
+            hooks: Vec::new(),
+            degraded: Vec::new(),
+        })
     }
 
     fn attach_all(&mut self) -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {

@@ -1,16 +1,28 @@
 //! The agent in this process.
 
-use std::sync::mpsc::Receiver;
+use agent::cli::Failure;
+use agent::daemon::{self, Settings};
 
-use agent::cli::{Exit, Failure};
-use agent::document::Envelope;
-
+use super::Stream;
 use crate::Options;
 
 /// Starts the agent in this process, watching what the options say.
-pub fn local(options: &Options) -> anyhow::Result<Receiver<Envelope>> {
-    // What the agent will take: nothing else of the options concerns it.
-    let _ = (&options.ports, options.interval);
-    let message = "this build holds no agent: name a running one with --agent SOCKET, or a recording with --replay FILE";
-    Err(Failure::new(Exit::Unavailable, message).into())
+pub(super) fn open(options: &Options) -> anyhow::Result<Stream> {
+    let defaults = Settings::default();
+    let settings = Settings {
+        ports: options.ports.clone(),
+        interval: options.interval.unwrap_or(defaults.interval),
+        // The table of connections lives on them.
+        updates: true,
+        ..defaults
+    };
+    settings
+        .check()
+        .map_err(|(key, message)| Failure::new(agent::cli::Exit::Usage, format!("--{key}: {message}")))?;
+    let (running, events) = daemon::start(&settings).map_err(Failure::from)?;
+    Ok(Stream {
+        events,
+        producer: None,
+        agent: Some(running),
+    })
 }
