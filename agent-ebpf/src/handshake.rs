@@ -90,7 +90,11 @@ impl Scanner {
     /// Takes the next byte; returns whether the head goes on.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) -> bool {
-        let lower = if byte.is_ascii_uppercase() { byte | 0x20 } else { byte };
+        let lower = if byte.is_ascii_uppercase() {
+            byte | 0x20
+        } else {
+            byte
+        };
         self.earlier = self.earlier << 8 | self.before >> 56;
         self.before = self.before << 8 | self.last >> 56;
         self.last = self.last << 8 | lower as u64;
@@ -167,7 +171,11 @@ impl Scanner {
 
     /// What permessage-deflate negotiated.
     pub const fn deflate(&self) -> Deflate {
-        Deflate(if self.deflate & Deflate::NEGOTIATED != 0 { self.deflate } else { 0 })
+        Deflate(if self.deflate & Deflate::NEGOTIATED != 0 {
+            self.deflate
+        } else {
+            0
+        })
     }
 }
 
@@ -209,7 +217,10 @@ mod tests {
         let deflate = scanner.deflate();
         assert!(deflate.negotiated() && deflate.server_no_context_takeover());
         assert!(!deflate.client_no_context_takeover());
-        assert_eq!((deflate.server_max_window_bits(), deflate.client_max_window_bits()), (12, 9));
+        assert_eq!(
+            (deflate.server_max_window_bits(), deflate.client_max_window_bits()),
+            (12, 9)
+        );
         let (plain, _) = scan(
             "HTTP/1.1 101 x\r\nupgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate; \
              client_no_context_takeover\r\n\r\n",

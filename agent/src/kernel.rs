@@ -11,7 +11,7 @@ mod read;
 mod record;
 
 pub use btf::{Btf, BtfError};
-pub use load::{LoadError, Options, Programs};
+pub use load::{HOOKS, Hook, LoadError, Options, Programs};
 pub use privilege::missing_capabilities;
-pub use read::{Lifecycle, ReadError};
+pub use read::{Lifecycle, Probes, ReadError};
 pub use record::Socket;

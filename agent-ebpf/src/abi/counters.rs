@@ -12,7 +12,7 @@ pub const fn frame_slot(opcode: u8) -> usize {
 
 /// What one direction carried. `payload + control + header + unparsed` is every byte of the TCP stream behind the 101.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Counters {
     /// Frames by opcode, see [`frame_slot`]. A frame counts once its header is complete.
     pub frames: [u64; FRAME_SLOTS],
@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn each_defined_opcode_has_a_slot_of_its_own() {
-        let slots: std::collections::BTreeSet<_> = [0u8, 1, 2, 8, 9, 10].map(frame_slot).into_iter().collect();
+        let slots: std::collections::BTreeSet<_> =
+            [0u8, 1, 2, 8, 9, 10].map(frame_slot).into_iter().collect();
         assert_eq!(slots.into_iter().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6]);
         assert!((0..=255u8).all(|opcode| frame_slot(opcode) < FRAME_SLOTS));
     }

@@ -36,7 +36,7 @@ pub struct Endpoints {
 /// A socket's memory, the same set as `INET_DIAG_SKMEMINFO` (`sk_get_meminfo` in net/core/sock.c), and its queues.
 /// Bytes, as the kernel's own signed integers.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct SocketMemory {
     /// `sk_rmem_alloc`: truesize of the receive queue, out-of-order bytes included.
     pub rmem_alloc: i32,

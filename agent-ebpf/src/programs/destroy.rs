@@ -8,8 +8,8 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::maps::{self, EVENTS, TOTALS};
 use super::kernel;
+use super::maps::{self, EVENTS, TOTALS};
 
 /// As the ring buffer carries it.
 #[repr(C)]

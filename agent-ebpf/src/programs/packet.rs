@@ -77,11 +77,21 @@ fn tracked<const IN: bool>(skb: *mut __sk_buff, connection: *mut Connection, seg
     // The other direction may change underneath; it is only read, field by field, and any mix of old and new values
     // is a valid state of the ping bookkeeping.
     unsafe {
-        let Some(totals) = maps::TOTALS.get_ptr_mut((*connection).listener) else { return };
+        let Some(totals) = maps::TOTALS.get_ptr_mut((*connection).listener) else {
+            return;
+        };
         let (direction, other, totals) = if IN {
-            (addr_of_mut!((*connection).received), addr_of_mut!((*connection).sent), addr_of_mut!((*totals).received))
+            (
+                addr_of_mut!((*connection).received),
+                addr_of_mut!((*connection).sent),
+                addr_of_mut!((*totals).received),
+            )
         } else {
-            (addr_of_mut!((*connection).sent), addr_of_mut!((*connection).received), addr_of_mut!((*totals).sent))
+            (
+                addr_of_mut!((*connection).sent),
+                addr_of_mut!((*connection).received),
+                addr_of_mut!((*totals).sent),
+            )
         };
         let packets = match (*skb).gso_segs {
             0 => 1,
@@ -118,8 +128,18 @@ fn follow(
     totals: &mut Counters,
     segment: Segment,
 ) {
-    let payload = Bytes { skb, base: segment.offset };
-    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    let payload = Bytes {
+        skb,
+        base: segment.offset,
+    };
+    let mut tracker = Tracker {
+        direction,
+        other,
+        totals,
+        payload,
+        offset: 0,
+        len: 0,
+    };
     if !tracker.begin(segment.seq, segment.len) {
         return;
     }

@@ -73,7 +73,12 @@ impl Payload for Bytes {
         }
         // SAFETY: `to` has room for 16 bytes.
         unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), self.base + offset, to.as_mut_ptr().cast::<c_void>(), len) == 0
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                self.base + offset,
+                to.as_mut_ptr().cast::<c_void>(),
+                len,
+            ) == 0
         }
     }
 

@@ -7,11 +7,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, Opened, Role, Stat, event};
 use agent_ebpf::handshake::STATUS_LINE;
 use agent_ebpf::tracker::{self, Payload as _};
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock,
-};
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_tcp_sock,
+    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get,
+    bpf_tcp_sock,
 };
 
 use aya_log_ebpf_macros::debug;
@@ -33,7 +32,12 @@ pub(super) fn suspect(skb: *mut __sk_buff, segment: Segment) -> bool {
         return false;
     }
     let mut start = [0u8; 16];
-    Bytes { skb, base: segment.offset }.load(0, &mut start, len) && is_status_line(&start)
+    Bytes {
+        skb,
+        base: segment.offset,
+    }
+    .load(0, &mut start, len)
+        && is_status_line(&start)
 }
 
 #[inline(always)]
@@ -41,7 +45,11 @@ fn is_status_line(start: &[u8; 16]) -> bool {
     const fn word(text: &[u8], at: usize) -> u32 {
         u32::from_ne_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]])
     }
-    const WANTED: [u32; 3] = [word(&STATUS_LINE, 0), word(&STATUS_LINE, 4), word(&STATUS_LINE, 8)];
+    const WANTED: [u32; 3] = [
+        word(&STATUS_LINE, 0),
+        word(&STATUS_LINE, 4),
+        word(&STATUS_LINE, 8),
+    ];
     word(start, 0) == WANTED[0] && word(start, 4) == WANTED[1] && word(start, 8) == WANTED[2]
 }
 
@@ -51,7 +59,11 @@ pub(super) fn begin<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connectio
     // SAFETY: `sk` is the context's socket; every pointer is null-checked before use.
     unsafe {
         let common = sk.cast::<bpf_sock>();
-        let port = if IN == EGRESS { (*common).src_port as u16 } else { u16::from_be((*common).dst_port) };
+        let port = if IN == EGRESS {
+            (*common).src_port as u16
+        } else {
+            u16::from_be((*common).dst_port)
+        };
         if FILTER_PORTS.load() != 0 && PORTS.get(&port).is_none() {
             return null_mut();
         }
@@ -63,7 +75,11 @@ pub(super) fn begin<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connectio
             return connection;
         }
         (*connection).head.inbound = u8::from(IN == INGRESS);
-        let direction = if IN { &mut (*connection).received } else { &mut (*connection).sent };
+        let direction = if IN {
+            &mut (*connection).received
+        } else {
+            &mut (*connection).sent
+        };
         direction.next_seq = seq;
         connection
     }
@@ -86,7 +102,10 @@ extern "C" fn turn(index: u64, scan: *mut Scan) -> i64 {
         let offset = scan.start + index as u32;
         // SAFETY: the context's packet.
         let left = unsafe { (*scan.payload.skb).len } - scan.payload.base - offset;
-        if !scan.payload.load(offset, &mut scan.chunk, if left < 16 { left } else { 16 }) {
+        if !scan
+            .payload
+            .load(offset, &mut scan.chunk, if left < 16 { left } else { 16 })
+        {
             return 1;
         }
     }
@@ -108,7 +127,11 @@ pub(super) fn scan<const IN: bool>(
         if (*connection).head.inbound != u8::from(IN == INGRESS) {
             return false;
         }
-        let direction = if IN { &mut (*connection).received } else { &mut (*connection).sent };
+        let direction = if IN {
+            &mut (*connection).received
+        } else {
+            &mut (*connection).sent
+        };
         let seen = direction.next_seq.wrapping_sub(segment.seq) as i32;
         if seen < 0 {
             return drop_head(sk);
@@ -117,8 +140,15 @@ pub(super) fn scan<const IN: bool>(
         if seen >= segment.len {
             return false;
         }
-        let mut state =
-            Scan { payload: Bytes { skb, base: segment.offset }, connection, chunk: [0; 16], start: seen };
+        let mut state = Scan {
+            payload: Bytes {
+                skb,
+                base: segment.offset,
+            },
+            connection,
+            chunk: [0; 16],
+            start: seen,
+        };
         let before = (*connection).head.taken();
         let turns = segment.len - seen;
         // The scanner stops by itself at the head's end or at its limit.
@@ -165,8 +195,16 @@ fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut 
         let (rcv_nxt, snd_nxt) = ((*state).rcv_nxt, (*state).snd_nxt);
         let role = if IN == INGRESS { Role::Client } else { Role::Server };
         let mut endpoints = kernel::endpoints(tcp);
-        let port = if IN == EGRESS { endpoints.local_port } else { endpoints.remote_port };
-        let listener = slot(ListenerKey { netns: endpoints.netns, port, role: role as u16 });
+        let port = if IN == EGRESS {
+            endpoints.local_port
+        } else {
+            endpoints.remote_port
+        };
+        let listener = slot(ListenerKey {
+            netns: endpoints.netns,
+            port,
+            role: role as u16,
+        });
         let now = bpf_ktime_get_ns();
         let cookie = bpf_get_socket_cookie(skb.cast());
         (*connection).opened_ns = now;
@@ -190,7 +228,12 @@ fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut 
         }
         (*connection).role = role as u16;
         endpoints.reserved = role as u32;
-        announce(Opened { kind: event::OPENED, time_ns: now, cookie, endpoints });
+        announce(Opened {
+            kind: event::OPENED,
+            time_ns: now,
+            cookie,
+            endpoints,
+        });
         true
     }
 }

@@ -44,7 +44,10 @@ pub struct Failure {
 impl Failure {
     /// `message` says what failed, on what, and what to do, in one line.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self {
+            exit,
+            message: message.into(),
+        }
     }
 
     /// The exit code this failure ends the process with.
@@ -82,7 +85,9 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
 /// Runs a binary's body and turns its error into one line on stderr and a documented exit code.
 #[expect(clippy::print_stderr, reason = "the command line's own error channel")]
 pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
-    let Err(error) = body() else { return ExitCode::SUCCESS };
+    let Err(error) = body() else {
+        return ExitCode::SUCCESS;
+    };
     let closed_pipe = error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
@@ -102,8 +107,11 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 
 /// clap explains a mistake over several lines (error, tip, usage, pointer to help); the first paragraph says it all.
 fn usage_line(text: &str) -> String {
-    let first_paragraph: Vec<&str> =
-        text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let first_paragraph: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
     format!("{} (see --help)", first_paragraph.join(" "))
 }
 
@@ -126,8 +134,12 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_its_exit_code_under_context() {
-        let error = anyhow::Error::new(Failure::new(Exit::NoPermission, "CAP_BPF is missing")).context("load");
-        let exit = error.chain().find_map(|c| c.downcast_ref::<Failure>()).map(Failure::exit);
+        let error =
+            anyhow::Error::new(Failure::new(Exit::NoPermission, "CAP_BPF is missing")).context("load");
+        let exit = error
+            .chain()
+            .find_map(|c| c.downcast_ref::<Failure>())
+            .map(Failure::exit);
         assert_eq!(exit, Some(Exit::NoPermission));
     }
 }

@@ -40,6 +40,8 @@ pub enum Body {
     ConnectionUpdated(Connection),
     /// A connection ended; the counts are final.
     ConnectionClosed(Connection),
+    /// A connection that was reported is gone without a close event, which the kernel had no room for.
+    ConnectionVanished(Vanished),
     /// The agent is about to end.
     AgentStopped(Stopped),
 }
@@ -73,6 +75,13 @@ pub struct Tick {
     pub agent: SelfUsage,
 }
 
+/// Payload of `connection_vanished`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vanished {
+    /// Socket cookie.
+    pub id: String,
+}
+
 /// Payload of `agent_stopped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
@@ -89,6 +98,7 @@ impl Body {
             Body::ConnectionOpened(_) => "connection_opened",
             Body::ConnectionUpdated(_) => "connection_updated",
             Body::ConnectionClosed(_) => "connection_closed",
+            Body::ConnectionVanished(_) => "connection_vanished",
             Body::AgentStopped(_) => "agent_stopped",
         }
     }
@@ -137,9 +147,18 @@ mod tests {
     #[test]
     fn the_payload_stands_under_the_events_name() {
         let mut writer = EventWriter::default();
-        writer.envelope(Timestamp::UNIX_EPOCH, Body::AgentStopped(Stopped { reason: "signal".into() }));
-        let second =
-            writer.envelope(Timestamp::UNIX_EPOCH, Body::AgentStopped(Stopped { reason: "duration".into() }));
+        writer.envelope(
+            Timestamp::UNIX_EPOCH,
+            Body::AgentStopped(Stopped {
+                reason: "signal".into(),
+            }),
+        );
+        let second = writer.envelope(
+            Timestamp::UNIX_EPOCH,
+            Body::AgentStopped(Stopped {
+                reason: "duration".into(),
+            }),
+        );
         let line = serde_json::to_string(&second).expect("serializes");
         assert_eq!(
             line,

@@ -53,14 +53,20 @@ impl Btf {
     /// Reads the running kernel's.
     pub fn of_kernel() -> Result<Self, BtfError> {
         let path = Path::new("/sys/kernel/btf/vmlinux");
-        let data = std::fs::read(path)
-            .map_err(|source| BtfError::Unreadable { path: path.display().to_string(), source })?;
+        let data = std::fs::read(path).map_err(|source| BtfError::Unreadable {
+            path: path.display().to_string(),
+            source,
+        })?;
         Self::parse(data)
     }
 
     /// Parses a raw BTF section.
     pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
-        let mut btf = Btf { data, types: Vec::new(), strings: 0 };
+        let mut btf = Btf {
+            data,
+            types: Vec::new(),
+            strings: 0,
+        };
         if btf.u16(0)? != MAGIC || btf.byte(2)? != 1 {
             return Err(BtfError::Malformed(0));
         }
@@ -77,7 +83,10 @@ impl Btf {
 
     /// Byte offset of the member at `path` (`a.b.c`) in `structure`.
     pub fn offset_of(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
-        let missing = || BtfError::NoMember { structure: structure.into(), path: path.into() };
+        let missing = || BtfError::NoMember {
+            structure: structure.into(),
+            path: path.into(),
+        };
         let found = self.types.iter().map(|at| *at as usize).find(|at| {
             matches!(self.kind(*at), Ok(STRUCT | UNION))
                 && self.vlen(*at).is_ok_and(|members| members > 0)
@@ -119,7 +128,9 @@ impl Btf {
     /// Follows typedefs and qualifiers; `None` for void.
     fn resolve(&self, mut id: u32) -> Result<Option<usize>, BtfError> {
         loop {
-            let Some(at) = (id as usize).checked_sub(1) else { return Ok(None) };
+            let Some(at) = (id as usize).checked_sub(1) else {
+                return Ok(None);
+            };
             let at = *self.types.get(at).ok_or(BtfError::Malformed(self.data.len()))? as usize;
             match self.kind(at)? {
                 TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => id = self.u32(at + 8)?,
@@ -187,7 +198,13 @@ mod tests {
         let mut data = Vec::new();
         data.extend(MAGIC.to_ne_bytes());
         data.extend([1, 0]);
-        for word in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+        for word in [
+            24,
+            0,
+            types.len() as u32,
+            types.len() as u32,
+            strings.len() as u32,
+        ] {
             data.extend(word.to_ne_bytes());
         }
         data.extend(types);
@@ -200,8 +217,14 @@ mod tests {
         let btf = Btf::parse(sample()).expect("well-formed");
         assert_eq!(btf.offset_of("outer", "plain").expect("member"), 0);
         assert_eq!(btf.offset_of("outer", "inner").expect("member"), 12);
-        assert!(matches!(btf.offset_of("outer", "in"), Err(BtfError::NoMember { .. })), "a prefix is no match");
-        assert!(matches!(btf.offset_of("nowhere", "x"), Err(BtfError::NoMember { .. })));
+        assert!(
+            matches!(btf.offset_of("outer", "in"), Err(BtfError::NoMember { .. })),
+            "a prefix is no match"
+        );
+        assert!(matches!(
+            btf.offset_of("nowhere", "x"),
+            Err(BtfError::NoMember { .. })
+        ));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use agent_ebpf::abi::names;
+use aya::maps::{MapData, RingBuf};
 use aya::programs::links::CgroupAttachMode;
 use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSkbAttachType, Iter, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -41,6 +42,12 @@ pub enum LoadError {
     /// The object's maps or globals were refused.
     #[error("the kernel refused the eBPF object: {0}")]
     Object(#[from] EbpfError),
+    /// A map cannot be opened.
+    #[error("opening a map: {0}")]
+    Map(#[from] aya::maps::MapError),
+    /// A map is missing.
+    #[error("the object has no map {0}")]
+    NoMap(&'static str),
     /// A program that everything rests on was refused.
     #[error("the kernel refused {program} ({hook}): {reason}")]
     Program {
@@ -65,6 +72,8 @@ pub struct Options {
 /// The loaded object. Dropping it detaches and frees everything.
 pub struct Programs {
     pub(super) ebpf: Ebpf,
+    /// Mapped once: opening a ring buffer maps its pages.
+    pub(super) events: RingBuf<MapData>,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
@@ -118,38 +127,86 @@ pub const HOOKS: &[Hook] = &[
 ];
 
 impl Programs {
+    /// Whether a hook attached.
+    pub fn has(&self, program: &str) -> bool {
+        HOOKS
+            .iter()
+            .any(|hook| hook.program == program && self.hooks.contains(&hook.name))
+    }
+
     /// Loads everything and attaches what attaches.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let mut programs = Self::prepare(options)?;
+        for (hook, outcome) in programs.attach_all()? {
+            match outcome {
+                Ok(()) => programs.hooks.push(hook.name),
+                Err(reason) if hook.required => {
+                    return Err(LoadError::Program {
+                        program: hook.program,
+                        hook: hook.name,
+                        reason,
+                    });
+                }
+                Err(reason) => programs.degraded.push(Degraded {
+                    probe: hook.name.into(),
+                    reason,
+                }),
+            }
+        }
+        programs.ports(&options.ports);
+        release_free_memory();
+        Ok(programs)
+    }
+
+    /// Tries every hook and says what came of it; everything is detached again.
+    pub fn check() -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
+        Self::prepare(&Options::default())?.attach_all()
+    }
+
+    fn prepare(options: &Options) -> Result<Self, LoadError> {
         let missing = privilege::missing_capabilities();
         if !missing.is_empty() {
             return Err(LoadError::Privilege(missing));
         }
+        let mut ebpf = load_object(options)?;
+        let events = ebpf
+            .take_map(names::EVENTS)
+            .ok_or(LoadError::NoMap(names::EVENTS))?;
+        let events = RingBuf::try_from(events)?;
+        Ok(Programs {
+            ebpf,
+            events,
+            hooks: Vec::new(),
+            degraded: Vec::new(),
+        })
+    }
+
+    fn attach_all(&mut self) -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
         let cgroup = cgroup_root()?;
         let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
-        let ebpf = prepare(options)?;
-        let kernel_btf = aya::Btf::from_sys_fs()?;
-        let mut programs = Programs { ebpf, hooks: Vec::new(), degraded: Vec::new() };
-        for hook in HOOKS {
-            match programs.attach(hook, &cgroup, &kernel_btf) {
-                Ok(()) => programs.hooks.push(hook.name),
-                Err(reason) if hook.required => {
-                    return Err(LoadError::Program { program: hook.program, hook: hook.name, reason });
-                }
-                Err(reason) => programs.degraded.push(Degraded { probe: hook.name.into(), reason }),
-            }
-        }
-        programs.ports(&options.ports);
-        Ok(programs)
+        // Tens of megabytes while it lives: it must not outlive this function.
+        let btf = aya::Btf::from_sys_fs()?;
+        Ok(HOOKS
+            .iter()
+            .map(|hook| (hook, self.attach(hook, &cgroup, &btf)))
+            .collect())
     }
 
     fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), String> {
-        let program = self.ebpf.program_mut(hook.program).ok_or("it is not in the object")?;
+        let program = self
+            .ebpf
+            .program_mut(hook.program)
+            .ok_or("it is not in the object")?;
         attach(program, hook, cgroup, btf).map_err(|error| reason(&error))
     }
 
     fn ports(&mut self, ports: &[u16]) {
-        let Some(map) = self.ebpf.map_mut(names::PORTS) else { return };
-        let Ok(mut map) = aya::maps::HashMap::<_, u16, u8>::try_from(map) else { return };
+        let Some(map) = self.ebpf.map_mut(names::PORTS) else {
+            return;
+        };
+        let Ok(mut map) = aya::maps::HashMap::<_, u16, u8>::try_from(map) else {
+            return;
+        };
         for port in ports {
             // The map holds as many as the configuration allows.
             let _ = map.insert(port, 1, 0);
@@ -184,7 +241,7 @@ fn attach(program: &mut Program, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> 
 }
 
 /// Creates the maps and patches the globals.
-fn prepare(options: &Options) -> Result<Ebpf, LoadError> {
+fn load_object(options: &Options) -> Result<Ebpf, LoadError> {
     let btf = Btf::of_kernel()?;
     let mut offsets = Vec::new();
     for (global, structure, path) in names::OFFSETS {
@@ -208,9 +265,17 @@ fn prepare(options: &Options) -> Result<Ebpf, LoadError> {
 /// The verifier's log is long and its last lines say it all.
 fn reason(error: &ProgramError) -> String {
     match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let log = verifier_log.to_string();
-            let tail: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(4).collect();
+            let tail: Vec<&str> = log
+                .lines()
+                .rev()
+                .filter(|line| !line.is_empty())
+                .take(4)
+                .collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
             format!("{io_error}; verifier: {}", tail.join(" | "))
         }
@@ -235,4 +300,13 @@ fn cgroup_root() -> Result<PathBuf, LoadError> {
         (kind == "cgroup2").then(|| PathBuf::from(path))
     });
     found.ok_or(LoadError::NoCgroup)
+}
+
+/// Hands free heap pages back to the kernel: glibc would keep what parsing BTF needed for good.
+fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim has no preconditions and is thread-safe.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Stat, event, names};
-use aya::maps::{HashMap, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapError, PerCpuArray};
 use aya::programs::Iter;
 use thiserror::Error;
 
@@ -42,9 +42,24 @@ pub enum Lifecycle {
     Closed(Box<Socket>),
 }
 
-impl Programs {
+/// What the agent asks of the kernel side, so that the engine can be driven without one.
+pub trait Probes {
     /// Visits every tracked socket of the caller's network namespace.
-    pub fn sweep(&mut self, mut visit: impl FnMut(Socket)) -> Result<(), ReadError> {
+    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<(), ReadError>;
+    /// Notes in each tracked socket which process holds it.
+    fn find_owners(&mut self) -> Result<(), ReadError>;
+    /// Sums by listener since the programs attached, over all CPUs.
+    fn listeners(&mut self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError>;
+    /// Drains the ring buffer. Programs never wake the reader, so this is called at the agent's own pace.
+    fn events(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError>;
+    /// A count of things that went by unreported, over all CPUs.
+    fn stat(&mut self, stat: Stat) -> Result<u64, ReadError>;
+    /// Mean run time of the packet programs in nanoseconds, where the kernel keeps run-time statistics.
+    fn packet_nanoseconds(&mut self) -> Option<f64>;
+}
+
+impl Probes for Programs {
+    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<(), ReadError> {
         let mut file = self.iterator(names::SOCKETS)?;
         // The kernel hands out at most 32 KiB a read and never splits a record across two.
         let mut buffer = vec![0u8; 32 << 10];
@@ -61,7 +76,7 @@ impl Programs {
             let filled = kept + read;
             let mut rest = &buffer[..filled];
             while let Some((socket, after)) = Socket::split(rest) {
-                visit(socket);
+                visit(&socket);
                 rest = after;
             }
             kept = rest.len();
@@ -70,8 +85,7 @@ impl Programs {
         }
     }
 
-    /// Notes in each tracked socket which process holds it.
-    pub fn find_owners(&mut self) -> Result<(), ReadError> {
+    fn find_owners(&mut self) -> Result<(), ReadError> {
         let mut file = self.iterator(names::OWNERS)?;
         // The program writes nothing: one read runs it over every open file, a few more where there are many.
         let mut buffer = [0u8; 64];
@@ -80,26 +94,25 @@ impl Programs {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn iterator(&mut self, name: &'static str) -> Result<File, ReadError> {
-        let failed = |reason: String| ReadError::Iterator { program: name, reason };
-        let program = self.ebpf.program_mut(name).ok_or_else(|| failed("not in the object".into()))?;
-        let program: &mut Iter = program.try_into().map_err(|error| failed(format!("{error}")))?;
-        let link = program.attach().map_err(|error| failed(format!("{error}")))?;
-        let link = program.take_link(link).map_err(|error| failed(format!("{error}")))?;
-        link.into_file().map_err(|error| failed(format!("{error}")))
-    }
-
-    /// Sums by listener since the programs attached, over all CPUs.
-    pub fn listeners(&self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError> {
-        let slots = self.ebpf.map(names::LISTENERS).ok_or(ReadError::NoMap(names::LISTENERS))?;
+    fn listeners(&mut self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError> {
+        let slots = self
+            .ebpf
+            .map(names::LISTENERS)
+            .ok_or(ReadError::NoMap(names::LISTENERS))?;
         let slots = HashMap::<_, MapValue<ListenerKey>, u32>::try_from(slots)?;
-        let totals = self.ebpf.map(names::TOTALS).ok_or(ReadError::NoMap(names::TOTALS))?;
+        let totals = self
+            .ebpf
+            .map(names::TOTALS)
+            .ok_or(ReadError::NoMap(names::TOTALS))?;
         let totals = PerCpuArray::<_, MapValue<ListenerTotals>>::try_from(totals)?;
         let mut sums = Vec::new();
         for entry in slots.iter() {
@@ -114,12 +127,11 @@ impl Programs {
         Ok(sums)
     }
 
-    /// Drains the ring buffer. Programs never wake the reader, so this is called at the agent's own pace.
-    pub fn events(&mut self, mut visit: impl FnMut(Lifecycle)) -> Result<(), ReadError> {
-        let map = self.ebpf.map_mut(names::EVENTS).ok_or(ReadError::NoMap(names::EVENTS))?;
-        let mut ring = RingBuf::try_from(map)?;
-        while let Some(entry) = ring.next() {
-            let Some((kind, _)) = split::<u64>(&entry) else { continue };
+    fn events(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError> {
+        while let Some(entry) = self.events.next() {
+            let Some((kind, _)) = split::<u64>(&entry) else {
+                continue;
+            };
             match kind {
                 event::OPENED => {
                     if let Some((opened, _)) = split(&entry) {
@@ -137,10 +149,42 @@ impl Programs {
         Ok(())
     }
 
-    /// A count of things that went by unreported, over all CPUs.
-    pub fn stat(&self, stat: Stat) -> Result<u64, ReadError> {
-        let map = self.ebpf.map(names::STATS).ok_or(ReadError::NoMap(names::STATS))?;
+    fn stat(&mut self, stat: Stat) -> Result<u64, ReadError> {
+        let map = self
+            .ebpf
+            .map(names::STATS)
+            .ok_or(ReadError::NoMap(names::STATS))?;
         let map = PerCpuArray::<_, u64>::try_from(map)?;
         Ok(map.get(&(stat as u32), 0)?.iter().sum())
+    }
+
+    fn packet_nanoseconds(&mut self) -> Option<f64> {
+        let (mut nanoseconds, mut runs) = (0.0, 0u64);
+        for name in [names::INGRESS, names::EGRESS] {
+            let info = self.ebpf.program(name)?.info().ok()?;
+            nanoseconds += info.run_time().as_nanos() as f64;
+            runs += info.run_count();
+        }
+        // Both stay at 0 while kernel.bpf_stats_enabled is off.
+        (runs > 0).then(|| nanoseconds / runs as f64)
+    }
+}
+
+impl Programs {
+    fn iterator(&mut self, name: &'static str) -> Result<File, ReadError> {
+        let failed = |reason: String| ReadError::Iterator {
+            program: name,
+            reason,
+        };
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| failed("not in the object".into()))?;
+        let program: &mut Iter = program.try_into().map_err(|error| failed(format!("{error}")))?;
+        let link = program.attach().map_err(|error| failed(format!("{error}")))?;
+        let link = program
+            .take_link(link)
+            .map_err(|error| failed(format!("{error}")))?;
+        link.into_file().map_err(|error| failed(format!("{error}")))
     }
 }

@@ -1,0 +1,44 @@
+//! `headroom-agent snapshot`: one document.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use agent::cli::parse_duration;
+use agent::{daemon, report};
+
+use super::{Scope, check, failure};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    scope: Scope,
+    /// One JSON document.
+    #[arg(long)]
+    json: bool,
+    /// A table for people; the default.
+    #[arg(long, conflicts_with = "json")]
+    table: bool,
+    /// How long to watch before saying anything: rates and new connections need some time.
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    settle: Duration,
+}
+
+pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
+    let settings = arguments.scope.settings(verbose)?;
+    check(&settings)?;
+    let attached = |hooks: &[&str]| {
+        if verbose > 0 {
+            eprintln!("attached: {}", hooks.join(", "));
+        }
+    };
+    let snapshot = daemon::snapshot(&settings, arguments.settle, attached).map_err(failure)?;
+    let mut stdout = std::io::stdout().lock();
+    if arguments.json {
+        serde_json::to_writer(&mut stdout, &snapshot)?;
+        writeln!(stdout)?;
+    } else {
+        write!(stdout, "{}", report::table(&snapshot))?;
+    }
+    stdout.flush()?;
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! The engine: asks the probes and the host, feeds the model, and says what came of it. It is told the time and calls
+//! nobody back but the `emit` it is given.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use agent_ebpf::abi::Stat;
+
+use super::settings::Settings;
+use super::sweep::{Pace, Reported, sweep};
+use super::usage;
+use crate::document::{
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Process, ProcessMemory,
+    SCHEMA, SelfUsage, Snapshot, Started, Tick,
+};
+use crate::host::Host;
+use crate::kernel::{Lifecycle, Probes};
+use crate::model::{
+    Clock, Growth, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
+    opened,
+};
+
+/// Rates are means over this long, so that pings that come every few seconds do not make them jump.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+/// Owners are looked for anew after this long, as sockets may be passed between processes.
+const OWNERS_AGE: Duration = Duration::from_secs(60);
+
+/// Where an event goes; `false` where it found no room.
+type Emit<'a> = &'a mut dyn FnMut(Body) -> bool;
+
+/// The agent's state between ticks.
+pub struct Engine<P, H> {
+    probes: P,
+    host: H,
+    document: HostDocument,
+    hooks: Vec<&'static str>,
+    settings: Settings,
+    slab: Option<SlabCost>,
+    summary: Summary,
+    growth: Growth,
+    costs: ProcessCosts,
+    history: VecDeque<(u64, Reading, Vec<Listener>)>,
+    sweeps: Pace,
+    owners: Pace,
+    reported: Reported,
+    dropped: u64,
+}
+
+/// What a tick computes, before it becomes an event or part of a snapshot.
+struct State {
+    ceilings: Vec<Ceiling>,
+    processes: Vec<Process>,
+    listeners: Vec<Listener>,
+    advice: Vec<Advice>,
+    degraded: Vec<Degraded>,
+}
+
+impl<P: Probes, H: Host> Engine<P, H> {
+    /// `document` describes the host; what it lacks further is added as it is found out.
+    pub fn new(
+        probes: P,
+        host: H,
+        mut document: HostDocument,
+        hooks: Vec<&'static str>,
+        settings: &Settings,
+    ) -> Self {
+        let slab = host.slab().map_err(|reason| {
+            document.degraded.push(Degraded {
+                probe: "fixed memory of a connection".into(),
+                reason,
+            });
+        });
+        // Sweeps and owner scans share the budget.
+        let budget = settings.sweep_budget / 2.0;
+        Self {
+            probes,
+            host,
+            document,
+            hooks,
+            settings: settings.clone(),
+            slab: slab.ok(),
+            summary: Summary::default(),
+            growth: Growth::default(),
+            costs: ProcessCosts::default(),
+            history: VecDeque::new(),
+            sweeps: Pace::new(budget),
+            owners: Pace::new(budget),
+            reported: Reported::default(),
+            dropped: 0,
+        }
+    }
+
+    /// Hooks that attached.
+    pub fn hooks(&self) -> &[&'static str] {
+        &self.hooks
+    }
+
+    /// The stream's first event.
+    pub fn started(&self) -> Body {
+        Body::AgentStarted(Started {
+            host: self.document.clone(),
+            interval_seconds: self.settings.interval.as_secs_f64(),
+            ports: self.settings.ports.clone(),
+        })
+    }
+
+    /// Has every connection reported again.
+    pub fn forget_reported(&mut self) {
+        self.reported.forget();
+        self.sweeps.hurry();
+    }
+
+    /// Events that found no room so far.
+    pub fn note_dropped(&mut self, dropped: u64) {
+        self.dropped = dropped;
+    }
+
+    /// Life-cycle events since the last call.
+    pub fn drain(&mut self, clock: &Clock, emit: Emit<'_>) {
+        let (slab, reported) = (self.slab, &mut self.reported);
+        let drained = self.probes.events(&mut |event| {
+            let body = match event {
+                Lifecycle::Opened(record) => Body::ConnectionOpened(opened(&record, clock)),
+                Lifecycle::Closed(socket) => {
+                    reported.closed(socket.connection.cookie);
+                    Body::ConnectionClosed(connection(&socket, clock, slab))
+                }
+            };
+            emit(body);
+        });
+        if let Err(error) = drained {
+            self.degrade("life-cycle events", error.to_string());
+        }
+    }
+
+    /// One interval's work: a sweep where one is due, then the host, the model and a `tick`.
+    pub fn tick(&mut self, clock: &Clock, emit: Emit<'_>) {
+        self.drain(clock, emit);
+        self.sweep(clock, emit);
+        let state = self.state(clock);
+        let connections = state.listeners.iter().map(|listener| listener.connections).sum();
+        let tick = Tick {
+            connections,
+            ceilings: state.ceilings,
+            processes: state.processes,
+            listeners: state.listeners,
+            advice: state.advice,
+            agent: self.usage(clock),
+        };
+        emit(Body::Tick(tick));
+    }
+
+    /// Everything at this moment, each connection included.
+    pub fn snapshot(&mut self, clock: &Clock) -> Snapshot {
+        self.sweeps.hurry();
+        self.owners.hurry();
+        self.drain(clock, &mut |_| true);
+        self.reported.forget();
+        let mut connections: Vec<Connection> = Vec::new();
+        let updates = std::mem::replace(&mut self.settings.updates, true);
+        self.sweep(clock, &mut |body| {
+            if let Body::ConnectionUpdated(connection) = body {
+                connections.push(connection);
+            }
+            true
+        });
+        self.settings.updates = updates;
+        let state = self.state(clock);
+        let mut host = self.document.clone();
+        host.degraded.extend(state.degraded);
+        Snapshot {
+            schema: SCHEMA.to_owned(),
+            timestamp: clock.wall,
+            host,
+            ceilings: state.ceilings,
+            processes: state.processes,
+            listeners: state.listeners,
+            connections,
+            advice: state.advice,
+            agent: self.usage(clock),
+        }
+    }
+
+    /// Owners first, so that the sweep finds them noted.
+    fn sweep(&mut self, clock: &Clock, emit: Emit<'_>) {
+        let now = clock.monotonic_ns;
+        let unowned = self
+            .summary
+            .holders
+            .get(&0)
+            .is_some_and(|holder| holder.connections > 0);
+        let stale = self.owners.age(now).is_none_or(|age| age >= OWNERS_AGE);
+        if self.owners.is_due(now) && (unowned || stale) {
+            let start = usage::thread_cpu();
+            if let Err(error) = self.probes.find_owners() {
+                self.degrade("iter/task_file", error.to_string());
+            }
+            self.owners.done(now, usage::thread_cpu().saturating_sub(start));
+        }
+        if !self.sweeps.is_due(now) {
+            return;
+        }
+        let reported = self.settings.updates.then_some(&mut self.reported);
+        match sweep(&mut self.probes, clock, self.slab, reported, emit) {
+            Ok((summary, cost)) => {
+                self.summary = summary;
+                self.sweeps.done(now, cost);
+            }
+            Err(error) => {
+                self.degrade("iter/tcp", error.to_string());
+                self.sweeps.done(now, Duration::ZERO);
+            }
+        }
+    }
+
+    fn state(&mut self, clock: &Clock) -> State {
+        let now = clock.monotonic_ns;
+        let listeners = match self.probes.listeners() {
+            Ok(totals) => totals.iter().map(|(key, totals)| listener(key, totals)).collect(),
+            Err(error) => {
+                self.degrade("totals by listener", error.to_string());
+                Vec::new()
+            }
+        };
+        let pids: Vec<u32> = self
+            .summary
+            .holders
+            .keys()
+            .copied()
+            .filter(|pid| *pid != 0)
+            .collect();
+        let mut reading = self.host.read(&pids);
+        let degraded = std::mem::take(&mut reading.degraded);
+        self.observe(now, &reading, &listeners);
+        let earlier = self.history.front().and_then(|(then, reading, listeners)| {
+            let elapsed = Duration::from_nanos(now.saturating_sub(*then));
+            (!elapsed.is_zero()).then_some((reading, listeners.as_slice(), elapsed))
+        });
+        let ceilings = ceilings(&Inputs {
+            reading: &reading,
+            earlier,
+            summary: &self.summary,
+            listeners: &listeners,
+            growth: &self.growth,
+            costs: &self.costs,
+        });
+        let advice = advise(&ceilings, &reading);
+        let processes = reading
+            .processes
+            .iter()
+            .map(|process| self.process(process))
+            .collect();
+        let window = RATE_WINDOW.as_nanos() as u64;
+        while self.history.len() > 1 && self.history[1].0 + window <= now {
+            self.history.pop_front();
+        }
+        self.history.push_back((now, reading, listeners.clone()));
+        State {
+            ceilings,
+            processes,
+            listeners,
+            advice,
+            degraded,
+        }
+    }
+
+    fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
+        let connections = listeners.iter().map(|listener| listener.connections).sum();
+        self.growth.observe(Duration::from_nanos(now), connections);
+        self.costs
+            .retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
+        // Count and memory must be of the same moment: only a sweep of this tick will do.
+        if self.sweeps.age(now) != Some(Duration::ZERO) {
+            return;
+        }
+        for process in &reading.processes {
+            let holder = self
+                .summary
+                .holders
+                .get(&process.pid)
+                .copied()
+                .unwrap_or_default();
+            if let Some(bytes) = process.anonymous_bytes {
+                self.costs.observe(process.pid, holder.connections, bytes);
+            }
+        }
+    }
+
+    fn process(&self, reading: &crate::model::ProcessReading) -> Process {
+        let holder = self
+            .summary
+            .holders
+            .get(&reading.pid)
+            .copied()
+            .unwrap_or_default();
+        Process {
+            pid: reading.pid,
+            comm: reading.comm.clone(),
+            cgroup: reading.cgroup.clone(),
+            connections: holder.connections,
+            websockets: holder.connections,
+            descriptors: reading.descriptors,
+            memory: ProcessMemory {
+                resident_bytes: reading.resident_bytes,
+                per_connection_bytes: self.costs.per_connection(reading.pid),
+                kernel_per_connection_bytes: holder.kernel_per_connection(),
+                compression_bytes: (holder.compressed > 0).then_some(holder.compression_bytes),
+            },
+        }
+    }
+
+    fn usage(&mut self, clock: &Clock) -> SelfUsage {
+        let lost = self.probes.stat(Stat::EventsLost).unwrap_or(0);
+        SelfUsage {
+            cpu_seconds: usage::process_cpu().as_secs_f64(),
+            resident_bytes: usage::resident_bytes(),
+            bpf_ns_per_packet: self.probes.packet_nanoseconds(),
+            events_dropped: lost + self.dropped,
+            sweep_seconds: self.sweeps.cost().map(|cost| cost.as_secs_f64()),
+            sweep_age_seconds: self.sweeps.age(clock.monotonic_ns).map(|age| age.as_secs_f64()),
+        }
+    }
+
+    /// Notes once what does not work.
+    fn degrade(&mut self, probe: &str, reason: String) {
+        if !self.document.degraded.iter().any(|known| known.probe == probe) {
+            self.document.degraded.push(Degraded {
+                probe: probe.into(),
+                reason,
+            });
+        }
+    }
+}

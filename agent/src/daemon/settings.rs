@@ -1,0 +1,238 @@
+//! Settings: flags over the configuration file over defaults.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::cli::parse_duration;
+use crate::host::NicSpeed;
+use crate::kernel::Options;
+
+/// Most ports that can be watched at once: the size of the map behind it.
+const MAX_PORTS: usize = 64;
+
+/// Where the event stream goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// A file, appended to; SIGHUP opens it anew.
+    File(PathBuf),
+    /// A listening Unix socket; every reader gets the whole stream from then on.
+    Unix(PathBuf),
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "stdout" => Ok(Output::Stdout),
+            Some(("file", path)) if !path.is_empty() => Ok(Output::File(path.into())),
+            Some(("unix", path)) if !path.is_empty() => Ok(Output::Unix(path.into())),
+            _ => Err(format!(
+                "{text:?} is not an output: stdout, file:PATH or unix:PATH"
+            )),
+        }
+    }
+}
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Track only these ports; empty tracks every WebSocket on the host.
+    pub ports: Vec<u16>,
+    /// Where events go.
+    pub output: Output,
+    /// Time between ticks.
+    pub interval: Duration,
+    /// Stop by itself after this long.
+    pub duration: Option<Duration>,
+    /// What interfaces can really carry.
+    pub nic_speeds: Vec<NicSpeed>,
+    /// Share of one core that sweeps over all connections may take.
+    pub sweep_budget: f64,
+    /// Whether each changed connection is reported after a sweep.
+    pub updates: bool,
+    /// Kernel-side log level.
+    pub log_level: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ports: Vec::new(),
+            output: Output::Stdout,
+            interval: Duration::from_secs(1),
+            duration: None,
+            nic_speeds: Vec::new(),
+            sweep_budget: 0.01,
+            updates: false,
+            log_level: 0,
+        }
+    }
+}
+
+/// Why a configuration file was refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read configuration {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has keys nobody knows.
+    #[error("configuration {path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+    /// A value makes no sense.
+    #[error("configuration {path}: {key}: {message}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Why.
+        message: String,
+    },
+}
+
+/// The file as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    ports: Option<Vec<u16>>,
+    output: Option<String>,
+    interval: Option<String>,
+    nic_speed: Option<Vec<String>>,
+    sweep_budget: Option<f64>,
+    updates: Option<bool>,
+}
+
+impl Settings {
+    /// Defaults, overridden by what the file says.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+        let file: File = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.into(),
+            message: syntax(&error, &text),
+        })?;
+        let refused = |key, message: String| ConfigError::Value {
+            path: path.to_owned(),
+            key,
+            message,
+        };
+        let mut settings = Settings::default();
+        if let Some(ports) = file.ports {
+            settings.ports = ports;
+        }
+        if let Some(output) = file.output {
+            settings.output = output.parse().map_err(|error| refused("output", error))?;
+        }
+        if let Some(interval) = file.interval {
+            settings.interval =
+                parse_duration(&interval).map_err(|error| refused("interval", error.to_string()))?;
+        }
+        for speed in file.nic_speed.unwrap_or_default() {
+            let speed: Result<NicSpeed, _> = speed.parse();
+            settings
+                .nic_speeds
+                .push(speed.map_err(|error| refused("nic_speed", error.to_string()))?);
+        }
+        if let Some(budget) = file.sweep_budget {
+            settings.sweep_budget = budget;
+        }
+        if let Some(updates) = file.updates {
+            settings.updates = updates;
+        }
+        settings.check().map_err(|(key, message)| refused(key, message))?;
+        Ok(settings)
+    }
+
+    /// Says which value makes no sense, and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.interval < Duration::from_millis(10) {
+            return Err(("interval", "must be at least 10ms".into()));
+        }
+        if !(self.sweep_budget > 0.0 && self.sweep_budget <= 1.0) {
+            return Err((
+                "sweep_budget",
+                "is a share of one core: more than 0, at most 1".into(),
+            ));
+        }
+        if self.ports.len() > MAX_PORTS {
+            return Err((
+                "ports",
+                format!("at most {MAX_PORTS} ports can be watched; leave it out to watch all"),
+            ));
+        }
+        if self.ports.contains(&0) {
+            return Err(("ports", "0 is no port".into()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_options(&self) -> Options {
+        Options {
+            ports: self.ports.clone(),
+            log_level: self.log_level,
+        }
+    }
+}
+
+/// TOML errors draw the line they speak of; one line must do.
+fn syntax(error: &toml::de::Error, text: &str) -> String {
+    let line = error
+        .span()
+        .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_text(text: &str) -> Result<Settings, ConfigError> {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), text).expect("written");
+        Settings::from_file(file.path())
+    }
+
+    #[test]
+    fn a_file_overrides_defaults() {
+        let settings = from_text(
+            "ports = [8080]\ninterval = \"250ms\"\noutput = \"unix:/run/headroom.sock\"\nnic_speed = [\"lo=1G\"]\n",
+        )
+        .expect("valid");
+        assert_eq!(settings.ports, [8080]);
+        assert_eq!(settings.interval, Duration::from_millis(250));
+        assert_eq!(settings.output, Output::Unix("/run/headroom.sock".into()));
+        assert_eq!(settings.nic_speeds[0].bits_per_second, 1_000_000_000);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let message = |text: &str| from_text(text).expect_err("refused").to_string();
+        assert!(message("ports = [8080]\nporst = 1\n").contains("line 2: unknown field `porst`"));
+        assert!(message("interval = \"5\"").contains("interval: \"5\" needs a unit"));
+        assert!(message("sweep_budget = 0").contains("sweep_budget"));
+        assert!(message("ports = [0]").contains("0 is no port"));
+        assert!(Settings::from_file(Path::new("/nonexistent")).is_err());
+    }
+}

@@ -1,0 +1,193 @@
+//! Sweeps over all connections on a CPU budget.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use agent_ebpf::handshake::Deflate;
+
+use crate::kernel::{Probes, ReadError, Socket};
+use crate::model::{Clock, SlabCost, Summary, buffer_bytes, connection, estimated_bytes};
+
+use super::usage;
+use crate::document::{Body, Vanished};
+
+/// Decides when the next sweep is due: its CPU time, spread over the time until the one after it, stays within the
+/// budget. Few connections are swept every tick, a million every minute or so.
+#[derive(Debug)]
+pub(super) struct Pace {
+    budget: f64,
+    due_ns: u64,
+    last_ns: Option<u64>,
+    cost: Option<Duration>,
+}
+
+impl Pace {
+    /// `budget` is a share of one core.
+    pub(super) fn new(budget: f64) -> Self {
+        Self {
+            budget,
+            due_ns: 0,
+            last_ns: None,
+            cost: None,
+        }
+    }
+
+    pub(super) fn is_due(&self, now_ns: u64) -> bool {
+        now_ns >= self.due_ns
+    }
+
+    pub(super) fn done(&mut self, now_ns: u64, cost: Duration) {
+        self.last_ns = Some(now_ns);
+        self.cost = Some(cost);
+        self.due_ns = now_ns + (cost.as_nanos() as f64 / self.budget) as u64;
+    }
+
+    /// Has the next tick sweep, whatever the budget says.
+    pub(super) fn hurry(&mut self) {
+        self.due_ns = 0;
+    }
+
+    pub(super) fn cost(&self) -> Option<Duration> {
+        self.cost
+    }
+
+    pub(super) fn age(&self, now_ns: u64) -> Option<Duration> {
+        self.last_ns
+            .map(|last| Duration::from_nanos(now_ns.saturating_sub(last)))
+    }
+}
+
+/// What was last reported of each connection: enough to tell whether it changed, and no more.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    seen: HashMap<u64, (u64, u32)>,
+    generation: u32,
+}
+
+impl Reported {
+    pub(super) fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    pub(super) fn closed(&mut self, cookie: u64) {
+        self.seen.remove(&cookie);
+    }
+
+    fn begin(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Whether the socket differs from what was reported.
+    fn changed(&mut self, socket: &Socket, fingerprint: u64) -> bool {
+        match self.seen.get_mut(&socket.connection.cookie) {
+            Some((known, generation)) => {
+                *generation = self.generation;
+                *known != fingerprint
+            }
+            None => true,
+        }
+    }
+
+    fn note(&mut self, cookie: u64, fingerprint: u64) {
+        self.seen.insert(cookie, (fingerprint, self.generation));
+    }
+
+    /// Those that two sweeps in a row did not meet. One is not enough: the close event may still be in the ring buffer.
+    fn vanished(&mut self) -> Vec<u64> {
+        let generation = self.generation;
+        let gone = |seen: u32| generation.wrapping_sub(seen) >= 2;
+        let cookies: Vec<u64> = self
+            .seen
+            .iter()
+            .filter(|(_, (_, seen))| gone(*seen))
+            .map(|(cookie, _)| *cookie)
+            .collect();
+        self.seen.retain(|_, (_, seen)| !gone(*seen));
+        cookies
+    }
+}
+
+fn fingerprint(socket: &Socket) -> u64 {
+    let (connection, memory) = (&socket.connection, &socket.header.memory);
+    let mut hasher = DefaultHasher::new();
+    (connection.received.counters, connection.sent.counters, memory).hash(&mut hasher);
+    (
+        connection.pid,
+        connection.fd,
+        connection.received.parse,
+        connection.sent.parse,
+    )
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Adds a socket to the sums.
+pub(super) fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>) {
+    let connection = &socket.connection;
+    let buffers = buffer_bytes(&socket.header.memory);
+    let fixed = slab.map_or(0, |slab| slab.of(socket.header.endpoints.family));
+    let options = u64::try_from(socket.header.memory.omem_alloc).unwrap_or(0);
+    let compression = estimated_bytes(Deflate(connection.deflate));
+    let holder = summary.holders.entry(connection.pid).or_default();
+    holder.connections += 1;
+    holder.kernel_bytes += fixed + buffers + options;
+    holder.buffer_bytes += buffers;
+    holder.compression_bytes += compression;
+    holder.compressed += u64::from(Deflate(connection.deflate).negotiated());
+    *summary.interfaces.entry(connection.ifindex).or_default() += 1;
+}
+
+/// One sweep: sums, and an update for each connection that changed where `reported` is given. Returns the sums and the
+/// CPU time.
+pub(super) fn sweep(
+    probes: &mut impl Probes,
+    clock: &Clock,
+    slab: Option<SlabCost>,
+    mut reported: Option<&mut Reported>,
+    emit: &mut dyn FnMut(Body) -> bool,
+) -> Result<(Summary, Duration), ReadError> {
+    let start = usage::thread_cpu();
+    let mut summary = Summary::default();
+    if let Some(reported) = reported.as_deref_mut() {
+        reported.begin();
+    }
+    probes.sweep(&mut |socket| {
+        add(&mut summary, socket, slab);
+        let Some(reported) = reported.as_deref_mut() else {
+            return;
+        };
+        let fingerprint = fingerprint(socket);
+        if reported.changed(socket, fingerprint)
+            && emit(Body::ConnectionUpdated(connection(socket, clock, slab)))
+        {
+            // An update that found no room is due again at the next sweep.
+            reported.note(socket.connection.cookie, fingerprint);
+        }
+    })?;
+    if let Some(reported) = reported {
+        for cookie in reported.vanished() {
+            emit(Body::ConnectionVanished(Vanished {
+                id: cookie.to_string(),
+            }));
+        }
+    }
+    Ok((summary, usage::thread_cpu().saturating_sub(start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_keeps_the_budget() {
+        let mut pace = Pace::new(0.01);
+        assert!(pace.is_due(0));
+        pace.done(1_000, Duration::from_millis(30));
+        assert!(!pace.is_due(2_999_000_000));
+        assert!(pace.is_due(3_000_001_000), "30 ms are 1% of 3 s");
+        assert_eq!(pace.age(2_000_001_000), Some(Duration::from_secs(2)));
+        pace.hurry();
+        assert!(pace.is_due(0));
+    }
+}

@@ -1,0 +1,27 @@
+//! The model: readings in, ceilings, advice and documents out. Pure: no I/O, and time is an argument.
+
+mod advice;
+mod ceilings;
+#[cfg(feature = "kernel")]
+mod convert;
+mod cost;
+mod growth;
+mod reading;
+mod summary;
+mod theil_sen;
+
+pub use advice::advise;
+pub use ceilings::{Inputs, ceilings};
+pub use cost::ProcessCosts;
+pub use growth::Growth;
+pub use reading::{
+    CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
+    TcpMemory,
+};
+pub use summary::{Holder, Summary};
+pub use theil_sen::slope;
+
+#[cfg(feature = "kernel")]
+pub use convert::{Clock, connection, listener, opened};
+#[cfg(feature = "kernel")]
+pub(crate) use convert::{buffer_bytes, estimated_bytes};

@@ -1,0 +1,98 @@
+//! Ceilings from readings: each limit that is in force, what is used of it, and what that means in connections.
+
+mod bandwidth;
+mod descriptors;
+mod memory;
+
+use std::time::Duration;
+
+use super::{Growth, ProcessCosts, Reading, Summary};
+use crate::document::{Ceiling, Kind, Level, Listener, Unit};
+
+/// A share of the limit from which a ceiling is near, and critical.
+const NEAR: f64 = 0.8;
+const CRITICAL: f64 = 0.95;
+
+/// Everything the ceilings are computed from.
+pub struct Inputs<'a> {
+    /// The host now.
+    pub reading: &'a Reading,
+    /// The host some seconds ago and how long ago that was, for rates; none on the first tick.
+    pub earlier: Option<(&'a Reading, &'a [Listener], Duration)>,
+    /// Sums over connections, by the last sweep.
+    pub summary: &'a Summary,
+    /// Sums by listener now.
+    pub listeners: &'a [Listener],
+    /// Growth of the connection count.
+    pub growth: &'a Growth,
+    /// What connections cost their processes.
+    pub costs: &'a ProcessCosts,
+}
+
+/// All ceilings, the first to be hit first, unknown ones last.
+pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
+    let mut all = memory::ceilings(inputs);
+    all.extend(descriptors::ceilings(inputs));
+    all.extend(bandwidth::ceilings(inputs));
+    for ceiling in &mut all {
+        ceiling.seconds_left = ceiling
+            .connections_left
+            .and_then(|left| inputs.growth.seconds_until(left));
+    }
+    // A stable sort: among equals the order above stands.
+    all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));
+    if let Some(first) = all
+        .first_mut()
+        .filter(|ceiling| ceiling.connections_left.is_some())
+    {
+        first.first = true;
+    }
+    all
+}
+
+/// What a ceiling is made of before its consequences are computed.
+struct Parts {
+    kind: Kind,
+    scope: String,
+    unit: Unit,
+    used: Option<u64>,
+    limit: Option<u64>,
+    connections: u64,
+    cost: Option<f64>,
+    basis: String,
+}
+
+impl Parts {
+    fn ceiling(self) -> Ceiling {
+        let known = self.used.zip(self.limit).filter(|(_, limit)| *limit > 0);
+        let utilization = known.map(|(used, limit)| used as f64 / limit as f64);
+        let level = match utilization {
+            None => Level::Unknown,
+            Some(share) if share >= CRITICAL => Level::Critical,
+            Some(share) if share >= NEAR => Level::Near,
+            Some(_) => Level::Ok,
+        };
+        let left = known
+            .zip(self.cost.filter(|cost| *cost > 0.0))
+            .map(|((used, limit), cost)| (limit.saturating_sub(used) as f64 / cost) as u64);
+        Ceiling {
+            kind: self.kind,
+            scope: self.scope,
+            used: self.used,
+            limit: self.limit,
+            unit: self.unit,
+            utilization,
+            level,
+            connections: self.connections,
+            cost_per_connection: self.cost,
+            connections_left: left,
+            connections_max: left.map(|left| left.saturating_add(self.connections)),
+            seconds_left: None,
+            first: false,
+            basis: self.basis,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

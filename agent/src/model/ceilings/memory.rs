@@ -1,0 +1,137 @@
+//! Memory: the host's, each limited cgroup's, and the TCP stack's share.
+
+use std::collections::BTreeMap;
+
+use super::{Inputs, Parts};
+use crate::document::{Ceiling, Kind, Unit};
+use crate::model::{Holder, ProcessReading};
+
+pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
+    let mut all = Vec::new();
+    all.extend(host(inputs));
+    all.extend(cgroups(inputs));
+    all.extend(tcp(inputs));
+    all
+}
+
+fn host(inputs: &Inputs<'_>) -> Option<Ceiling> {
+    let total = inputs.summary.total();
+    let memory = inputs.reading.memory;
+    let (cost, how) = cost(inputs, inputs.reading.processes.iter());
+    let basis = match memory {
+        Some(_) => format!("MemTotal - MemAvailable of MemTotal; {how}"),
+        None => "MemAvailable cannot be read from /proc/meminfo".into(),
+    };
+    let parts = Parts {
+        kind: Kind::Memory,
+        scope: "host".into(),
+        unit: Unit::Bytes,
+        used: memory.map(|memory| memory.total.saturating_sub(memory.available)),
+        limit: memory.map(|memory| memory.total),
+        connections: total.connections,
+        cost,
+        basis,
+    };
+    Some(parts.ceiling())
+}
+
+fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
+    let host_total = inputs.reading.memory.map_or(u64::MAX, |memory| memory.total);
+    let mut groups: BTreeMap<&str, Vec<&ProcessReading>> = BTreeMap::new();
+    for process in &inputs.reading.processes {
+        if let (Some(path), Some(_)) = (&process.cgroup, process.cgroup_memory) {
+            groups.entry(path).or_default().push(process);
+        }
+    }
+    let ceiling = |(path, members): (&str, Vec<&ProcessReading>)| {
+        let memory = members
+            .first()?
+            .cgroup_memory
+            .filter(|memory| memory.limit < host_total)?;
+        let (cost, how) = cost(inputs, members.iter().copied());
+        let connections = members
+            .iter()
+            .map(|process| holder(inputs, process.pid).connections)
+            .sum();
+        let parts = Parts {
+            kind: Kind::Memory,
+            scope: format!("cgroup:{path}"),
+            unit: Unit::Bytes,
+            used: Some(memory.used),
+            limit: Some(memory.limit),
+            connections,
+            cost,
+            basis: format!("the cgroup's memory use and limit; {how}"),
+        };
+        Some(parts.ceiling())
+    };
+    groups.into_iter().filter_map(ceiling).collect()
+}
+
+/// `tcp_mem` counts buffers only: slab objects are not charged to it.
+fn tcp(inputs: &Inputs<'_>) -> Option<Ceiling> {
+    let total = inputs.summary.total();
+    let memory = inputs.reading.tcp?;
+    let cost = total.buffers_per_connection().filter(|bytes| *bytes > 0.0);
+    let basis = match cost {
+        Some(_) => {
+            "TCP mem of /proc/net/sockstat against the third field of tcp_mem; cost: mean buffer memory"
+        }
+        None => {
+            "TCP mem of /proc/net/sockstat against the third field of tcp_mem; connections hold no buffers now"
+        }
+    };
+    let parts = Parts {
+        kind: Kind::Memory,
+        scope: "tcp".into(),
+        unit: Unit::Bytes,
+        used: Some(memory.used),
+        limit: Some(memory.limit),
+        connections: total.connections,
+        cost,
+        basis: basis.into(),
+    };
+    Some(parts.ceiling())
+}
+
+fn holder(inputs: &Inputs<'_>, pid: u32) -> Holder {
+    inputs.summary.holders.get(&pid).copied().unwrap_or_default()
+}
+
+/// Mean cost of a connection over `processes`: kernel memory plus what the process itself keeps for it.
+fn cost<'a>(
+    inputs: &Inputs<'_>,
+    processes: impl Iterator<Item = &'a ProcessReading>,
+) -> (Option<f64>, String) {
+    let (mut bytes, mut connections, mut bounded) = (0.0, 0u64, false);
+    for process in processes {
+        let holder = holder(inputs, process.pid);
+        if holder.connections == 0 {
+            continue;
+        }
+        bytes += holder.kernel_bytes as f64;
+        connections += holder.connections;
+        match inputs.costs.per_connection(process.pid) {
+            Some(own) => bytes += own * holder.connections as f64,
+            None => {
+                bounded = true;
+                bytes += process.anonymous_bytes.unwrap_or(0) as f64;
+            }
+        }
+    }
+    if connections == 0 {
+        let how = if inputs.summary.total().connections == 0 {
+            "no connection to price yet"
+        } else {
+            "the processes of the connections are not known yet"
+        };
+        return (None, how.into());
+    }
+    let how = if bounded {
+        "cost: kernel memory measured per socket, plus, as an upper bound until the count changes, all anonymous memory \
+         of the process shared out"
+    } else {
+        "cost: kernel memory measured per socket, plus the slope of the process's anonymous memory over its connections"
+    };
+    (Some(bytes / connections as f64), how.into())
+}

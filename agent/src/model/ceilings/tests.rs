@@ -1,0 +1,201 @@
+//! Scenarios with numbers that can be checked by hand.
+
+use super::*;
+use crate::document::{Descriptors, Role, Traffic};
+use crate::model::{
+    CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, TcpMemory,
+    advise,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn reading() -> Reading {
+    Reading {
+        memory: Some(HostMemory {
+            total: 1000 * MIB,
+            available: 600 * MIB,
+        }),
+        tcp: Some(TcpMemory {
+            used: 0,
+            limit: 100 * MIB,
+        }),
+        descriptors: Some(HostDescriptors {
+            allocated: 1000,
+            max: 100_000,
+        }),
+        interfaces: vec![Interface {
+            name: "eth0".into(),
+            index: 2,
+            received_bytes: 0,
+            transmitted_bytes: 0,
+            speed: LinkSpeed::Known(1_000_000, "the driver"),
+        }],
+        processes: vec![ProcessReading {
+            pid: 7,
+            comm: "server".into(),
+            cgroup: Some("/web".into()),
+            cgroup_memory: None,
+            descriptors: Descriptors {
+                open: Some(520),
+                soft_limit: Some(1024),
+                hard_limit: Some(4096),
+            },
+            resident_bytes: Some(20 * MIB),
+            anonymous_bytes: Some(10 * MIB),
+        }],
+        degraded: Vec::new(),
+    }
+}
+
+fn summary() -> Summary {
+    let holder = Holder {
+        connections: 500,
+        kernel_bytes: 500 * 4096,
+        buffer_bytes: 0,
+        ..Holder::default()
+    };
+    Summary {
+        holders: [(7, holder)].into(),
+        interfaces: [(2, 500)].into(),
+    }
+}
+
+fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
+    ceilings(&Inputs {
+        reading,
+        earlier: None,
+        summary,
+        listeners: &[],
+        growth: &Growth::default(),
+        costs: &ProcessCosts::default(),
+    })
+}
+
+fn find<'a>(all: &'a [Ceiling], kind: Kind, scope: &str) -> &'a Ceiling {
+    all.iter()
+        .find(|ceiling| ceiling.kind == kind && ceiling.scope == scope)
+        .expect("present")
+}
+
+#[test]
+fn the_soft_descriptor_limit_comes_first_and_says_how_many_are_left() {
+    let (reading, summary) = (reading(), summary());
+    let all = compute(&reading, &summary);
+    let first = &all[0];
+    assert_eq!(
+        (first.kind, first.scope.as_str(), first.first),
+        (Kind::Descriptors, "process:7", true)
+    );
+    assert_eq!(
+        (first.connections_left, first.connections_max),
+        (Some(504), Some(1004))
+    );
+    assert_eq!(all.iter().filter(|ceiling| ceiling.first).count(), 1);
+    let advice = advise(&all, &reading);
+    assert_eq!(advice[0].effect.connections_max_before, 1004);
+    assert_eq!(advice[0].effect.connections_max_after, 1004 + 3072);
+}
+
+#[test]
+fn memory_prices_kernel_and_process_together() {
+    let (reading, summary) = (reading(), summary());
+    let all = compute(&reading, &summary);
+    let host = find(&all, Kind::Memory, "host");
+    // 4096 kernel bytes, and 10 MiB of anonymous memory shared by 500 connections.
+    let cost = 4096.0 + 10.0 * MIB as f64 / 500.0;
+    assert_eq!(host.cost_per_connection, Some(cost));
+    assert_eq!(host.connections_left, Some((600.0 * MIB as f64 / cost) as u64));
+}
+
+#[test]
+fn a_cgroup_limit_below_the_hosts_is_a_ceiling_of_its_own() {
+    let (mut reading, summary) = (reading(), summary());
+    reading.processes[0].cgroup_memory = Some(CgroupMemory {
+        used: 30 * MIB,
+        limit: 32 * MIB,
+    });
+    let all = compute(&reading, &summary);
+    let cgroup = find(&all, Kind::Memory, "cgroup:/web");
+    assert_eq!(cgroup.level, Level::Near);
+    assert!(cgroup.first, "2 MiB hold fewer connections than 504 descriptors");
+}
+
+#[test]
+fn what_cannot_be_known_is_absent_with_a_reason() {
+    let mut reading = reading();
+    reading.memory = None;
+    reading.interfaces[0].speed = LinkSpeed::Unknown("eth0 reports no speed; give --nic-speed".into());
+    let all = compute(
+        &reading,
+        &Summary {
+            interfaces: [(2, 1)].into(),
+            ..Summary::default()
+        },
+    );
+    let host = find(&all, Kind::Memory, "host");
+    assert_eq!(
+        (host.used, host.limit, host.utilization, host.level),
+        (None, None, None, Level::Unknown)
+    );
+    assert!(host.basis.contains("/proc/meminfo"));
+    let interface = find(&all, Kind::Bandwidth, "interface:eth0");
+    assert_eq!((interface.limit, interface.connections_left), (None, None));
+    assert!(interface.basis.contains("--nic-speed"));
+    let tcp = find(&all, Kind::Memory, "tcp");
+    assert_eq!((tcp.cost_per_connection, tcp.connections_left), (None, None));
+}
+
+#[test]
+fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
+    let (before, summary) = (reading(), summary());
+    let mut now = before.clone();
+    now.interfaces[0].transmitted_bytes = 50_000;
+    let listener = |packets: u64, bytes: u64| Listener {
+        port: 80,
+        role: Role::Server,
+        netns: 1,
+        connections: 500,
+        opened: 500,
+        closed: 0,
+        received: Traffic::default(),
+        sent: Traffic {
+            packets,
+            packet_bytes: bytes,
+            ..Traffic::default()
+        },
+        unparsed_bytes: 0,
+    };
+    let (then, later) = ([listener(100, 4_000)], [listener(1_100, 64_000)]);
+    let all = ceilings(&Inputs {
+        reading: &now,
+        earlier: Some((&before, &then, Duration::from_secs(2))),
+        summary: &summary,
+        listeners: &later,
+        growth: &Growth::default(),
+        costs: &ProcessCosts::default(),
+    });
+    let interface = find(&all, Kind::Bandwidth, "interface:eth0");
+    assert_eq!(interface.used, Some(200_000));
+    // 60,000 bytes and 1,000 packets of 38 bytes framing in 2 s over 500 connections.
+    let cost = (60_000.0 + 38_000.0) * 8.0 / 2.0 / 500.0;
+    assert_eq!(interface.cost_per_connection, Some(cost));
+    assert_eq!(interface.connections_left, Some((800_000.0 / cost) as u64));
+}
+
+#[test]
+fn growth_gives_every_ceiling_its_time() {
+    let (reading, summary) = (reading(), summary());
+    let mut growth = Growth::default();
+    for second in 0..20 {
+        growth.observe(Duration::from_secs(second), 300 + 10 * second);
+    }
+    let all = ceilings(&Inputs {
+        reading: &reading,
+        earlier: None,
+        summary: &summary,
+        listeners: &[],
+        growth: &growth,
+        costs: &ProcessCosts::default(),
+    });
+    assert!((all[0].seconds_left.expect("growing") - 50.4).abs() < 1e-6);
+}

@@ -1,0 +1,267 @@
+//! Kernel records to documents.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use agent_ebpf::abi::{self, Counters, ListenerKey, ListenerTotals, Opened, frame_slot};
+use agent_ebpf::frame;
+use agent_ebpf::handshake;
+use jiff::{SignedDuration, Timestamp};
+
+use super::SlabCost;
+use crate::document::{Connection, Deflate, Listener, Memory, Parse, Ping, Role, Traffic, Transport};
+use crate::kernel::Socket;
+
+/// Relates the kernel's monotonic clock to wall time.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Wall time.
+    pub wall: Timestamp,
+    /// `CLOCK_MONOTONIC` at the same moment, in nanoseconds.
+    pub monotonic_ns: u64,
+}
+
+impl Clock {
+    /// Wall time of a kernel timestamp.
+    fn timestamp(&self, monotonic_ns: u64) -> Timestamp {
+        let age = self.monotonic_ns as i64 - monotonic_ns as i64;
+        self.wall
+            .checked_sub(SignedDuration::from_nanos(age))
+            .unwrap_or(self.wall)
+    }
+}
+
+/// A tracked socket as a document.
+pub fn connection(socket: &Socket, clock: &Clock, slab: Option<SlabCost>) -> Connection {
+    let (header, connection) = (&socket.header, &socket.connection);
+    let role = role(connection.role);
+    let unparsed = connection.received.counters.unparsed_bytes + connection.sent.counters.unparsed_bytes;
+    let parse =
+        abi::Parse::from_u8(connection.received.parse).max(abi::Parse::from_u8(connection.sent.parse));
+    // Both sides may ping; the one that does more recently is the one that keeps the connection alive.
+    let (pinger, answerer) = if connection.sent.last_ping_ns >= connection.received.last_ping_ns {
+        (&connection.sent, &connection.received)
+    } else {
+        (&connection.received, &connection.sent)
+    };
+    Connection {
+        id: connection.cookie.to_string(),
+        local: address(&header.endpoints, true),
+        remote: address(&header.endpoints, false),
+        role,
+        transport: Transport::Http1,
+        pid: (connection.pid != 0).then_some(connection.pid),
+        fd: u32::try_from(connection.fd).ok(),
+        opened: (connection.opened_ns != 0).then(|| clock.timestamp(connection.opened_ns)),
+        parse: match parse {
+            abi::Parse::Exact => Parse::Exact,
+            abi::Parse::Adopted => Parse::Adopted,
+            abi::Parse::Unsynced => Parse::Unsynced,
+        },
+        unparsed_bytes: unparsed,
+        received: Some(traffic(&connection.received.counters)),
+        sent: Some(traffic(&connection.sent.counters)),
+        ping: Ping {
+            interval_seconds: seconds(pinger.ping_interval_ns),
+            rtt_seconds: seconds(answerer.rtt_ns),
+            missed: u64::from(pinger.pings_missed),
+        },
+        memory: memory(header, slab),
+        deflate: deflate(handshake::Deflate(connection.deflate)),
+        close_code: [connection.sent.close_code, connection.received.close_code]
+            .into_iter()
+            .find(|code| *code != 0),
+    }
+}
+
+/// An upgrade as a document: nothing has been carried yet, and no sweep has visited the socket.
+pub fn opened(opened: &Opened, clock: &Clock) -> Connection {
+    Connection {
+        id: opened.cookie.to_string(),
+        local: address(&opened.endpoints, true),
+        remote: address(&opened.endpoints, false),
+        role: role(opened.endpoints.reserved as u16),
+        transport: Transport::Http1,
+        pid: None,
+        fd: None,
+        opened: Some(clock.timestamp(opened.time_ns)),
+        parse: Parse::Exact,
+        unparsed_bytes: 0,
+        received: Some(Traffic::default()),
+        sent: Some(Traffic::default()),
+        ping: Ping::default(),
+        memory: Memory::default(),
+        deflate: None,
+        close_code: None,
+    }
+}
+
+/// A listener's sums as a document.
+pub fn listener(key: &ListenerKey, totals: &ListenerTotals) -> Listener {
+    Listener {
+        port: key.port,
+        role: role(key.role),
+        netns: key.netns,
+        connections: totals.opened.saturating_sub(totals.closed),
+        opened: totals.opened,
+        closed: totals.closed,
+        received: traffic(&totals.received),
+        sent: traffic(&totals.sent),
+        unparsed_bytes: totals.received.unparsed_bytes + totals.sent.unparsed_bytes,
+    }
+}
+
+fn role(number: u16) -> Role {
+    match abi::Role::from_u16(number) {
+        Some(abi::Role::Client) => Role::Client,
+        _ => Role::Server,
+    }
+}
+
+fn traffic(counters: &Counters) -> Traffic {
+    let frames = |opcode| counters.frames[frame_slot(opcode)];
+    Traffic {
+        frames: counters.frames.iter().sum(),
+        text: frames(frame::TEXT),
+        binary: frames(frame::BINARY),
+        continuation: frames(frame::CONTINUATION),
+        ping: frames(frame::PING),
+        pong: frames(frame::PONG),
+        close: frames(frame::CLOSE),
+        payload_bytes: counters.payload_bytes,
+        control_bytes: counters.control_bytes,
+        header_bytes: counters.header_bytes,
+        compressed_frames: counters.compressed_frames,
+        packets: counters.packets,
+        packet_bytes: counters.packet_bytes,
+    }
+}
+
+/// What the socket's memory sums up to without counting a byte twice: `sk_wmem_alloc` holds clones of what
+/// `sk_wmem_queued` counts.
+pub(crate) fn buffer_bytes(memory: &abi::SocketMemory) -> u64 {
+    [
+        memory.rmem_alloc,
+        memory.wmem_queued,
+        memory.forward_alloc,
+        memory.backlog,
+    ]
+    .into_iter()
+    .map(bytes)
+    .sum()
+}
+
+fn memory(header: &abi::SocketHeader, slab: Option<SlabCost>) -> Memory {
+    let memory = &header.memory;
+    let fixed = slab.map(|slab| slab.of(header.endpoints.family));
+    Memory {
+        kernel_bytes: fixed.map(|fixed| fixed + buffer_bytes(memory) + bytes(memory.omem_alloc)),
+        receive_bytes: Some(bytes(memory.rmem_alloc)),
+        send_bytes: Some(bytes(memory.wmem_queued)),
+        forward_alloc_bytes: Some(bytes(memory.forward_alloc)),
+        fixed_bytes: fixed,
+        transmit_bytes: Some(bytes(memory.wmem_alloc)),
+        option_bytes: Some(bytes(memory.omem_alloc)),
+        backlog_bytes: Some(bytes(memory.backlog)),
+        receive_limit_bytes: Some(bytes(memory.rcvbuf)),
+        send_limit_bytes: Some(bytes(memory.sndbuf)),
+        receive_queue_bytes: Some(u64::from(memory.receive_queue)),
+        send_queue_bytes: Some(u64::from(memory.send_queue)),
+    }
+}
+
+/// The kernel's counters are signed and may dip below zero for a moment.
+fn bytes(value: i32) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn deflate(negotiated: handshake::Deflate) -> Option<Deflate> {
+    negotiated.negotiated().then(|| Deflate {
+        server_max_window_bits: negotiated.server_max_window_bits(),
+        client_max_window_bits: negotiated.client_max_window_bits(),
+        server_no_context_takeover: negotiated.server_no_context_takeover(),
+        client_no_context_takeover: negotiated.client_no_context_takeover(),
+        estimated_bytes: estimated_bytes(negotiated),
+    })
+}
+
+/// zlib's own formulas (zconf.h): deflate 2^(windowBits+2) + 2^(memLevel+9), inflate 2^windowBits + about 7 KiB. A side
+/// that forgets its window between messages can share one state among its connections, so it is not counted here.
+pub(crate) fn estimated_bytes(negotiated: handshake::Deflate) -> u64 {
+    const MEM_LEVEL: u32 = 8;
+    const INFLATE_STATE: u64 = 7 << 10;
+    if !negotiated.negotiated() {
+        return 0;
+    }
+    let compressor = (1u64 << (negotiated.server_max_window_bits() + 2)) + (1 << (MEM_LEVEL + 9));
+    let decompressor = (1u64 << negotiated.client_max_window_bits()) + INFLATE_STATE;
+    let kept = |forgets: bool, bytes: u64| if forgets { 0 } else { bytes };
+    kept(negotiated.server_no_context_takeover(), compressor)
+        + kept(negotiated.client_no_context_takeover(), decompressor)
+}
+
+fn seconds(nanoseconds: u64) -> Option<f64> {
+    (nanoseconds != 0).then(|| nanoseconds as f64 / 1e9)
+}
+
+fn address(endpoints: &abi::Endpoints, local: bool) -> String {
+    const AF_INET: u16 = 2;
+    let (bytes, port) = if local {
+        (endpoints.local, endpoints.local_port)
+    } else {
+        (endpoints.remote, endpoints.remote_port)
+    };
+    let ip = if endpoints.family == AF_INET {
+        IpAddr::from(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
+    } else {
+        IpAddr::from(Ipv6Addr::from(bytes)).to_canonical()
+    };
+    SocketAddr::new(ip, port).to_string()
+}
+
+impl SlabCost {
+    /// Bytes of a connection of this address family.
+    pub(crate) fn of(&self, family: u16) -> u64 {
+        const AF_INET6: u16 = 10;
+        if family == AF_INET6 { self.ipv6 } else { self.ipv4 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_people_write_them() {
+        let mut endpoints = abi::Endpoints {
+            family: 2,
+            local_port: 80,
+            ..abi::Endpoints::default()
+        };
+        endpoints.local[..4].copy_from_slice(&[127, 0, 0, 1]);
+        assert_eq!(address(&endpoints, true), "127.0.0.1:80");
+        endpoints.family = 10;
+        endpoints.local = "::ffff:192.0.2.1".parse::<Ipv6Addr>().expect("address").octets();
+        assert_eq!(
+            address(&endpoints, true),
+            "192.0.2.1:80",
+            "v4-mapped reads as IPv4"
+        );
+        endpoints.local = "2001:db8::1".parse::<Ipv6Addr>().expect("address").octets();
+        assert_eq!(address(&endpoints, true), "[2001:db8::1]:80");
+    }
+
+    #[test]
+    fn compression_is_estimated_by_zlibs_formula() {
+        // Negotiated, nothing limited: 2^17 + 2^17 to deflate, 2^15 + 7 KiB to inflate.
+        assert_eq!(
+            estimated_bytes(handshake::Deflate(1 << 15)),
+            262_144 + 32_768 + 7_168
+        );
+        assert_eq!(estimated_bytes(handshake::Deflate(0)), 0);
+        assert_eq!(
+            estimated_bytes(handshake::Deflate(0b111 << 13)),
+            0,
+            "no side keeps a window"
+        );
+    }
+}

@@ -1,0 +1,58 @@
+//! What a sweep over all connections amounts to. Only sums are kept, so that the agent's memory does not grow with the
+//! number of connections.
+
+use std::collections::BTreeMap;
+
+/// Sums over the sockets of one process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// TCP connections.
+    pub connections: u64,
+    /// Kernel memory of all of them, slab objects included.
+    pub kernel_bytes: u64,
+    /// The part of it that is buffers (charged to `tcp_mem`).
+    pub buffer_bytes: u64,
+    /// Estimated compression state of those that negotiated it.
+    pub compression_bytes: u64,
+    /// How many negotiated it.
+    pub compressed: u64,
+}
+
+/// Sums of one sweep.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// By process id; 0 holds those whose process is not known.
+    pub holders: BTreeMap<u32, Holder>,
+    /// Connections by interface index.
+    pub interfaces: BTreeMap<u32, u64>,
+}
+
+impl Summary {
+    /// Sums over all processes.
+    pub fn total(&self) -> Holder {
+        self.holders.values().fold(Holder::default(), |mut sum, holder| {
+            sum.connections += holder.connections;
+            sum.kernel_bytes += holder.kernel_bytes;
+            sum.buffer_bytes += holder.buffer_bytes;
+            sum.compression_bytes += holder.compression_bytes;
+            sum.compressed += holder.compressed;
+            sum
+        })
+    }
+}
+
+impl Holder {
+    /// Mean kernel memory of a connection.
+    pub fn kernel_per_connection(&self) -> Option<f64> {
+        mean(self.kernel_bytes, self.connections)
+    }
+
+    /// Mean buffer memory of a connection.
+    pub fn buffers_per_connection(&self) -> Option<f64> {
+        mean(self.buffer_bytes, self.connections)
+    }
+}
+
+fn mean(sum: u64, count: u64) -> Option<f64> {
+    (count > 0).then(|| sum as f64 / count as f64)
+}

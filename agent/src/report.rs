@@ -1,0 +1,13 @@
+//! What Headroom says to people: the words for the first ceiling and the snapshot as text.
+//!
+//! Pure: documents in, text out. The dashboard uses the same words and numbers, so a screen, a `--once` and a log line
+//! never disagree.
+
+pub mod format;
+mod grid;
+mod headline;
+mod table;
+pub mod words;
+
+pub use headline::{headline, scope};
+pub use table::table;

@@ -1,0 +1,355 @@
+//! The snapshot as text.
+
+use crate::document::{Advice, Ceiling, Connection, Listener, Process, Snapshot, Traffic};
+
+use super::format::{bytes, cost, count, known, latency, percent, quantity, span};
+use super::grid::grid;
+use super::headline::{headline, scope};
+use super::words::{level, parse, role};
+
+/// Connections that are listed; the rest is counted.
+const CONNECTIONS_LISTED: usize = 20;
+
+/// The snapshot for people: the first ceiling, then everything behind it.
+pub fn table(snapshot: &Snapshot) -> String {
+    let mut text = format!("{}\n{}\n", host(snapshot), headline(&snapshot.ceilings));
+    section(&mut text, "Ceilings", ceilings(&snapshot.ceilings));
+    section(&mut text, "Processes", processes(&snapshot.processes));
+    section(&mut text, "Listeners", listeners(&snapshot.listeners));
+    section(&mut text, "Connections by kernel memory", connections(snapshot));
+    section(&mut text, "Advice", advice(snapshot));
+    section(&mut text, "Not available", degraded(snapshot));
+    text
+}
+
+fn section(text: &mut String, title: &str, body: String) {
+    if !body.is_empty() {
+        text.push_str(&format!("\n{title}\n{body}"));
+    }
+}
+
+fn host(snapshot: &Snapshot) -> String {
+    let host = &snapshot.host;
+    let mut line = format!("{} · Linux {}", host.name, host.kernel);
+    if let Some(lockdown) = host.lockdown.as_deref().filter(|mode| *mode != "none") {
+        line.push_str(&format!(" · lockdown {lockdown}"));
+    }
+    format!(
+        "{line} · {} · {} connections",
+        snapshot.timestamp,
+        count(snapshot.connections.len() as u64)
+    )
+}
+
+fn ceilings(ceilings: &[Ceiling]) -> String {
+    let header = [
+        "",
+        "ceiling",
+        "scope",
+        ">used",
+        ">limit",
+        ">use",
+        "level",
+        ">per connection",
+        ">left",
+        ">max",
+        ">full in",
+    ];
+    let row = |ceiling: &Ceiling| {
+        vec![
+            if ceiling.first { "▶" } else { "" }.to_owned(),
+            ceiling.kind.name().to_owned(),
+            scope(&ceiling.scope),
+            known(ceiling.used, |value| quantity(value, ceiling.unit)),
+            known(ceiling.limit, |value| quantity(value, ceiling.unit)),
+            known(ceiling.utilization, percent),
+            level(ceiling.level).to_owned(),
+            known(ceiling.cost_per_connection, |value| cost(value, ceiling.unit)),
+            known(ceiling.connections_left, count),
+            known(ceiling.connections_max, count),
+            known(ceiling.seconds_left, span),
+        ]
+    };
+    let mut text = grid(&header, &ceilings.iter().map(row).collect::<Vec<_>>());
+    for ceiling in ceilings {
+        text.push_str(&format!(
+            "  {} ({}): {}\n",
+            ceiling.kind.name(),
+            scope(&ceiling.scope),
+            ceiling.basis
+        ));
+    }
+    text
+}
+
+fn processes(processes: &[Process]) -> String {
+    let header = [
+        ">pid",
+        "command",
+        ">connections",
+        ">websockets",
+        ">descriptors",
+        ">soft limit",
+        ">hard limit",
+        ">resident",
+        ">own/connection",
+        ">kernel/connection",
+    ];
+    let row = |process: &Process| {
+        let per_connection = |value: f64| bytes(value.max(0.0).round() as u64);
+        vec![
+            process.pid.to_string(),
+            process.comm.clone(),
+            count(process.connections),
+            count(process.websockets),
+            known(process.descriptors.open, count),
+            known(process.descriptors.soft_limit, count),
+            known(process.descriptors.hard_limit, count),
+            known(process.memory.resident_bytes, bytes),
+            known(process.memory.per_connection_bytes, per_connection),
+            known(process.memory.kernel_per_connection_bytes, per_connection),
+        ]
+    };
+    grid(&header, &processes.iter().map(row).collect::<Vec<_>>())
+}
+
+fn listeners(listeners: &[Listener]) -> String {
+    let header = [
+        ">port",
+        "role",
+        ">open",
+        ">opened",
+        ">closed",
+        ">frames in",
+        ">out",
+        ">pings in",
+        ">out",
+        ">pongs in",
+        ">out",
+        ">unparsed",
+    ];
+    let row = |listener: &Listener| {
+        let both =
+            |field: fn(&Traffic) -> u64| [count(field(&listener.received)), count(field(&listener.sent))];
+        let mut row = vec![
+            listener.port.to_string(),
+            role(listener.role).to_owned(),
+            count(listener.connections),
+            count(listener.opened),
+            count(listener.closed),
+        ];
+        row.extend(both(|traffic| traffic.frames));
+        row.extend(both(|traffic| traffic.ping));
+        row.extend(both(|traffic| traffic.pong));
+        row.push(bytes(listener.unparsed_bytes));
+        row
+    };
+    grid(&header, &listeners.iter().map(row).collect::<Vec<_>>())
+}
+
+fn connections(snapshot: &Snapshot) -> String {
+    let header = [
+        "local",
+        "remote",
+        "role",
+        ">pid",
+        "parse",
+        ">frames in",
+        ">out",
+        ">pings",
+        ">pongs",
+        ">rtt",
+        ">kernel",
+    ];
+    let mut sorted: Vec<&Connection> = snapshot.connections.iter().collect();
+    // Unknown sorts last: `None` is the smallest.
+    sorted.sort_by(|a, b| {
+        b.memory
+            .kernel_bytes
+            .cmp(&a.memory.kernel_bytes)
+            .then_with(|| a.id.cmp(&b.id))
+    });
+    let row = |connection: &&Connection| {
+        let sum = |field: fn(&Traffic) -> u64| {
+            let (received, sent) = (connection.received?, connection.sent?);
+            Some(field(&received) + field(&sent))
+        };
+        vec![
+            connection.local.clone(),
+            connection.remote.clone(),
+            role(connection.role).to_owned(),
+            known(connection.pid, |pid| pid.to_string()),
+            parse(connection.parse).to_owned(),
+            known(connection.received, |traffic| count(traffic.frames)),
+            known(connection.sent, |traffic| count(traffic.frames)),
+            known(sum(|traffic| traffic.ping), count),
+            known(sum(|traffic| traffic.pong), count),
+            known(connection.ping.rtt_seconds, latency),
+            known(connection.memory.kernel_bytes, bytes),
+        ]
+    };
+    let mut text = grid(
+        &header,
+        &sorted
+            .iter()
+            .take(CONNECTIONS_LISTED)
+            .map(row)
+            .collect::<Vec<_>>(),
+    );
+    if let Some(more) = sorted
+        .len()
+        .checked_sub(CONNECTIONS_LISTED)
+        .filter(|more| *more > 0)
+    {
+        text.push_str(&format!("  … and {} more\n", count(more as u64)));
+    }
+    text
+}
+
+fn advice(snapshot: &Snapshot) -> String {
+    let line = |advice: &Advice| {
+        format!(
+            "  {}: {} ({} → {} connections; {})\n",
+            advice.ceiling.name(),
+            advice.action,
+            count(advice.effect.connections_max_before),
+            count(advice.effect.connections_max_after),
+            advice.evidence,
+        )
+    };
+    snapshot.advice.iter().map(line).collect()
+}
+
+fn degraded(snapshot: &Snapshot) -> String {
+    snapshot
+        .host
+        .degraded
+        .iter()
+        .map(|missing| format!("  {}: {}\n", missing.probe, missing.reason))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{
+        Degraded, Effect, Host, Kind, Level, Memory, Parse, Ping, Role, SCHEMA, SelfUsage, Transport, Unit,
+    };
+
+    fn connection(id: u64, kernel_bytes: Option<u64>) -> Connection {
+        Connection {
+            id: id.to_string(),
+            local: "127.0.0.1:8080".into(),
+            remote: format!("127.0.0.1:{}", 40_000 + id),
+            role: Role::Server,
+            transport: Transport::Http1,
+            pid: None,
+            fd: None,
+            opened: None,
+            parse: Parse::Exact,
+            unparsed_bytes: 0,
+            received: Some(Traffic {
+                frames: 1234,
+                pong: 7,
+                ..Traffic::default()
+            }),
+            sent: Some(Traffic {
+                frames: 9,
+                ping: 7,
+                ..Traffic::default()
+            }),
+            ping: Ping::default(),
+            memory: Memory {
+                kernel_bytes,
+                ..Memory::default()
+            },
+            deflate: None,
+            close_code: None,
+        }
+    }
+
+    fn snapshot(connections: Vec<Connection>) -> Snapshot {
+        Snapshot {
+            schema: SCHEMA.into(),
+            timestamp: jiff::Timestamp::UNIX_EPOCH,
+            host: Host {
+                name: "localhost".into(),
+                kernel: "6.12.0".into(),
+                degraded: vec![Degraded {
+                    probe: "openssl".into(),
+                    reason: "no library found".into(),
+                }],
+                ..Host::default()
+            },
+            ceilings: vec![Ceiling {
+                kind: Kind::Memory,
+                scope: "host".into(),
+                used: Some(4 << 30),
+                limit: Some(8 << 30),
+                unit: Unit::Bytes,
+                utilization: Some(0.5),
+                level: Level::Ok,
+                connections: 22,
+                cost_per_connection: None,
+                connections_left: None,
+                connections_max: None,
+                seconds_left: None,
+                first: false,
+                basis: "too few connections to price one".into(),
+            }],
+            processes: Vec::new(),
+            listeners: Vec::new(),
+            connections,
+            advice: vec![Advice {
+                id: "raise-nofile".into(),
+                ceiling: Kind::Descriptors,
+                action: "raise the soft limit to 65,536".into(),
+                effect: Effect {
+                    connections_max_before: 20_000,
+                    connections_max_after: 65_000,
+                },
+                evidence: "the hard limit is 524,288".into(),
+            }],
+            agent: SelfUsage::default(),
+        }
+    }
+
+    #[test]
+    fn lists_the_heaviest_connections_and_counts_the_rest() {
+        let connections = (0..1022)
+            .map(|id| connection(id, (id > 0).then_some(4096 + id)))
+            .collect();
+        let text = table(&snapshot(connections));
+        assert!(text.contains("\n  … and 1,002 more\n"), "{text}");
+        assert!(text.contains("127.0.0.1:41021"), "the heaviest is listed: {text}");
+        assert!(
+            !text.contains("127.0.0.1:40000"),
+            "the one of unknown weight is not: {text}"
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_nought_and_has_a_reason() {
+        let text = table(&snapshot(vec![connection(1, None)]));
+        let line = text
+            .lines()
+            .find(|line| line.contains("127.0.0.1:40001"))
+            .expect("listed");
+        assert!(line.ends_with("7      7    –       –"), "{line}");
+        assert!(
+            text.contains("first ceiling unknown: memory (host): too few connections to price one"),
+            "{text}"
+        );
+        assert!(text.contains("openssl: no library found"), "{text}");
+    }
+
+    #[test]
+    fn advice_names_its_effect_and_empty_sections_are_left_out() {
+        let text = table(&snapshot(Vec::new()));
+        assert!(text.contains(
+            "descriptors: raise the soft limit to 65,536 (20,000 → 65,000 connections; the hard limit is 524,288)"
+        ));
+        assert!(!text.contains("Listeners"), "{text}");
+        assert!(!text.contains("Connections by"), "{text}");
+    }
+}
