@@ -11,14 +11,21 @@ pub(crate) fn folder() -> anyhow::Result<PathBuf> {
     }
     // target/PROFILE/deps/privileged-HASH
     let own = std::env::current_exe()?;
-    Ok(own.parent().and_then(|deps| deps.parent()).context("this test's executable has no folder")?.to_owned())
+    Ok(own
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("this test's executable has no folder")?
+        .to_owned())
 }
 
 /// Path of one of them.
 pub(crate) fn path(name: &str) -> anyhow::Result<PathBuf> {
     let path = folder()?.join(name);
     if !path.is_file() {
-        bail!("{} is not built: run `cargo build --workspace --bins` first", path.display());
+        bail!(
+            "{} is not built: run `cargo build --workspace --bins` first",
+            path.display()
+        );
     }
     Ok(path)
 }
