@@ -94,7 +94,7 @@ pub mod names {
     pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS"];
 
     /// State that the programs keep for themselves.
-    pub const PRIVATE: &[&str] = &["NEXT_SLOT"];
+    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS"];
 }
 
 // A hole in one of these types would be uninitialised kernel memory on its way to user space, and the verifier would

@@ -6,6 +6,59 @@
 /// What a response that may be an upgrade begins with.
 pub const STATUS_LINE: [u8; 12] = *b"HTTP/1.1 101";
 
+/// [`STATUS_LINE`] as the words that a comparison takes.
+const STATUS_WORDS: (u64, u32) = {
+    let s = STATUS_LINE;
+    (
+        u64::from_be_bytes([s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]]),
+        u32::from_be_bytes([s[8], s[9], s[10], s[11]]),
+    )
+};
+
+/// How the first `len` bytes of a payload (12 at most, the rest zero) relate to [`STATUS_LINE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// They are its beginning, or all of it: this may be an upgrade.
+    Upgrade,
+    /// They begin another HTTP/1.x response.
+    Response,
+    /// Neither.
+    Else,
+}
+
+/// Compares the beginning of a payload with what an upgrade begins with.
+#[inline(always)]
+pub const fn beginning(start: &[u8; 16], len: u32) -> Beginning {
+    let first = u64::from_be_bytes([
+        start[0], start[1], start[2], start[3], start[4], start[5], start[6], start[7],
+    ]);
+    let second = u32::from_be_bytes([start[8], start[9], start[10], start[11]]);
+    if first == STATUS_WORDS.0 && second == STATUS_WORDS.1 {
+        return Beginning::Upgrade;
+    }
+    if len < 12 {
+        // A head that comes in small pieces: what there is of it must agree.
+        let (bits, word) = if len < 8 {
+            (64 - 8 * len, first)
+        } else {
+            (0, first)
+        };
+        let agrees = word >> bits == STATUS_WORDS.0 >> bits
+            && (len <= 8 || second >> (96 - 8 * len) == STATUS_WORDS.1 >> (96 - 8 * len));
+        return if agrees {
+            Beginning::Upgrade
+        } else {
+            Beginning::Else
+        };
+    }
+    // "HTTP/1." decides; a response of another version or status keeps the connection an HTTP one.
+    if first >> 8 == STATUS_WORDS.0 >> 8 {
+        Beginning::Response
+    } else {
+        Beginning::Else
+    }
+}
+
 /// Longest response head that is scanned. Heads beyond it are counted as unparsed handshakes.
 pub const MAX_HEAD: u16 = 8192;
 
@@ -62,6 +115,8 @@ const END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 const FLAG_IN_UPGRADE: u8 = 1;
 /// That value names WebSocket.
 const FLAG_UPGRADE: u8 = 2;
+/// The head is not a 101 response.
+const FLAG_OTHER: u8 = 32;
 /// The empty line was seen.
 const FLAG_ENDED: u8 = 4;
 /// The digits being read are `server_max_window_bits`'.
@@ -99,6 +154,9 @@ impl Scanner {
         self.before = self.before << 8 | self.last >> 56;
         self.last = self.last << 8 | lower as u64;
 
+        if (self.taken as usize) < STATUS_LINE.len() && byte != STATUS_LINE[self.taken as usize & 15] {
+            self.flags |= FLAG_OTHER;
+        }
         self.taken += 1;
         if byte == b'\n' {
             self.flags &= !FLAG_IN_UPGRADE;
@@ -113,7 +171,7 @@ impl Scanner {
             self.flags |= FLAG_UPGRADE;
         }
         self.parameters(byte);
-        self.flags & FLAG_ENDED == 0 && self.taken < MAX_HEAD
+        !self.failed() && !self.ended()
     }
 
     #[inline(always)]
@@ -155,13 +213,15 @@ impl Scanner {
     }
 
     /// Whether the head has ended, as an upgrade or not.
+    #[inline(always)]
     pub const fn ended(&self) -> bool {
         self.flags & FLAG_ENDED != 0
     }
 
-    /// Whether the head is longer than any that is scanned.
-    pub const fn too_long(&self) -> bool {
-        self.taken >= MAX_HEAD
+    /// Whether this is no 101 response, or longer than any that is scanned.
+    #[inline(always)]
+    pub const fn failed(&self) -> bool {
+        self.flags & FLAG_OTHER != 0 || self.taken >= MAX_HEAD
     }
 
     /// Whether the head is complete and upgrades to WebSocket.
@@ -196,6 +256,35 @@ mod tests {
         assert!(scanner.is_upgrade());
         assert_eq!(taken, head.len());
         assert!(!scanner.deflate().negotiated());
+    }
+
+    #[test]
+    fn beginnings_are_told_apart_at_every_length() {
+        let begin = |text: &[u8]| {
+            let mut start = [0; 16];
+            start[..text.len()].copy_from_slice(text);
+            beginning(&start, text.len() as u32)
+        };
+        for len in 1..=STATUS_LINE.len() {
+            assert_eq!(begin(&STATUS_LINE[..len]), Beginning::Upgrade, "{len} bytes");
+            let mut wrong = STATUS_LINE;
+            wrong[len - 1] ^= 1;
+            assert_ne!(
+                begin(&wrong[..len]),
+                Beginning::Upgrade,
+                "{len} bytes, the last one wrong"
+            );
+        }
+        assert_eq!(begin(b"HTTP/1.1 200"), Beginning::Response);
+        assert_eq!(begin(b"HTTP/1.0 101"), Beginning::Response);
+        assert_eq!(begin(b"GET /chat HT"), Beginning::Else);
+    }
+
+    #[test]
+    fn a_head_of_another_status_fails_at_the_status() {
+        let (scanner, taken) = scan("HTTP/1.1 200 OK\r\nUpgrade: websocket\r\n\r\n");
+        assert!(scanner.failed() && !scanner.is_upgrade());
+        assert_eq!(taken, "HTTP/1.1 2".len());
     }
 
     #[test]

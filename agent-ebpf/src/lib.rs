@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod flow;
 pub mod frame;
 pub mod handshake;
 pub mod tracker;

@@ -5,6 +5,7 @@
 
 mod btf;
 mod load;
+mod measure;
 mod object;
 mod privilege;
 mod read;
@@ -12,6 +13,7 @@ mod record;
 
 pub use btf::{Btf, BtfError};
 pub use load::{HOOKS, Hook, LoadError, Options, Programs};
+pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
 pub use read::{Lifecycle, Probes, ReadError};
 pub use record::Socket;

@@ -1,1 +1,16 @@
-//! Reference server.
+//! Headroom's reference WebSocket server and its load generator.
+//!
+//! - [`daemon`]: what `headroom-server` runs; the server whose costs the documentation quotes.
+//! - [`load`]: what `headroom-load` runs; it opens connections and counts every frame exactly.
+//! - [`link`]: one WebSocket over one TCP socket, as small as it can be while idle; both use it.
+//! - [`meter`]: reads frame boundaries off a byte stream; the counts come from there.
+//!
+//! tungstenite is the protocol engine. It does no I/O here of its own: [`link::Link`] lends it the socket.
+
+pub mod daemon;
+pub mod limits;
+pub mod link;
+pub mod load;
+pub mod meter;
+mod pulse;
+pub mod signals;

@@ -19,7 +19,7 @@ pub(super) static LISTENERS: HashMap<ListenerKey, u32, LISTENER_SLOTS> = HashMap
 pub(super) static TOTALS: PerCpuArray<ListenerTotals, LISTENER_SLOTS> = PerCpuArray::new();
 
 #[btf_map]
-pub(super) static PORTS: HashMap<u16, u8, 64> = HashMap::new();
+static PORTS: HashMap<u16, u8, 64> = HashMap::new();
 
 /// Room for some 3,700 closed connections between two reads.
 #[btf_map]
@@ -29,7 +29,7 @@ pub(super) static EVENTS: RingBuf<u8, { 2 << 20 }> = RingBuf::new();
 static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
-pub(super) static FILTER_PORTS: Global<u32> = Global::new(0);
+static FILTER_PORTS: Global<u32> = Global::new(0);
 
 /// The state of a tracked socket, or null. Never creates one.
 ///
@@ -39,6 +39,13 @@ pub(super) static FILTER_PORTS: Global<u32> = Global::new(0);
 pub(super) unsafe fn connection(sk: *mut c_void) -> *mut Connection {
     // SAFETY: the map is socket storage of this value type; the caller vouches for `sk`.
     unsafe { bpf_sk_storage_get(addr_of!(CONNECTIONS).cast_mut().cast(), sk, null_mut(), 0).cast() }
+}
+
+/// Whether connections of this server port are to be tracked.
+#[inline(always)]
+pub(super) fn wanted(port: u16) -> bool {
+    // SAFETY: the value is a plain integer, written before the programs attached.
+    FILTER_PORTS.load() == 0 || unsafe { PORTS.get(&port) }.is_some()
 }
 
 /// Counts something that went by unreported.

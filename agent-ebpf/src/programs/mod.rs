@@ -1,6 +1,7 @@
 //! One file per program, and what they share.
 
 mod destroy;
+mod flows;
 mod kernel;
 mod maps;
 mod owners;

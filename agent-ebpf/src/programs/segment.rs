@@ -9,6 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 const IPPROTO_TCP: u8 = 6;
 const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
+const SYN: u8 = 2;
 /// The shortest IPv4 header, and so the least that must be readable before anything is known.
 const SHORTEST: usize = 20 + TCP_HEADER;
 
@@ -21,9 +22,21 @@ pub(super) struct Segment {
     pub(super) offset: u32,
     /// Length of the payload.
     pub(super) len: u32,
+    /// Both ports as they stand in the header.
+    pub(super) ports: u32,
+    /// Source and destination address, IPv6 folded into 32 bits.
+    pub(super) addresses: (u32, u32),
+    /// The SYN flag is set.
+    pub(super) syn: bool,
 }
 
 impl Segment {
+    /// The sender's port, host byte order.
+    #[inline(always)]
+    pub(super) fn source_port(&self) -> u16 {
+        u16::from_be(self.ports as u16)
+    }
+
     /// Reads the headers out of the packet's linear part, where TCP keeps them on both paths (`tcp_v4_rcv` pulls
     /// them; egress builds them). `None` for anything but TCP.
     #[inline(always)]
@@ -36,10 +49,19 @@ impl Segment {
                 return None;
             }
             let first = *(data as *const u8);
-            let (ip_len, protocol) = if first >> 4 == 4 {
-                (usize::from(first & 15) * 4, *((data + 9) as *const u8))
+            let word = |at: usize| *((data + at) as *const u32);
+            let (ip_len, protocol, addresses) = if first >> 4 == 4 {
+                (
+                    usize::from(first & 15) * 4,
+                    *((data + 9) as *const u8),
+                    (word(12), word(16)),
+                )
             } else {
-                (IPV6_HEADER, *((data + 6) as *const u8))
+                // The last word of an IPv6 address varies most among the peers of a host.
+                if data + IPV6_HEADER > end {
+                    return None;
+                }
+                (IPV6_HEADER, *((data + 6) as *const u8), (word(20), word(36)))
             };
             let tcp = data + ip_len;
             if protocol != IPPROTO_TCP || tcp + TCP_HEADER > end {
@@ -49,7 +71,16 @@ impl Segment {
             let offset = ip_len as u32 + u32::from(*((tcp + 12) as *const u8) >> 4) * 4;
             let total = (*skb).len;
             let len = if total > offset { total - offset } else { 0 };
-            Some(Segment { seq, offset, len })
+            let ports = *(tcp as *const u32);
+            let syn = *((tcp + 13) as *const u8) & SYN != 0;
+            Some(Segment {
+                seq,
+                offset,
+                len,
+                ports,
+                addresses,
+                syn,
+            })
         }
     }
 }

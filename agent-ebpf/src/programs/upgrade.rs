@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::{
 use aya_log_ebpf_macros::debug;
 
 use super::kernel;
-use super::maps::{self, CONNECTIONS, EVENTS, FILTER_PORTS, LISTENERS, PORTS, TOTALS};
+use super::maps::{self, CONNECTIONS, EVENTS, LISTENERS, TOTALS};
 use super::packet::{EGRESS, INGRESS};
 use super::segment::{Bytes, Segment};
 
@@ -24,49 +24,11 @@ use super::segment::{Bytes, Segment};
 #[unsafe(no_mangle)]
 static NEXT_SLOT: AtomicU32 = AtomicU32::new(1);
 
-/// Whether a packet of an untracked socket begins like an upgrade. Cheap for everything else: one comparison.
-#[inline(always)]
-pub(super) fn suspect(skb: *mut __sk_buff, segment: Segment) -> bool {
-    let len = STATUS_LINE.len() as u32;
-    if segment.len < len {
-        return false;
-    }
-    let mut start = [0u8; 16];
-    Bytes {
-        skb,
-        base: segment.offset,
-    }
-    .load(0, &mut start, len)
-        && is_status_line(&start)
-}
-
-#[inline(always)]
-fn is_status_line(start: &[u8; 16]) -> bool {
-    const fn word(text: &[u8], at: usize) -> u32 {
-        u32::from_ne_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]])
-    }
-    const WANTED: [u32; 3] = [
-        word(&STATUS_LINE, 0),
-        word(&STATUS_LINE, 4),
-        word(&STATUS_LINE, 8),
-    ];
-    word(start, 0) == WANTED[0] && word(start, 4) == WANTED[1] && word(start, 8) == WANTED[2]
-}
-
-/// Gives a suspect socket its state, in which the head is scanned; null where it is not wanted or there is no memory.
+/// Gives a suspect socket its state, in which the head is scanned; null where there is no memory.
 #[inline(never)]
 pub(super) fn begin<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connection {
     // SAFETY: `sk` is the context's socket; every pointer is null-checked before use.
     unsafe {
-        let common = sk.cast::<bpf_sock>();
-        let port = if IN == EGRESS {
-            (*common).src_port as u16
-        } else {
-            u16::from_be((*common).dst_port)
-        };
-        if FILTER_PORTS.load() != 0 && PORTS.get(&port).is_none() {
-            return null_mut();
-        }
         let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
         let connection: *mut Connection =
             bpf_sk_storage_get(addr_of!(CONNECTIONS).cast_mut().cast(), sk, null_mut(), flags).cast();
@@ -119,7 +81,7 @@ pub(super) fn scan<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
     connection: *mut Connection,
-    segment: Segment,
+    segment: &Segment,
 ) -> bool {
     // SAFETY: a storage value, live during the program. Only the head's own direction comes past the first check, and
     // a second CPU's packet would have to carry the same bytes twice within microseconds to meet this one.
@@ -134,7 +96,7 @@ pub(super) fn scan<const IN: bool>(
         };
         let seen = direction.next_seq.wrapping_sub(segment.seq) as i32;
         if seen < 0 {
-            return drop_head(sk);
+            return drop_head(sk, true);
         }
         let seen = seen as u32;
         if seen >= segment.len {
@@ -159,8 +121,9 @@ pub(super) fn scan<const IN: bool>(
             log(skb, u32::from(head.taken()));
             return track::<IN>(skb, sk, connection);
         }
-        if head.ended() || head.too_long() {
-            return drop_head(sk);
+        if head.ended() || head.failed() {
+            // A response of another status that came in small pieces is no loss; a 101 is.
+            return drop_head(sk, usize::from(head.taken()) > STATUS_LINE.len());
         }
     }
     false
@@ -174,8 +137,10 @@ fn log(skb: *mut __sk_buff, len: u32) {
 
 /// Not an upgrade, or one that cannot be followed.
 #[inline(always)]
-fn drop_head(sk: *mut c_void) -> bool {
-    maps::count(Stat::HandshakesUnparsed);
+fn drop_head(sk: *mut c_void, unparsed: bool) -> bool {
+    if unparsed {
+        maps::count(Stat::HandshakesUnparsed);
+    }
     // SAFETY: the context's socket.
     unsafe { bpf_sk_storage_delete(addr_of!(CONNECTIONS).cast_mut().cast(), sk) };
     false

@@ -163,7 +163,7 @@ impl Programs {
         Self::prepare(&Options::default())?.attach_all()
     }
 
-    fn prepare(options: &Options) -> Result<Self, LoadError> {
+    pub(super) fn prepare(options: &Options) -> Result<Self, LoadError> {
         let missing = privilege::missing_capabilities();
         if !missing.is_empty() {
             return Err(LoadError::Privilege(missing));
@@ -292,7 +292,7 @@ fn reason(error: &ProgramError) -> String {
 }
 
 /// Mount point of the cgroup v2 hierarchy.
-fn cgroup_root() -> Result<PathBuf, LoadError> {
+pub(super) fn cgroup_root() -> Result<PathBuf, LoadError> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mut fields = mounts.lines().map(|line| line.split(' '));
     let found = fields.find_map(|mut field| {

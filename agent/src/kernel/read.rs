@@ -159,14 +159,7 @@ impl Probes for Programs {
     }
 
     fn packet_nanoseconds(&mut self) -> Option<f64> {
-        let (mut nanoseconds, mut runs) = (0.0, 0u64);
-        for name in [names::INGRESS, names::EGRESS] {
-            let info = self.ebpf.program(name)?.info().ok()?;
-            nanoseconds += info.run_time().as_nanos() as f64;
-            runs += info.run_count();
-        }
-        // Both stay at 0 while kernel.bpf_stats_enabled is off.
-        (runs > 0).then(|| nanoseconds / runs as f64)
+        self.packet_runs().nanoseconds()
     }
 }
 

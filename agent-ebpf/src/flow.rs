@@ -1,0 +1,149 @@
+//! Which untracked flows can be skipped unseen.
+//!
+//! Looking at a packet's payload costs several times what the rest of the program costs, and nearly all packets of a
+//! host belong to flows that will never become a WebSocket. A direct-mapped table of 64-bit words remembers that: a
+//! flow (one direction of a connection) whose first bytes are not an HTTP/1.x response never carries a 101 later
+//! (RFC 9112 section 2: a connection's responses follow one another from its first byte on).
+//!
+//! A SYN starts its flow anew, so a reused port is judged afresh. Flows older than the agent are judged by sample:
+//! [`SAMPLES`] packets in a row that do not begin like a response. A word is read and written whole; a race between
+//! CPUs loses one observation and nothing else.
+
+/// Words in the table, a power of two: 512 KiB for about that many concurrent flows.
+pub const FLOWS: usize = 1 << 16;
+
+/// Packets that settle what a flow of unknown beginning carries.
+pub const SAMPLES: u64 = 64;
+
+/// The flow's SYN was seen, its first payload was not.
+const FRESH: u64 = 1;
+/// It carries HTTP/1.x responses: every packet may be a 101.
+const HTTP: u64 = 2;
+/// Its beginning was not seen; the low byte counts the packets looked at.
+const UNKNOWN: u64 = 3;
+/// It will never carry a 101 that is wanted.
+const OTHER: u64 = 4;
+
+/// Where a flow is in the table, and what tells it from others that fall on the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Index of the word, below [`FLOWS`].
+    pub index: usize,
+    tag: u64,
+}
+
+/// How a payload begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Like an HTTP/1.x response.
+    Response,
+    /// Like anything else.
+    Else,
+}
+
+impl Key {
+    /// `ports` are both ports as they stand in the packet, `source` and `destination` the addresses (for IPv6 their
+    /// words combined), `hash` the packet's flow hash: random per connection where TCP sets it, which tells equal
+    /// addresses in different network namespaces apart.
+    #[inline(always)]
+    pub const fn new(ports: u32, source: u32, destination: u32, hash: u32) -> Self {
+        let mixed = ((ports as u64) << 32 | (source ^ destination.rotate_left(16)) as u64)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Key {
+            index: (mixed >> 48) as usize & (FLOWS - 1),
+            tag: ((mixed >> 16) as u32 ^ hash) as u64,
+        }
+    }
+
+    /// The word of a flow whose SYN just went by.
+    #[inline(always)]
+    pub const fn fresh(self) -> u64 {
+        self.word(FRESH, 0)
+    }
+
+    /// The word of a flow that nobody wants to hear of.
+    #[inline(always)]
+    pub const fn unwanted(self) -> u64 {
+        self.word(OTHER, 0)
+    }
+
+    /// Whether the flow may be skipped, by its word in the table.
+    #[inline(always)]
+    pub const fn is_settled(self, word: u64) -> bool {
+        word == self.unwanted()
+    }
+
+    /// Whether the word speaks of another flow, or of none.
+    #[inline(always)]
+    pub const fn is_new(self, word: u64) -> bool {
+        word >> 32 != self.tag
+    }
+
+    /// The flow's next word, after a payload was looked at.
+    #[inline(always)]
+    pub const fn after(self, word: u64, start: Start) -> u64 {
+        let (state, seen) = if self.is_new(word) {
+            (UNKNOWN, 0)
+        } else {
+            (word >> 8 & 0xff, word & 0xff)
+        };
+        match (start, state) {
+            (Start::Response, _) | (_, HTTP) => self.word(HTTP, 0),
+            (Start::Else, UNKNOWN) if seen + 1 < SAMPLES => self.word(UNKNOWN, seen + 1),
+            (Start::Else, _) => self.unwanted(),
+        }
+    }
+
+    #[inline(always)]
+    const fn word(self, state: u64, seen: u64) -> u64 {
+        self.tag << 32 | state << 8 | seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::new(0x1234_0050, 1, 2, 3)
+    }
+
+    #[test]
+    fn a_flow_that_does_not_begin_with_a_response_is_settled_at_once() {
+        let key = key();
+        assert!(key.is_settled(key.after(key.fresh(), Start::Else)));
+    }
+
+    #[test]
+    fn an_http_flow_is_never_settled() {
+        let key = key();
+        let mut word = key.after(key.fresh(), Start::Response);
+        for _ in 0..1000 {
+            word = key.after(word, Start::Else);
+            assert!(!key.is_settled(word));
+        }
+    }
+
+    #[test]
+    fn a_flow_of_unknown_beginning_gets_its_samples() {
+        let key = key();
+        let mut word = 0;
+        for sample in 0..SAMPLES {
+            assert!(!key.is_settled(word), "sample {sample}");
+            word = key.after(word, Start::Else);
+        }
+        assert!(key.is_settled(word));
+        let late = (0..10).fold(0, |word, _| key.after(word, Start::Else));
+        assert!(!key.is_settled(key.after(late, Start::Response)));
+    }
+
+    #[test]
+    fn a_syn_and_a_stranger_start_anew() {
+        let key = key();
+        let settled = key.unwanted();
+        assert!(key.is_settled(settled) && !key.is_settled(key.fresh()));
+        let other_namespace = Key::new(0x1234_0050, 1, 2, 4);
+        assert_eq!(other_namespace.index, key.index);
+        assert!(other_namespace.is_new(settled) && !other_namespace.is_settled(settled));
+    }
+}

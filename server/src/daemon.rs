@@ -1,0 +1,213 @@
+//! The reference WebSocket server: `/` and `/echo` echo, `/broadcast` relays to the others on that path.
+//!
+//! One task per connection and nothing else per connection: no timer, no channel, no buffer while idle. Pings, shutdown
+//! and relayed messages reach it through the [`roster`].
+
+mod accept;
+mod broadcast;
+mod roster;
+mod session;
+mod upgrade;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Notify, Semaphore};
+use tracing::{info, warn};
+
+use crate::signals::Stop;
+use broadcast::Hub;
+use roster::Roster;
+
+/// Pending connections the kernel may keep; it caps this at `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+
+/// Refusals being delivered at once. Each holds a descriptor for a moment; a flood beyond this is simply dropped.
+const MAX_REFUSALS: usize = 256;
+
+/// How the server behaves. Durations of zero mean "never" where noted.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Time between two pings on a connection; zero sends none.
+    pub ping_interval: Duration,
+    /// Ping payload in bytes, at most 125 (RFC 6455 section 5.5). From 8 bytes on it starts with a big-endian
+    /// u64 that counts the connection's pings.
+    pub ping_payload: usize,
+    /// A peer silent for this long despite pings is dropped; `None` is two intervals. Checked when a ping is due.
+    pub pong_timeout: Option<Duration>,
+    /// Connections held at once; one more is answered with 503.
+    pub max_connections: usize,
+    /// Time a peer has for its HTTP upgrade.
+    pub handshake_timeout: Duration,
+    /// Largest incoming message in bytes; a larger one ends the connection with 1009.
+    pub max_message: usize,
+    /// How long shutdown waits for peers to answer the Close.
+    pub drain_timeout: Duration,
+}
+
+impl Options {
+    /// Pings that may go unanswered before a peer is given up.
+    fn missed_limit(&self) -> u32 {
+        let Some(timeout) = self.pong_timeout else {
+            return 2;
+        };
+        let interval = self.ping_interval.as_secs_f64();
+        if interval == 0.0 {
+            return u32::MAX;
+        }
+        // `as` saturates, which is what an absurd quotient should do.
+        ((timeout.as_secs_f64() / interval).ceil() as u32).max(1)
+    }
+}
+
+/// What every connection shares.
+struct Shared {
+    options: Options,
+    missed_limit: u32,
+    roster: Roster,
+    hub: Hub,
+    refusals: Arc<Semaphore>,
+    open: AtomicUsize,
+    /// Notified whenever the last connection goes.
+    empty: Notify,
+    totals: Totals,
+}
+
+/// What happened so far, for the log.
+#[derive(Default)]
+struct Totals {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    ping_timeouts: AtomicU64,
+    relay_dropped: AtomicU64,
+}
+
+/// A place among the `max_connections`, given back on drop.
+struct Slot(Arc<Shared>);
+
+impl Slot {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let limit = shared.options.max_connections;
+        shared
+            .open
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
+                (open < limit).then_some(open + 1)
+            })
+            .is_ok()
+            .then(|| Slot(shared.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.empty.notify_one();
+        }
+    }
+}
+
+/// A bound, listening server.
+pub struct Server {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Listens on `address`; port 0 takes any free one. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Those of bind(2): the address is in use, is not ours, or needs privilege.
+    pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // Lets a restarted server bind while old connections are in TIME_WAIT; a live listener still wins.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let shared = Arc::new(Shared {
+            missed_limit: options.missed_limit(),
+            roster: Roster::new(options.ping_interval),
+            hub: Hub::default(),
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+            open: AtomicUsize::new(0),
+            empty: Notify::new(),
+            totals: Totals::default(),
+            options,
+        });
+        Ok(Self { listener, shared })
+    }
+
+    /// Where it listens, with the port the kernel chose.
+    ///
+    /// # Errors
+    /// Those of getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` asks for an end; then every peer gets Close 1001 and [`Options::drain_timeout`] to answer.
+    /// A second signal ends the wait.
+    pub async fn serve(self, mut stop: Stop) {
+        let Self { listener, shared } = self;
+        let reason = tokio::select! {
+            reason = stop.requested() => reason,
+            never = accept::accept_all(&listener, &shared) => match never {},
+            never = shared.roster.turn() => match never {},
+        };
+        drop(listener);
+        info!(reason, open = shared.open.load(Ordering::Acquire), "closing");
+        shared.roster.drain();
+        let drained = async {
+            while shared.open.load(Ordering::Acquire) > 0 {
+                shared.empty.notified().await;
+            }
+        };
+        tokio::select! {
+            _ = drained => {}
+            _ = tokio::time::sleep(shared.options.drain_timeout) => {
+                warn!(open = shared.open.load(Ordering::Acquire), "peers did not close in time");
+            }
+            _ = stop.requested() => {}
+        }
+        let totals = &shared.totals;
+        info!(
+            accepted = totals.accepted.load(Ordering::Relaxed),
+            refused = totals.refused.load(Ordering::Relaxed),
+            ping_timeouts = totals.ping_timeouts.load(Ordering::Relaxed),
+            relay_dropped = totals.relay_dropped.load(Ordering::Relaxed),
+            "closed"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pong_timeout_becomes_whole_pings() {
+        let mut options = Options {
+            ping_interval: Duration::from_secs(30),
+            ping_payload: 0,
+            pong_timeout: None,
+            max_connections: 1,
+            handshake_timeout: Duration::from_secs(1),
+            max_message: 1,
+            drain_timeout: Duration::from_secs(1),
+        };
+        assert_eq!(options.missed_limit(), 2);
+        for (seconds, pings) in [(1, 1), (30, 1), (31, 2), (60, 2), (90, 3)] {
+            options.pong_timeout = Some(Duration::from_secs(seconds));
+            assert_eq!(options.missed_limit(), pings);
+        }
+        options.ping_interval = Duration::ZERO;
+        assert_eq!(options.missed_limit(), u32::MAX);
+    }
+}

@@ -1,0 +1,196 @@
+//! One WebSocket (RFC 6455) over one TCP socket.
+//!
+//! An idle connection must cost a descriptor and a few bytes: tungstenite's engine, with its buffers, exists only
+//! while there is a byte to work on. Between messages it is dropped and only the socket and two frame meters stay.
+//! That is sound because the meters know when nothing is half way: no partial frame, no unfinished message, nothing
+//! left to write, no closing handshake under way.
+
+use std::io::{self, Read, Write};
+use std::mem;
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::meter::{FrameMeter, SeenFrame};
+
+/// Read buffer of the engine, zero-filled on every read: large enough for a usual message in one read, small enough
+/// that a peer which stops in the middle of a frame pins little.
+const READ_BUFFER: usize = 4096;
+
+/// Told about every frame that really crossed the socket.
+pub trait Observer {
+    /// The kernel took the frame's last byte.
+    fn sent(&self, frame: SeenFrame);
+    /// The frame's last byte was read.
+    fn received(&self, frame: SeenFrame);
+}
+
+/// Observes nothing.
+impl Observer for () {
+    fn sent(&self, _: SeenFrame) {}
+    fn received(&self, _: SeenFrame) {}
+}
+
+/// A connection after its upgrade.
+#[derive(Debug)]
+pub struct Link<O> {
+    tcp: TcpStream,
+    engine: Option<Box<WebSocketContext>>,
+    received: FrameMeter,
+    sent: FrameMeter,
+    observer: O,
+    max_message: usize,
+    role: Role,
+    /// The engine may hold output: a message, or a pong or close reply it queued by itself.
+    dirty: bool,
+}
+
+impl<O: Observer> Link<O> {
+    /// Takes over `tcp` after the HTTP upgrade. `tail` is what was read beyond the upgrade's last byte; `max_message`
+    /// limits an incoming message, in bytes.
+    pub fn new(tcp: TcpStream, role: Role, max_message: usize, tail: Vec<u8>, observer: O) -> Self {
+        let mut link = Self {
+            tcp,
+            engine: None,
+            received: FrameMeter::default(),
+            sent: FrameMeter::default(),
+            observer,
+            max_message,
+            role,
+            dirty: false,
+        };
+        if !tail.is_empty() {
+            link.received
+                .advance(&tail, |frame| link.observer.received(frame));
+            let config = link.config();
+            link.engine = Some(Box::new(WebSocketContext::from_partially_read(
+                tail,
+                role,
+                Some(config),
+            )));
+        }
+        link
+    }
+
+    /// The next message, control frames included. Replies to ping and close are queued: flush before reading on.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionClosed`] after a complete closing handshake; anything else is the end of the connection too.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+        loop {
+            if self.engine.is_none() {
+                ready!(self.tcp.poll_read_ready(cx))?;
+            }
+            match self.with_engine(|engine, io| engine.read(io)) {
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.tcp.poll_read_ready(cx))?;
+                }
+                outcome => {
+                    self.dirty = true;
+                    return Poll::Ready(outcome);
+                }
+            }
+        }
+    }
+
+    /// Queues a message and writes what the socket takes at once; [`Link::poll_flush`] writes the rest.
+    ///
+    /// # Errors
+    /// When the connection is closing or broken.
+    pub fn send(&mut self, message: Message) -> Result<(), Error> {
+        self.dirty = true;
+        match self.with_engine(|engine, io| engine.write(io, message)) {
+            // The engine has kept the frame and will go on where it stopped.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Ready once everything queued has been handed to the kernel.
+    ///
+    /// # Errors
+    /// As for [`Link::poll_read`].
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while self.dirty {
+            match self.with_engine(|engine, io| engine.flush(io)) {
+                Ok(()) => self.dirty = false,
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.tcp.poll_write_ready(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the engine's memory back if nothing is half way. To be called when there is nothing to read.
+    pub fn park(&mut self) {
+        let closing = self.engine.as_ref().is_some_and(|engine| !engine.can_write());
+        if !self.dirty && !closing && self.received.at_message_boundary() {
+            self.engine = None;
+        }
+    }
+
+    /// Gives the socket up as it is.
+    pub fn into_tcp(self) -> TcpStream {
+        self.tcp
+    }
+
+    fn config(&self) -> WebSocketConfig {
+        WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            // Frames go to the kernel one by one: nothing lingers in a buffer nobody counts.
+            .write_buffer_size(0)
+            .max_message_size(Some(self.max_message))
+            .max_frame_size(Some(self.max_message))
+    }
+
+    fn with_engine<T>(&mut self, work: impl FnOnce(&mut WebSocketContext, &mut Metered<'_, O>) -> T) -> T {
+        let config = self.config();
+        let engine = self
+            .engine
+            .get_or_insert_with(|| Box::new(WebSocketContext::new(self.role, Some(config))));
+        let mut io = Metered {
+            tcp: &self.tcp,
+            received: &mut self.received,
+            sent: &mut self.sent,
+            observer: &self.observer,
+        };
+        work(engine, &mut io)
+    }
+}
+
+/// The socket as the engine sees it: never blocks, and every byte passes a meter.
+struct Metered<'a, O> {
+    tcp: &'a TcpStream,
+    received: &'a mut FrameMeter,
+    sent: &'a mut FrameMeter,
+    observer: &'a O,
+}
+
+impl<O: Observer> Read for Metered<'_, O> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.tcp.try_read(buffer)?;
+        self.received
+            .advance(&buffer[..count], |frame| self.observer.received(frame));
+        Ok(count)
+    }
+}
+
+impl<O: Observer> Write for Metered<'_, O> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.tcp.try_write(bytes)?;
+        self.sent
+            .advance(&bytes[..count], |frame| self.observer.sent(frame));
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An idle connection holds this and nothing else of the link; growth should be deliberate.
+const _: () = assert!(mem::size_of::<Link<()>>() <= 152);

@@ -1,0 +1,9 @@
+//! End-to-end tests: the real binaries, real sockets. Every wait is bounded, and what a test starts ends with it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod exact;
+mod keepalive;
+mod load;
+mod serving;
+mod support;
