@@ -1,6 +1,9 @@
 //! `cargo xtask`: build, demonstrate, test and measure Headroom.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod process;
+mod setup;
+mod tally;
 mod verbs;
 
 use std::process::ExitCode;
@@ -19,11 +22,18 @@ struct Arguments {
 enum Verb {
     /// Build the eBPF object and say what is in it.
     BuildEbpf(verbs::build_ebpf::Arguments),
+    /// Show Headroom at work: the reference server, a crowd of clients, and the dashboard (or, without a terminal, the
+    /// agent's table and events).
+    Demo(verbs::demo::Arguments),
+    /// Run every check and test there is, those that need root included, and count them.
+    Test,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments),
+        Verb::Demo(arguments) => verbs::demo::run(&arguments),
+        Verb::Test => verbs::test::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
