@@ -5,6 +5,9 @@
 //! flow (one direction of a connection) whose first bytes are not an HTTP/1.x response never carries a 101 later
 //! (RFC 9112 section 2: a connection's responses follow one another from its first byte on).
 //!
+//! The skip comes before the look-up of the socket's state, so it must never hit a tracked connection: whoever starts
+//! tracking one clears the word of the flow in the other direction, and only untracked packets write words.
+//!
 //! A SYN starts its flow anew, so a reused port is judged afresh. Flows older than the agent are judged by sample:
 //! [`SAMPLES`] packets in a row that do not begin like a response. A word is read and written whole; a race between
 //! CPUs loses one observation and nothing else.

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use agent::cli::{Exit, Failure};
 use agent::daemon::Settings;
 use agent::host::NicSpeed;
-use agent::kernel::LoadError;
 
 /// What to watch, and with which assumptions.
 #[derive(clap::Args)]
@@ -47,8 +46,13 @@ impl Scope {
         if let Some(budget) = self.sweep_budget {
             settings.sweep_budget = budget;
         }
-        // `log` counts debug as 4, trace as 5.
-        settings.log_level = if verbose > 0 { 3 + verbose.min(2) } else { 0 };
+        if verbose > 0 {
+            // `log` counts debug as 4, trace as 5.
+            settings.log_level = 3 + verbose.min(2);
+            log::set_max_level(log::LevelFilter::Trace);
+            // It can be set once, and this runs once.
+            let _ = log::set_logger(&KernelLog);
+        }
         Ok(settings)
     }
 }
@@ -60,11 +64,25 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
     })
 }
 
-/// The exit code a loading error deserves.
-pub(crate) fn failure(error: LoadError) -> Failure {
-    let exit = match &error {
-        LoadError::Privilege(_) => Exit::NoPermission,
-        _ => Exit::Unavailable,
-    };
-    Failure::new(exit, error.to_string())
+/// Prints what the kernel programs log.
+struct KernelLog;
+
+impl log::Log for KernelLog {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        // aya itself logs through the same facade; only the programs' records are asked for.
+        if record.target().starts_with("headroom_ebpf") {
+            eprintln!(
+                "kernel: {} {}: {}",
+                record.level(),
+                record.target(),
+                record.args()
+            );
+        }
+    }
+
+    fn flush(&self) {}
 }

@@ -26,10 +26,12 @@ const DRAIN: Duration = Duration::from_millis(100);
 /// Events that may wait for a slow reader; beyond, the newest are dropped and counted.
 const QUEUE: usize = 65_536;
 
+/// Where a daemon's event stream is expected when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/headroom/agent.sock";
+
 /// A running agent. Dropping it stops the engine and detaches the programs.
+#[derive(Debug)]
 pub struct Running {
-    /// The event stream.
-    pub events: Receiver<Envelope>,
     control: Arc<Control>,
     engine: Option<JoinHandle<()>>,
 }
@@ -58,13 +60,10 @@ impl Running {
     pub fn control(&self) -> Arc<Control> {
         Arc::clone(&self.control)
     }
+}
 
-    /// Stops the engine and waits until the programs are detached.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+impl Drop for Running {
+    fn drop(&mut self) {
         self.control.stop();
         if let Some(engine) = self.engine.take() {
             // A panic in the engine has been reported by then; there is nothing to add.
@@ -73,14 +72,9 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// Loads and attaches everything in the calling thread, whose capabilities count, and starts the engine.
-pub fn start(settings: &Settings) -> Result<Running, LoadError> {
+/// Loads and attaches everything in the calling thread, whose capabilities count, and starts the engine. The receiver is
+/// the event stream; it is disconnected after `agent_stopped`.
+pub fn start(settings: &Settings) -> Result<(Running, Receiver<Envelope>), LoadError> {
     let mut engine = attach(settings)?;
     let (sender, events) = sync_channel(QUEUE);
     let control = Arc::new(Control::default());
@@ -95,11 +89,13 @@ pub fn start(settings: &Settings) -> Result<Running, LoadError> {
         };
         drive(&mut engine, &mut outbox, &seen, interval, duration);
     });
-    Ok(Running {
+    Ok((
+        Running {
+            control,
+            engine: Some(engine),
+        },
         events,
-        control,
-        engine: Some(engine),
-    })
+    ))
 }
 
 /// Attaches, lets `settle` pass, and describes everything once.

@@ -1,3 +1,10 @@
-//! Headroom dashboard.
+//! `headroom`: the dashboard.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match agent::cli::parse::<tui::Options>() {
+        Ok(options) => agent::cli::run("headroom", || tui::run(options)),
+        Err(code) => code,
+    }
+}

@@ -11,9 +11,10 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 
+use super::flows::Flow;
+use super::maps;
 use super::segment::{Bytes, Segment};
 use super::upgrade;
-use super::{flows, maps};
 
 /// Returned by every path: a packet program that returns 0 would drop traffic.
 const PASS: i32 = 1;
@@ -50,10 +51,15 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
         if sk.is_null() {
             return;
         }
-        let mut connection = maps::connection(sk);
         let Some(segment) = Segment::of(skb) else { return };
+        let flow = Flow::of(skb, &segment);
+        // A SYN on a settled flow is a port used again.
+        if flow.is_settled() && !segment.syn {
+            return;
+        }
+        let mut connection = maps::connection(sk);
         if connection.is_null() {
-            if !flows::suspect(skb, &segment) {
+            if !flow.suspect(skb, &segment) {
                 return;
             }
             connection = upgrade::begin::<IN>(sk, segment.seq);

@@ -15,10 +15,10 @@ use aya_ebpf::helpers::generated::{
 
 use aya_log_ebpf_macros::debug;
 
-use super::kernel;
 use super::maps::{self, CONNECTIONS, EVENTS, LISTENERS, TOTALS};
 use super::packet::{EGRESS, INGRESS};
 use super::segment::{Bytes, Segment};
+use super::{flows, kernel};
 
 /// Next free slot in the listener totals; slot 0 is for those that find none.
 #[unsafe(no_mangle)]
@@ -118,6 +118,7 @@ pub(super) fn scan<const IN: bool>(
         let head = &(*connection).head;
         direction.next_seq = direction.next_seq.wrapping_add(u32::from(head.taken() - before));
         if head.is_upgrade() {
+            flows::unsettle_reverse(segment);
             log(skb, u32::from(head.taken()));
             return track::<IN>(skb, sk, connection);
         }

@@ -8,8 +8,6 @@ use agent::host;
 use agent::kernel::{HOOKS, Programs};
 use serde::Serialize;
 
-use super::failure;
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// One JSON document instead of a table.
@@ -63,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     .iter()
                     .map(|hook| outcome(hook, Err(reason.clone())))
                     .collect(),
-                Some(failure(error)),
+                Some(Failure::from(error)),
             )
         }
     };

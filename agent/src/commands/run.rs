@@ -11,7 +11,7 @@ use agent::sink::Sink;
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Scope, check, failure};
+use super::{Scope, check};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
     }
     signal_hook::flag::register(SIGHUP, Arc::clone(&reopen)).context("installing a signal handler")?;
 
-    let running = daemon::start(&settings).map_err(failure)?;
+    let (running, events) = daemon::start(&settings).map_err(Failure::from)?;
     if verbose > 0 {
         eprintln!("attached");
     }
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
         if reopen.swap(false, Ordering::Relaxed) {
             sink.reopen().context("reopening the output")?;
         }
-        match running.events.recv_timeout(Duration::from_millis(100)) {
+        match events.recv_timeout(Duration::from_millis(100)) {
             Ok(event) => sink.write(&event)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),

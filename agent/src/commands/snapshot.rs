@@ -3,10 +3,10 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use agent::cli::parse_duration;
+use agent::cli::{Failure, parse_duration};
 use agent::{daemon, report};
 
-use super::{Scope, check, failure};
+use super::{Scope, check};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
             eprintln!("attached: {}", hooks.join(", "));
         }
     };
-    let snapshot = daemon::snapshot(&settings, arguments.settle, attached).map_err(failure)?;
+    let snapshot = daemon::snapshot(&settings, arguments.settle, attached).map_err(Failure::from)?;
     let mut stdout = std::io::stdout().lock();
     if arguments.json {
         serde_json::to_writer(&mut stdout, &snapshot)?;

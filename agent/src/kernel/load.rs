@@ -8,10 +8,12 @@ use aya::maps::{MapData, RingBuf};
 use aya::programs::links::CgroupAttachMode;
 use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSkbAttachType, Iter, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
 use super::{object, privilege};
+use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
 
 /// Why nothing can be measured here.
@@ -45,6 +47,9 @@ pub enum LoadError {
     /// A map cannot be opened.
     #[error("opening a map: {0}")]
     Map(#[from] aya::maps::MapError),
+    /// The programs' log cannot be read.
+    #[error("opening the kernel-side log: {0}")]
+    Logs(String),
     /// A map is missing.
     #[error("the object has no map {0}")]
     NoMap(&'static str),
@@ -60,12 +65,23 @@ pub enum LoadError {
     },
 }
 
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        let exit = match &error {
+            LoadError::Privilege(_) => Exit::NoPermission,
+            _ => Exit::Unavailable,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
 /// What to load for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Track only these ports; empty tracks all.
     pub ports: Vec<u16>,
-    /// Kernel-side log level through aya-log, as the `log` crate counts (0 off, 4 debug); off costs nothing.
+    /// Kernel-side log level as the `log` crate counts (0 off, 4 debug); records go to its global logger. Off costs
+    /// nothing: the logging code is removed when the programs load.
     pub log_level: u8,
 }
 
@@ -74,6 +90,8 @@ pub struct Programs {
     pub(super) ebpf: Ebpf,
     /// Mapped once: opening a ring buffer maps its pages.
     pub(super) events: RingBuf<MapData>,
+    /// What the programs log, where that is asked for.
+    pub(super) logs: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
@@ -173,9 +191,14 @@ impl Programs {
             .take_map(names::EVENTS)
             .ok_or(LoadError::NoMap(names::EVENTS))?;
         let events = RingBuf::try_from(events)?;
+        let logs = match options.log_level {
+            0 => None,
+            _ => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Logs(error.to_string()))?),
+        };
         Ok(Programs {
             ebpf,
             events,
+            logs,
             hooks: Vec::new(),
             degraded: Vec::new(),
         })

@@ -128,6 +128,9 @@ impl Probes for Programs {
     }
 
     fn events(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError> {
+        if let Some(logs) = &mut self.logs {
+            logs.flush();
+        }
         while let Some(entry) = self.events.next() {
             let Some((kind, _)) = split::<u64>(&entry) else {
                 continue;

@@ -12,7 +12,7 @@ pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -89,6 +89,16 @@ pub fn span(seconds: f64) -> String {
         s if s < 1.5 * HOUR => format!("{:.0} min", s / MINUTE),
         s if s < 1.5 * DAY => format!("{:.0} h", s / HOUR),
         s => format!("{} d", count((s / DAY).round() as u64)),
+    }
+}
+
+/// A connection's age for a narrow column, whole units that have passed: `45s`, `4m`, `3h`, `12d`.
+pub fn age(seconds: f64) -> String {
+    match seconds.max(0.0) {
+        s if s < 60.0 => format!("{:.0}s", s.floor()),
+        s if s < 3600.0 => format!("{:.0}m", (s / 60.0).floor()),
+        s if s < 86_400.0 => format!("{:.0}h", (s / 3600.0).floor()),
+        s => format!("{:.0}d", (s / 86_400.0).floor()),
     }
 }
 
@@ -171,6 +181,8 @@ mod tests {
         assert_eq!(span(240.0), "4 min");
         assert_eq!(span(10_800.0), "3 h");
         assert_eq!(span(1_036_800.0), "12 d");
+        assert_eq!(age(59.9), "59s");
+        assert_eq!(age(7300.0), "2h");
         assert_eq!(latency(0.000_85), "850 µs");
         assert_eq!(latency(0.0123), "12.3 ms");
         assert_eq!(latency(1.5), "1.50 s");

@@ -24,6 +24,7 @@ pub(super) fn grid(header: &[&str], rows: &[Vec<String>]) -> String {
     for row in [&titles].into_iter().chain(rows) {
         let mut line = String::from(" ");
         for ((cell, &width), &right) in row.iter().zip(&widths).zip(&right) {
+            let cell = printable(cell);
             if right {
                 line.push_str(&format!(" {cell:>width$}"));
             } else {
@@ -35,6 +36,13 @@ pub(super) fn grid(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Without control characters: a process may name itself, and a directory be named, after an escape sequence.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -52,5 +60,9 @@ mod tests {
             "  name      n\n  a         1\n  bcd   1,000\n"
         );
         assert_eq!(grid(&["name"], &[]), "");
+        assert_eq!(
+            grid(&["name"], &[vec!["\x1b[2J\n".to_owned()]]),
+            "  name\n  ?[2J?\n"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use crate::document::{Advice, Ceiling, Connection, Listener, Process, Snapshot, Traffic};
 
 use super::format::{bytes, cost, count, known, latency, percent, quantity, span};
-use super::grid::grid;
+use super::grid::{grid, printable};
 use super::headline::{headline, scope};
 use super::words::{level, parse, role};
 
@@ -12,7 +12,11 @@ const CONNECTIONS_LISTED: usize = 20;
 
 /// The snapshot for people: the first ceiling, then everything behind it.
 pub fn table(snapshot: &Snapshot) -> String {
-    let mut text = format!("{}\n{}\n", host(snapshot), headline(&snapshot.ceilings));
+    let mut text = format!(
+        "{}\n{}\n",
+        printable(&host(snapshot)),
+        printable(&headline(&snapshot.ceilings))
+    );
     section(&mut text, "Ceilings", ceilings(&snapshot.ceilings));
     section(&mut text, "Processes", processes(&snapshot.processes));
     section(&mut text, "Listeners", listeners(&snapshot.listeners));
@@ -34,11 +38,23 @@ fn host(snapshot: &Snapshot) -> String {
     if let Some(lockdown) = host.lockdown.as_deref().filter(|mode| *mode != "none") {
         line.push_str(&format!(" · lockdown {lockdown}"));
     }
-    format!(
-        "{line} · {} · {} connections",
+    // The agent lists connections within a budget; the listeners' sums are always complete.
+    let listed = snapshot.connections.len() as u64;
+    let open = snapshot
+        .listeners
+        .iter()
+        .map(|listener| listener.connections)
+        .sum::<u64>()
+        .max(listed);
+    line.push_str(&format!(
+        " · {} · {} connections",
         snapshot.timestamp,
-        count(snapshot.connections.len() as u64)
-    )
+        count(open)
+    ));
+    if listed < open {
+        line.push_str(&format!(", {} of them listed", count(listed)));
+    }
+    line
 }
 
 fn ceilings(ceilings: &[Ceiling]) -> String {
@@ -326,6 +342,24 @@ mod tests {
             !text.contains("127.0.0.1:40000"),
             "the one of unknown weight is not: {text}"
         );
+    }
+
+    #[test]
+    fn the_listed_connections_do_not_pass_for_all() {
+        let listener = Listener {
+            port: 8080,
+            role: Role::Server,
+            netns: 1,
+            connections: 18_400,
+            opened: 18_400,
+            closed: 0,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            unparsed_bytes: 0,
+        };
+        let mut snapshot = snapshot(vec![connection(1, None)]);
+        snapshot.listeners = vec![listener];
+        assert!(table(&snapshot).contains("18,400 connections, 1 of them listed"));
     }
 
     #[test]

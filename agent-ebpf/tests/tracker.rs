@@ -1,0 +1,305 @@
+//! The tracker against tungstenite's codec: random frames, cut, repeated and lost at random.
+
+use std::io::Cursor;
+
+use agent_ebpf::abi::{Counters, Direction, Parse, frame_slot};
+use agent_ebpf::tracker::{self, Payload, Tracker};
+use proptest::prelude::*;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// A frame to be sent.
+#[derive(Debug, Clone)]
+struct Sent {
+    opcode: OpCode,
+    fin: bool,
+    len: usize,
+}
+
+/// A packet's bytes behind the tracker's interface; the clock stands still.
+struct Bytes<'a>(&'a [u8]);
+
+impl Payload for Bytes<'_> {
+    fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
+        let Some(from) = self.0.get(offset as usize..(offset + len) as usize) else {
+            return false;
+        };
+        to[..len as usize].copy_from_slice(from);
+        true
+    }
+
+    fn now_ns(&self) -> u64 {
+        1
+    }
+}
+
+/// Runs one packet through the tracker the way the packet program does.
+fn packet(direction: &mut Direction, totals: &mut Counters, seq: u32, bytes: &[u8]) {
+    let other = Direction::default();
+    let len = bytes.len() as u32;
+    let mut tracker = Tracker {
+        direction,
+        other: &other,
+        totals,
+        payload: Bytes(bytes),
+        offset: 0,
+        len: 0,
+    };
+    if !tracker.begin(seq, len) {
+        return;
+    }
+    // The loop in the kernel is bounded by the bytes that are left; so is this one.
+    for _ in 0..len {
+        if !tracker.step() {
+            return;
+        }
+    }
+    panic!("a step did not advance");
+}
+
+/// The stream as tungstenite encodes it. The payload is noise from `seed`, so that it looks like anything.
+fn encode(frames: &[Sent], masked: bool, seed: u64) -> Vec<u8> {
+    let (mut stream, mut noise) = (Vec::new(), seed | 1);
+    let mut next = || {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        noise as u8
+    };
+    for frame in frames {
+        let mask = masked.then(|| [next(), next(), next(), next()]);
+        let header = FrameHeader {
+            is_final: frame.fin,
+            opcode: frame.opcode,
+            mask,
+            ..FrameHeader::default()
+        };
+        header
+            .format(frame.len as u64, &mut stream)
+            .expect("a vector takes everything");
+        stream.extend((0..frame.len).map(|_| next()));
+    }
+    stream
+}
+
+/// What tungstenite finds in the stream.
+fn oracle(stream: &[u8]) -> Counters {
+    let mut counters = Counters::default();
+    let mut cursor = Cursor::new(stream);
+    while let Some((header, len)) = FrameHeader::parse(&mut cursor).expect("its own encoding") {
+        counters.frames[frame_slot(u8::from(header.opcode))] += 1;
+        counters.header_bytes += header.len(len) as u64;
+        match header.opcode {
+            OpCode::Control(_) => counters.control_bytes += len,
+            OpCode::Data(_) => counters.payload_bytes += len,
+        }
+        cursor.set_position(cursor.position() + len);
+    }
+    counters
+}
+
+fn frames() -> impl Strategy<Value = Vec<Sent>> {
+    let data = prop_oneof![Just(Data::Continue), Just(Data::Text), Just(Data::Binary)].prop_map(OpCode::Data);
+    let control = prop_oneof![Just(Control::Close), Just(Control::Ping), Just(Control::Pong)];
+    // The lengths around which the header's form changes, and some of every size.
+    let lengths = prop_oneof![
+        Just(0usize),
+        1usize..20,
+        120usize..135,
+        Just(65_535usize),
+        Just(65_536usize),
+        200usize..3_000
+    ];
+    let data = (data, any::<bool>(), lengths).prop_map(|(opcode, fin, len)| Sent { opcode, fin, len });
+    let control = (control, 0usize..126).prop_map(|(opcode, len)| Sent {
+        opcode: OpCode::Control(opcode),
+        fin: true,
+        len,
+    });
+    prop::collection::vec(prop_oneof![3 => data, 2 => control], 1..40)
+}
+
+/// Sizes of successive packets: many tiny ones, some as large as a GSO packet.
+fn cuts() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(
+        prop_oneof![3 => 1usize..8, 2 => 8usize..1_500, 1 => 1_500usize..65_000],
+        1..200,
+    )
+}
+
+/// The stream as packets (offset, length); the sizes repeat until it ends.
+fn segments(len: usize, cuts: &[usize]) -> Vec<(usize, usize)> {
+    let mut segments = Vec::new();
+    let mut at = 0;
+    for size in cuts.iter().cycle() {
+        if at == len {
+            break;
+        }
+        let size = (*size).min(len - at);
+        segments.push((at, size));
+        at += size;
+    }
+    segments
+}
+
+fn check_sum(counters: &Counters) -> u64 {
+    counters.payload_bytes + counters.control_bytes + counters.header_bytes + counters.unparsed_bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_segmentation_counts_exactly(
+        frames in frames(), cuts in cuts(), masked: bool, seed: u64, start: u32,
+    ) {
+        let stream = encode(&frames, masked, seed);
+        let (mut direction, mut totals) = (Direction::default(), Counters::default());
+        tracker::start(&mut direction, start, masked);
+        for (at, len) in segments(stream.len(), &cuts) {
+            packet(&mut direction, &mut totals, start.wrapping_add(at as u32), &stream[at..at + len]);
+        }
+        prop_assert_eq!(direction.counters, oracle(&stream));
+        prop_assert_eq!(totals, direction.counters);
+        prop_assert_eq!(direction.parse, Parse::Exact as u8);
+    }
+
+    #[test]
+    fn retransmissions_and_overlaps_count_once(
+        frames in frames(), cuts in cuts(), masked: bool, seed: u64, start: u32,
+        again in prop::collection::vec((any::<prop::sample::Index>(), 0usize..3_000), 0..60),
+    ) {
+        let stream = encode(&frames, masked, seed);
+        let (mut direction, mut totals) = (Direction::default(), Counters::default());
+        tracker::start(&mut direction, start, masked);
+        let mut again = again.iter();
+        for (at, len) in segments(stream.len(), &cuts) {
+            packet(&mut direction, &mut totals, start.wrapping_add(at as u32), &stream[at..at + len]);
+            // A copy of anything sent so far, at any offset, reaching up to what is new or ending before it.
+            if let Some((from, more)) = again.next() {
+                let from = from.index(at + len);
+                let end = (from + more).min(at + len);
+                packet(&mut direction, &mut totals, start.wrapping_add(from as u32), &stream[from..end]);
+            }
+        }
+        prop_assert_eq!(direction.counters, oracle(&stream));
+        prop_assert_eq!(direction.parse, Parse::Exact as u8);
+    }
+
+    #[test]
+    fn loss_is_accounted_and_nothing_is_invented(
+        frames in frames(), cuts in cuts(), masked: bool, seed: u64, start: u32,
+        lost in prop::collection::vec(prop::bool::weighted(0.1), 200),
+    ) {
+        let stream = encode(&frames, masked, seed);
+        let (mut direction, mut totals) = (Direction::default(), Counters::default());
+        tracker::start(&mut direction, start, masked);
+        let mut reached = 0;
+        for ((at, len), lost) in segments(stream.len(), &cuts).into_iter().zip(lost.iter().cycle()) {
+            if !lost {
+                packet(&mut direction, &mut totals, start.wrapping_add(at as u32), &stream[at..at + len]);
+                reached = at + len;
+            }
+        }
+        let (counters, truth) = (direction.counters, oracle(&stream));
+        // Every byte up to the last packet seen is in exactly one sum, a header still being put together apart.
+        prop_assert_eq!(check_sum(&counters) + u64::from(direction.held), reached as u64);
+        if direction.parse == Parse::Exact as u8 {
+            for (found, sent) in counters.frames.iter().zip(truth.frames) {
+                prop_assert!(*found <= sent);
+            }
+            prop_assert_eq!(counters.unparsed_bytes, 0);
+        } else {
+            prop_assert!(counters.unparsed_bytes > 0);
+        }
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_survived(
+        packets in prop::collection::vec((any::<i16>(), prop::collection::vec(any::<u8>(), 0..300)), 0..50),
+        masked: bool,
+    ) {
+        let (mut direction, mut totals) = (Direction::default(), Counters::default());
+        tracker::start(&mut direction, 0, masked);
+        for (shift, bytes) in packets {
+            let seq = direction.next_seq.wrapping_add(shift as u32);
+            packet(&mut direction, &mut totals, seq, &bytes);
+        }
+        prop_assert_eq!(totals, direction.counters);
+    }
+}
+
+/// After a gap, small frames that each start a packet bring the tracker back, and it says so.
+#[test]
+fn a_lost_boundary_is_found_again_from_evidence() {
+    let (mut direction, mut totals) = (Direction::default(), Counters::default());
+    tracker::start(&mut direction, 100, false);
+    let ping = [0x89, 4, b'p', b'i', b'n', b'g'];
+    packet(&mut direction, &mut totals, 100, &ping);
+    let mut seq = 100 + 6 + 1_000;
+    for _ in 0..5 {
+        packet(&mut direction, &mut totals, seq, &ping);
+        seq += 6;
+    }
+    assert_eq!(direction.parse, Parse::Adopted as u8);
+    // One before the gap; of the five behind it the first two are only evidence.
+    assert_eq!(direction.counters.frames[frame_slot(9)], 4);
+    assert_eq!(direction.counters.unparsed_bytes, 1_000 + 2 * 6);
+}
+
+/// A hole inside a payload whose end is known costs nothing but the sight of it.
+#[test]
+fn a_hole_inside_a_payload_is_bridged() {
+    let (mut direction, mut totals) = (Direction::default(), Counters::default());
+    tracker::start(&mut direction, 0, false);
+    let mut stream = vec![0x82, 126, 0x10, 0x00];
+    stream.extend(vec![0xff; 4096]);
+    stream.extend([0x89, 0]);
+    packet(&mut direction, &mut totals, 0, &stream[..1000]);
+    packet(&mut direction, &mut totals, 3000, &stream[3000..]);
+    assert_eq!(direction.parse, Parse::Exact as u8);
+    assert_eq!(direction.counters.payload_bytes, 4096);
+    assert_eq!(direction.counters.frames[frame_slot(9)], 1);
+}
+
+/// Pongs answer the other direction's ping; a ping that follows an unanswered one counts that one as missed.
+#[test]
+fn pings_are_matched_with_pongs() {
+    struct At<'a>(&'a [u8], u64);
+    impl Payload for At<'_> {
+        fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
+            Bytes(self.0).load(offset, to, len)
+        }
+        fn now_ns(&self) -> u64 {
+            self.1
+        }
+    }
+    let (mut sent, mut received, mut totals) =
+        (Direction::default(), Direction::default(), Counters::default());
+    tracker::start(&mut sent, 0, false);
+    tracker::start(&mut received, 0, true);
+    let mut run = |direction: &mut Direction, other: &Direction, bytes: &[u8], at: u64| {
+        let seq = direction.next_seq;
+        let len = bytes.len() as u32;
+        let mut tracker = Tracker {
+            direction,
+            other,
+            totals: &mut totals,
+            payload: At(bytes, at),
+            offset: 0,
+            len: 0,
+        };
+        assert!(tracker.begin(seq, len));
+        while tracker.step() {}
+    };
+    let (ping, pong) = ([0x89, 0], [0x8a, 0x80, 1, 2, 3, 4]);
+    run(&mut sent, &received, &ping, 1_000);
+    run(&mut received, &sent, &pong, 1_250);
+    assert_eq!(received.rtt_ns, 250);
+    run(&mut sent, &received, &ping, 2_000);
+    run(&mut sent, &received, &ping, 3_000);
+    assert_eq!((sent.ping_interval_ns, sent.pings_missed), (1_000, 1));
+    run(&mut received, &sent, &pong, 3_100);
+    run(&mut received, &sent, &pong, 3_900);
+    assert_eq!(received.rtt_ns, 100, "an unsolicited pong measures nothing");
+}
