@@ -31,15 +31,16 @@ enum Verb {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
-        Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments),
-        Verb::Demo(arguments) => verbs::demo::run(&arguments),
+        Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments).map(done),
+        Verb::Demo(arguments) => verbs::demo::run(&arguments).map(done),
         Verb::Test => verbs::test::run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn done(_: ()) -> ExitCode {
+    ExitCode::SUCCESS
 }

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: every check and every test, and one line that counts them.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use super::{build_ebpf, cargo, target_dir};
 use crate::process::{Running, Stop};
@@ -64,13 +66,21 @@ const CLIPPY_NO_KERNEL: &[&str] = &[
     "-D",
     "warnings",
 ];
-const BINARIES: &[&str] = &["build", "--quiet", "--workspace", "--bins", "--locked"];
+/// The privileged tests are built along with what they start, and run without cargo: selected alone, they would have
+/// cargo build half of the workspace once more.
+const BINARIES: &[&str] = &[
+    "build",
+    "--workspace",
+    "--bins",
+    "--test",
+    "privileged",
+    "--locked",
+    "--message-format=json-render-diagnostics",
+];
 const TESTS: &[&str] = &["test", "--workspace", "--no-fail-fast", "--locked"];
-/// The whole workspace, so that features, and with them what was built before, stay the same.
-const PRIVILEGED: &[&str] = &["test", "--workspace", "--test", "privileged", "--locked"];
 
 /// Runs every step, whatever became of the ones before.
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut run = Run {
         stop: Stop::install()?,
         start: Instant::now(),
@@ -95,13 +105,19 @@ pub(crate) fn run() -> anyhow::Result<()> {
     run.step("build the eBPF object", |_| {
         build_ebpf::run(&build_ebpf::Arguments::default())
     })?;
-    run.step("build the binaries", |run| run.cargo(BINARIES))?;
+    let mut privileged: Option<PathBuf> = None;
+    let mut privileged: Option<PathBuf> = None;
+    run.step("build the binaries", |run| {
+        let (status, lines) = run.output(&mut cargo(BINARIES), false)?;
+        privileged = lines.iter().find_map(|line| executable(line, "privileged"));
+        successful(status)
+    })?;
     run.step("test", |run| run.cargo(TESTS))?;
     run.step("test, privileged", |run| {
-        let mut command = cargo(PRIVILEGED);
+        let mut command = Command::new(privileged.context("they were not built")?);
         run.command(command.env("HEADROOM_BIN_DIR", target_dir().join(PROFILE_DIR)))
     })?;
-    run.close()
+    Ok(run.close())
 }
 
 struct Run {
@@ -144,36 +160,57 @@ impl Run {
 
     /// Runs a command, shows what it prints, and adds up what its tests say.
     fn command(&mut self, command: &mut Command) -> anyhow::Result<()> {
+        let (status, lines) = self.output(command, true)?;
+        for counts in lines.iter().filter_map(|line| Tally::of_line(line)) {
+            self.tally += counts;
+        }
+        successful(status)
+    }
+
+    /// Runs a command to its end, interruptibly.
+    fn output(&self, command: &mut Command, show: bool) -> anyhow::Result<(ExitStatus, Vec<String>)> {
         let mut running = Running::start(command.stdout(Stdio::piped()))?;
         let pipe = running.child.stdout.take().context("no stdout")?;
         let reader = std::thread::spawn(move || {
-            let mut tally = Tally::default();
-            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                println!("{line}");
-                if let Some(counts) = Tally::of_line(&line) {
-                    tally += counts;
-                }
-            }
-            tally
+            let lines = BufReader::new(pipe).lines().map_while(Result::ok);
+            lines
+                .inspect(|line| {
+                    if show {
+                        println!("{line}")
+                    }
+                })
+                .collect()
         });
         let status = running.wait(&self.stop)?;
-        self.tally += reader.join().unwrap_or_default();
-        if !status.success() {
-            bail!("{status}");
-        }
-        Ok(())
+        Ok((status, reader.join().unwrap_or_default()))
     }
 
     /// The last line is for machines: nothing but the counts.
-    fn close(self) -> anyhow::Result<()> {
+    fn close(self) -> ExitCode {
         println!("\n==> done in {:.0} s", self.start.elapsed().as_secs_f64());
         for name in &self.failed {
             println!("==> failed: {name}");
         }
         println!("{}", self.tally);
-        if !self.failed.is_empty() {
-            bail!("{} of the steps failed", self.failed.len());
+        if self.failed.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
         }
-        Ok(())
     }
+}
+
+fn successful(status: ExitStatus) -> anyhow::Result<()> {
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+/// The path of a target's executable, from a line of cargo's messages.
+fn executable(line: &str, target: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let found = message["target"]["name"] == target;
+    message["executable"]
+        .as_str()
+        .filter(|_| found)
+        .map(PathBuf::from)
 }
