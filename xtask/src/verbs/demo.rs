@@ -60,18 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn build(stop: &Stop) -> anyhow::Result<()> {
     println!("building the release binaries (the first time takes some minutes)");
-    let mut command = cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--bins",
-        "-p",
-        "agent",
-        "-p",
-        "server",
-        "-p",
-        "tui",
-    ]);
+    let mut command = cargo("build --release --locked --bins --package agent --package server --package tui");
     let status = Running::start(&mut command)?.wait(stop)?;
     ensure!(status.success(), "the build failed: {status}");
     Ok(())

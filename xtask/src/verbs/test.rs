@@ -16,68 +16,18 @@ use crate::tally::Tally;
 /// The profile of everything that is started end to end. The dev profile, as `cargo test` has most of it built already.
 const PROFILE_DIR: &str = "debug";
 
-const FORMAT: &[&str] = &["fmt", "--all", "--check"];
-const CLIPPY: &[&str] = &[
-    "clippy",
-    "--quiet",
-    "--workspace",
-    "--all-targets",
-    "--locked",
-    "--",
-    "-D",
-    "warnings",
-];
+const FORMAT: &str = "fmt --all --check";
+const CLIPPY: &str = "clippy --quiet --workspace --all-targets --locked -- -D warnings";
 /// `--all-targets` leaves out what `cargo test` does not run by itself.
-const CLIPPY_PRIVILEGED: &[&str] = &[
-    "clippy",
-    "--quiet",
-    "--workspace",
-    "--test",
-    "privileged",
-    "--locked",
-    "--",
-    "-D",
-    "warnings",
-];
-const CLIPPY_EBPF: &[&str] = &[
-    "clippy",
-    "--quiet",
-    "--locked",
-    "--profile",
-    "ebpf",
-    "-p",
-    "agent-ebpf",
-    "--bin",
-    "headroom-ebpf",
-    "--features",
-    "programs",
-    "--",
-    "-D",
-    "warnings",
-];
-const CLIPPY_NO_KERNEL: &[&str] = &[
-    "clippy",
-    "--quiet",
-    "--locked",
-    "-p",
-    "agent",
-    "--no-default-features",
-    "--",
-    "-D",
-    "warnings",
-];
+const CLIPPY_PRIVILEGED: &str = "clippy --quiet --workspace --test privileged --locked -- -D warnings";
+const CLIPPY_EBPF: &str = "clippy --quiet --locked --profile ebpf --package agent-ebpf --bin headroom-ebpf \
+                           --features programs -- -D warnings";
+const CLIPPY_NO_KERNEL: &str = "clippy --quiet --locked --package agent --no-default-features -- -D warnings";
 /// The privileged tests are built along with what they start, and run without cargo: selected alone, they would have
 /// cargo build half of the workspace once more.
-const BINARIES: &[&str] = &[
-    "build",
-    "--workspace",
-    "--bins",
-    "--test",
-    "privileged",
-    "--locked",
-    "--message-format=json-render-diagnostics",
-];
-const TESTS: &[&str] = &["test", "--workspace", "--no-fail-fast", "--locked"];
+const BINARIES: &str =
+    "build --workspace --bins --test privileged --locked --message-format=json-render-diagnostics";
+const TESTS: &str = "test --workspace --no-fail-fast --locked";
 
 /// Runs every step, whatever became of the ones before.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
@@ -105,7 +55,6 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     run.step("build the eBPF object", |_| {
         build_ebpf::run(&build_ebpf::Arguments::default())
     })?;
-    let mut privileged: Option<PathBuf> = None;
     let mut privileged: Option<PathBuf> = None;
     run.step("build the binaries", |run| {
         let (status, lines) = run.output(&mut cargo(BINARIES), false)?;
@@ -154,7 +103,7 @@ impl Run {
         Ok(())
     }
 
-    fn cargo(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+    fn cargo(&mut self, arguments: &str) -> anyhow::Result<()> {
         self.command(&mut cargo(arguments))
     }
 
