@@ -1,6 +1,9 @@
 //! `cargo xtask`: build, demonstrate, test and measure Headroom.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod process;
+mod setup;
+mod tally;
 mod verbs;
 
 use std::process::ExitCode;
@@ -19,17 +22,25 @@ struct Arguments {
 enum Verb {
     /// Build the eBPF object and say what is in it.
     BuildEbpf(verbs::build_ebpf::Arguments),
+    /// Show Headroom at work: the reference server, a crowd of clients, and the dashboard (or, without a terminal, the
+    /// agent's table and events).
+    Demo(verbs::demo::Arguments),
+    /// Run every check and test there is, those that need root included, and count them.
+    Test,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
-        Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments),
+        Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments).map(done),
+        Verb::Demo(arguments) => verbs::demo::run(&arguments).map(done),
+        Verb::Test => verbs::test::run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn done(_: ()) -> ExitCode {
+    ExitCode::SUCCESS
 }

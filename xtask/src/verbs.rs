@@ -1,3 +1,26 @@
 //! One file per verb.
 
 pub(crate) mod build_ebpf;
+pub(crate) mod demo;
+pub(crate) mod test;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use xtask::ebpf::workspace_root;
+
+/// The cargo that runs this program, in the workspace, with `arguments` between spaces.
+fn cargo(arguments: &str) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(workspace_root())
+        .args(arguments.split_whitespace());
+    command
+}
+
+/// Where that cargo builds.
+fn target_dir() -> PathBuf {
+    // A relative path counts from where a cargo runs: for those started here, the root.
+    let chosen = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace_root().join(chosen)
+}

@@ -43,9 +43,10 @@ impl Pace {
         self.due_ns = now_ns + (cost.as_nanos() as f64 / self.budget) as u64;
     }
 
-    /// Has the next tick sweep, whatever the budget says.
+    /// Has the next tick sweep, whatever the budget says and however fresh the last one is.
     pub(super) fn hurry(&mut self) {
         self.due_ns = 0;
+        self.last_ns = None;
     }
 
     pub(super) fn cost(&self) -> Option<Duration> {

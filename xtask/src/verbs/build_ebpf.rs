@@ -3,16 +3,17 @@
 use clap::ValueEnum;
 use xtask::ebpf::{self, Emit};
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Arguments {
     /// What to write.
     #[arg(long, value_enum, default_value_t = Format::Object)]
     emit: Format,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Default, ValueEnum)]
 enum Format {
     /// The BPF object that the agent embeds.
+    #[default]
     Object,
     /// BPF assembly.
     Asm,

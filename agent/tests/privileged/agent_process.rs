@@ -1,0 +1,110 @@
+//! headroom-agent as its users start it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use agent::document::{Body, Envelope, SCHEMA, Snapshot};
+use anyhow::{Context as _, bail, ensure};
+
+use crate::binaries;
+use crate::process::{Ended, Process, SOON};
+use crate::runner::Skip;
+
+/// Exit codes with which the agent says that this host or this user cannot be measured.
+const REFUSALS: &[i32] = &[69, 77];
+
+/// `headroom-agent ARGUMENTS`.
+pub(crate) fn command(arguments: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(binaries::path("headroom-agent")?);
+    command.args(arguments);
+    Ok(command)
+}
+
+/// `headroom-agent run`, attached.
+pub(crate) struct Run {
+    pub(crate) process: Process,
+    next_seq: u64,
+}
+
+impl Run {
+    /// Starts it and waits for the first event.
+    pub(crate) fn attach(arguments: &[&str]) -> anyhow::Result<Self> {
+        let process = Process::start(command(&["run"])?.args(arguments))?;
+        let mut run = Self { process, next_seq: 0 };
+        match run.next(SOON)? {
+            Some(Envelope {
+                body: Body::AgentStarted(_),
+                ..
+            }) => Ok(run),
+            Some(other) => bail!("the stream begins with {}", other.event),
+            None => Err(refused(run.process.finish(SOON)?)),
+        }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    pub(crate) fn next(&mut self, within: Duration) -> anyhow::Result<Option<Envelope>> {
+        let Some(line) = self.process.stdout.next(within)? else {
+            return Ok(None);
+        };
+        let event: Envelope = serde_json::from_str(&line).with_context(|| format!("not an event: {line}"))?;
+        ensure!(event.schema == SCHEMA, "schema {}", event.schema);
+        ensure!(
+            event.seq == self.next_seq,
+            "event {} follows {}",
+            event.seq,
+            self.next_seq.wrapping_sub(1)
+        );
+        ensure!(
+            event.event == event.body.name(),
+            "{} holds {}",
+            event.event,
+            event.body.name()
+        );
+        self.next_seq += 1;
+        Ok(Some(event))
+    }
+}
+
+/// `headroom-agent snapshot`, attached and counting.
+pub(crate) struct Settling(Process);
+
+impl Settling {
+    /// Starts it and returns once it is attached: what happens from now on is seen whole.
+    pub(crate) fn attach(port: u16, settle: Duration) -> anyhow::Result<Self> {
+        let (settle, port) = (format!("{}ms", settle.as_millis()), port.to_string());
+        let arguments = ["snapshot", "--json", "-v", "--settle", &settle, "--port", &port];
+        let process = Process::start(&mut command(&arguments)?)?;
+        match process.stderr.after("attached")? {
+            Some(_) => Ok(Self(process)),
+            None => Err(refused(process.finish(SOON)?)),
+        }
+    }
+
+    pub(crate) fn is_settling(&mut self) -> anyhow::Result<bool> {
+        self.0.is_running()
+    }
+
+    /// Waits for the document.
+    pub(crate) fn finish(self, within: Duration) -> anyhow::Result<Snapshot> {
+        let ended = self.0.finish(within)?;
+        ensure!(
+            ended.status.success(),
+            "snapshot: {}: {}",
+            ended.status,
+            ended.stderr.join(" ")
+        );
+        serde_json::from_str(&ended.stdout.join("\n")).context("the snapshot is not what the schema says")
+    }
+}
+
+/// A refusal skips the test; any other end fails it.
+fn refused(ended: Ended) -> anyhow::Error {
+    let words = ended.stderr.join(" ");
+    match ended.status.code() {
+        Some(code) if REFUSALS.contains(&code) => Skip(words).into(),
+        _ => anyhow::anyhow!(
+            "headroom-agent ended before it attached: {}: {words}",
+            ended.status
+        ),
+    }
+}

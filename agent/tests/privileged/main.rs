@@ -1,0 +1,59 @@
+//! End-to-end tests that attach the real programs to this host's kernel and check what the agent says against
+//! independent counts: those of the peers, of `ss`, of procfs.
+//!
+//! They need root. `cargo xtask test` builds what they start and runs them; where the agent refuses to attach, a test
+//! is skipped with the agent's own words (with `CI=true` that is a failure).
+#![expect(clippy::print_stdout, reason = "a test runner")]
+
+mod agent_process;
+mod binaries;
+mod exits;
+mod foreign;
+mod kill;
+mod load;
+mod memory;
+mod process;
+mod python;
+mod runner;
+mod ss;
+mod stream;
+mod traffic;
+mod websocket;
+
+use std::process::ExitCode;
+
+const TESTS: &[runner::Test] = &[
+    (
+        "exits::each_refusal_is_one_line_and_a_documented_code",
+        exits::each_refusal_is_one_line_and_a_documented_code,
+    ),
+    ("stream::the_stream_is_whole", stream::the_stream_is_whole),
+    (
+        "stream::a_closed_pipe_is_no_error",
+        stream::a_closed_pipe_is_no_error,
+    ),
+    (
+        "load::counts_equal_the_load_generators",
+        load::counts_equal_the_load_generators,
+    ),
+    (
+        "foreign::counts_equal_a_foreign_peers",
+        foreign::counts_equal_a_foreign_peers,
+    ),
+    (
+        "foreign::counts_equal_a_foreign_peers_when_compressed",
+        foreign::counts_equal_a_foreign_peers_when_compressed,
+    ),
+    (
+        "memory::socket_memory_equals_inet_diag",
+        memory::socket_memory_equals_inet_diag,
+    ),
+    (
+        "kill::killing_the_agent_leaves_the_host_as_it_was",
+        kill::killing_the_agent_leaves_the_host_as_it_was,
+    ),
+];
+
+fn main() -> ExitCode {
+    runner::run(TESTS)
+}

@@ -1,0 +1,95 @@
+//! Counts of one direction as both sides of a comparison give them.
+
+use std::collections::BTreeMap;
+
+use agent::document::{Connection, Listener, Role, Traffic};
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+/// The counts compared, by the name that the documents, the load generator and keepalive.py share.
+pub(crate) type Counts = BTreeMap<&'static str, u64>;
+
+const NAMES: &[&str] = &[
+    "frames",
+    "text",
+    "binary",
+    "continuation",
+    "ping",
+    "pong",
+    "close",
+    "payload_bytes",
+    "control_bytes",
+];
+
+/// From the agent.
+pub(crate) fn seen(traffic: &Traffic) -> Counts {
+    BTreeMap::from([
+        ("frames", traffic.frames),
+        ("text", traffic.text),
+        ("binary", traffic.binary),
+        ("continuation", traffic.continuation),
+        ("ping", traffic.ping),
+        ("pong", traffic.pong),
+        ("close", traffic.close),
+        ("payload_bytes", traffic.payload_bytes),
+        ("control_bytes", traffic.control_bytes),
+    ])
+}
+
+/// From a peer's JSON object, in which a count of nothing may be absent.
+pub(crate) fn told(object: &Value) -> anyhow::Result<Counts> {
+    let object = object.as_object().context("the peer printed no counts")?;
+    let count = |name: &&'static str| (*name, object.get(*name).and_then(Value::as_u64).unwrap_or(0));
+    Ok(NAMES.iter().map(count).collect())
+}
+
+/// Adds `other` to `sum`.
+pub(crate) fn add(sum: &mut Counts, other: &Counts) {
+    for (name, count) in other {
+        *sum.entry(name).or_default() += count;
+    }
+}
+
+/// Sums of the connections of one role: received, sent. Each must have been parsed to the last byte.
+pub(crate) fn sum<'a>(
+    connections: impl Iterator<Item = &'a Connection>,
+    role: Role,
+) -> anyhow::Result<(usize, Counts, Counts)> {
+    let (mut number, mut received, mut sent) = (0, Counts::new(), Counts::new());
+    for connection in connections.filter(|connection| connection.role == role) {
+        ensure!(
+            connection.parse == agent::document::Parse::Exact && connection.unparsed_bytes == 0,
+            "{} → {}: {:?} with {} bytes unparsed",
+            connection.local,
+            connection.remote,
+            connection.parse,
+            connection.unparsed_bytes
+        );
+        number += 1;
+        add(
+            &mut received,
+            &seen(&connection.received.context("no received counts")?),
+        );
+        add(&mut sent, &seen(&connection.sent.context("no sent counts")?));
+    }
+    Ok((number, received, sent))
+}
+
+/// Totals of the listener with this port and role.
+pub(crate) fn listener(listeners: &[Listener], port: u16, role: Role) -> anyhow::Result<&Listener> {
+    let found = listeners
+        .iter()
+        .find(|listener| listener.port == port && listener.role == role);
+    found.with_context(|| format!("no {role:?} totals of port {port}"))
+}
+
+/// Both directions of two accounts are equal.
+pub(crate) fn equal(who: &str, agent: [&Counts; 2], peer: [&Counts; 2]) -> anyhow::Result<()> {
+    for (direction, (agent, peer)) in ["received", "sent"].iter().zip(agent.into_iter().zip(peer)) {
+        ensure!(
+            agent == peer,
+            "{who} {direction}: the agent counted {agent:?}, the peer {peer:?}"
+        );
+    }
+    Ok(())
+}

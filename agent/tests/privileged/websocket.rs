@@ -1,0 +1,98 @@
+//! Just enough of RFC 6455 to hold either end of a connection in this process, on a plain socket.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use anyhow::{bail, ensure};
+
+use crate::process::SOON;
+
+/// The key of the RFC's own example (section 1.3), so that no hash is needed.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Connects and sends the request; the answer is read by [`opened`].
+pub(crate) fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&address, SOON)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.set_write_timeout(Some(SOON))?;
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )?;
+    Ok(stream)
+}
+
+/// Reads the server's answer.
+pub(crate) fn opened(stream: &mut TcpStream) -> anyhow::Result<()> {
+    let head = head(stream)?;
+    ensure!(
+        head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT),
+        "no upgrade: {head}"
+    );
+    Ok(())
+}
+
+/// Both ends of one connection.
+pub(crate) fn pair(listener: &TcpListener) -> anyhow::Result<(TcpStream, TcpStream)> {
+    let mut client = request(listener.local_addr()?)?;
+    let (mut server, _) = listener.accept()?;
+    server.set_read_timeout(Some(SOON))?;
+    head(&mut server)?;
+    write!(
+        server,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    )?;
+    opened(&mut client)?;
+    Ok((server, client))
+}
+
+/// A client's binary frame. The masking key is zero, so the payload stands as it is.
+pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82];
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(length @ 0..126), _) => frame.push(0x80 | length),
+        (_, Ok(length)) => {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 127);
+            frame.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// Sends a message of up to 125 bytes and waits for its echo.
+pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) -> anyhow::Result<()> {
+    stream.write_all(&binary(message))?;
+    loop {
+        let mut lead = [0; 2];
+        stream.read_exact(&mut lead)?;
+        let mut payload = vec![0; usize::from(lead[1])];
+        stream.read_exact(&mut payload)?;
+        match lead[0] & 15 {
+            // The server's keepalive; this client does not answer.
+            9 => continue,
+            2 if payload == message => return Ok(()),
+            opcode => bail!("opcode {opcode} with {} bytes instead of the echo", payload.len()),
+        }
+    }
+}
+
+fn head(stream: &mut TcpStream) -> anyhow::Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    // By the byte: what follows the head belongs to the frames.
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+        ensure!(head.len() < 4096, "a head without end");
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}

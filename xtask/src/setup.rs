@@ -1,0 +1,76 @@
+//! What the tests need of the machine, installed where that is missing and possible.
+
+use std::process::{Command, Stdio};
+
+use anyhow::ensure;
+
+use crate::process::{self, Running, Stop};
+
+/// A command that says whether something is there, and the Debian package that brings it.
+const NEEDED: &[(&[&str], &str)] = &[
+    (&["ss", "-V"], "iproute2"),
+    (&["setpriv", "--version"], "util-linux"),
+    (&["unshare", "--version"], "util-linux"),
+    (&["mount", "--version"], "mount"),
+    (&["awk", "BEGIN {}"], "mawk"),
+    (&["python3", "--version"], "python3"),
+    (&["python3", "-c", "import venv, ensurepip"], "python3-venv"),
+];
+
+/// Components of the toolchain that a minimal one lacks, by the name of cargo's subcommand.
+const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
+
+/// Installs what is missing. An error names what somebody else has to install; most tests run without it.
+pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
+    for (subcommand, component) in COMPONENTS {
+        if !works(&["cargo", subcommand, "--version"]) {
+            run(stop, &["rustup", "component", "add", component])?;
+        }
+    }
+    let mut packages: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(probe, _)| !works(probe))
+        .map(|(_, package)| *package)
+        .collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    ensure!(
+        process::is_root() && works(&["apt-get", "--version"]),
+        "some privileged tests cannot run here: install {} (Debian: apt-get install {})",
+        packages.join(", "),
+        packages.join(" ")
+    );
+    run(stop, &["apt-get", "update"])?;
+    run(
+        stop,
+        &[
+            &["apt-get", "install", "--yes", "--no-install-recommends"],
+            &packages[..],
+        ]
+        .concat(),
+    )
+}
+
+fn works(command: &[&str]) -> bool {
+    let status = Command::new(command[0])
+        .args(&command[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn run(stop: &Stop, command: &[&str]) -> anyhow::Result<()> {
+    let words = command.join(" ");
+    println!("{words}");
+    let mut started = Command::new(command[0]);
+    started
+        .args(&command[1..])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    let status = Running::start(&mut started)?.wait(stop)?;
+    ensure!(status.success(), "`{words}` failed: {status}");
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! The demonstration on a terminal: the dashboard.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use super::crowd::{Clients, Server};
+use super::{Stage, privileged};
+use crate::process::Running;
+
+/// The dashboard attaches first, so that it sees the connections open.
+const HEAD_START: Duration = Duration::from_secs(3);
+
+pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: Option<u64>) -> anyhow::Result<()> {
+    println!(
+        "headroom-load opens {} connections, each with a message every two seconds",
+        stage.connections
+    );
+    println!("the dashboard opens; quit it with q");
+    let mut command = privileged("headroom");
+    command.args(["--port", &server.port.to_string()]);
+    let mut dashboard = Running::start_in_foreground(&mut command)?;
+    let begun = Instant::now();
+    let mut clients = None;
+    let status = loop {
+        stage.stop.check()?;
+        if let Some(status) = dashboard.child.try_wait().context("waiting for the dashboard")? {
+            break status;
+        }
+        if clients.is_none() && begun.elapsed() > HEAD_START {
+            clients = Some(Clients::start(stage, server, Duration::from_secs(5))?);
+        }
+        if seconds.is_some_and(|seconds| begun.elapsed() > Duration::from_secs(seconds)) {
+            break dashboard.end()?;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    ensure!(status.success(), "the dashboard ended with {status}");
+    if let Some(clients) = clients {
+        let result = clients.finish()?;
+        println!(
+            "headroom-load had opened {} connections",
+            result["connections"]["opened"]
+        );
+    }
+    Ok(())
+}
