@@ -36,6 +36,9 @@ pub struct Running {
     engine: Option<JoinHandle<()>>,
 }
 
+/// The event stream. Boxed: the queue's places are laid out ahead, and an event is over half a kilobyte.
+pub type Events = Receiver<Box<Envelope>>;
+
 /// What may be asked of a running engine from another thread.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -74,7 +77,7 @@ impl Drop for Running {
 
 /// Loads and attaches everything in the calling thread, whose capabilities count, and starts the engine. The receiver is
 /// the event stream; it is disconnected after `agent_stopped`.
-pub fn start(settings: &Settings) -> Result<(Running, Receiver<Envelope>), LoadError> {
+pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
     let mut engine = attach(settings)?;
     let (sender, events) = sync_channel(QUEUE);
     let control = Arc::new(Control::default());
@@ -148,7 +151,7 @@ pub fn now() -> Clock {
 
 /// The engine's side of the channel.
 struct Outbox {
-    sender: SyncSender<Envelope>,
+    sender: SyncSender<Box<Envelope>>,
     writer: EventWriter,
     dropped: u64,
 }
@@ -156,7 +159,10 @@ struct Outbox {
 impl Outbox {
     /// Whether the event found room. Numbers are given out before, so a dropped event leaves a hole in `seq`.
     fn send(&mut self, wall: Timestamp, body: Body) -> bool {
-        let sent = self.sender.try_send(self.writer.envelope(wall, body)).is_ok();
+        let sent = self
+            .sender
+            .try_send(Box::new(self.writer.envelope(wall, body)))
+            .is_ok();
         self.dropped += u64::from(!sent);
         sent
     }

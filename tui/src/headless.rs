@@ -51,7 +51,7 @@ fn gather(stream: Stream, deadline: Option<Instant>) -> anyhow::Result<App> {
                 .recv_timeout(deadline.saturating_duration_since(Instant::now())),
         };
         match next {
-            Ok(envelope) => app.update(Event::Envelope(Box::new(envelope))),
+            Ok(envelope) => app.update(Event::Envelope(envelope)),
             Err(RecvTimeoutError::Timeout) => return Ok(app),
             Err(RecvTimeoutError::Disconnected) => return stream.finish().map(|()| app),
         };
@@ -88,7 +88,7 @@ mod tests {
     fn gathered() -> App {
         let (sender, events) = mpsc::channel();
         for envelope in fixture::recording(31) {
-            sender.send(envelope).expect("sent");
+            sender.send(Box::new(envelope)).expect("sent");
         }
         drop(sender);
         gather(Stream::new(events), None).expect("gathers")
@@ -131,7 +131,7 @@ mod tests {
     fn a_live_stream_is_left_at_the_deadline() {
         let (sender, events) = mpsc::channel();
         for envelope in fixture::recording(1) {
-            sender.send(envelope).expect("sent");
+            sender.send(Box::new(envelope)).expect("sent");
         }
         let before = Instant::now();
         let app = gather(Stream::new(events), Some(before + Duration::from_millis(50))).expect("gathers");

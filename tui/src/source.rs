@@ -1,4 +1,4 @@
-//! Where events come from. Whatever it is, it ends up as [`Envelope`]s on a channel.
+//! Where events come from. Whatever it is, it ends up as [`Envelope`](agent::document::Envelope)s on a channel.
 
 mod lines;
 mod local;
@@ -7,12 +7,10 @@ mod socket;
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use agent::cli::{Exit, Failure};
-use agent::daemon::{DEFAULT_SOCKET, Running};
-use agent::document::Envelope;
+use agent::daemon::{DEFAULT_SOCKET, Events, Running};
 
 use crate::Options;
 
@@ -23,7 +21,7 @@ const READ_AHEAD: usize = 1024;
 #[derive(Debug)]
 pub struct Stream {
     /// The events; disconnected when the stream has ended.
-    pub events: Receiver<Envelope>,
+    pub events: Events,
     producer: Option<JoinHandle<anyhow::Result<()>>>,
     /// The agent, where it runs in this process: it ends with the stream.
     agent: Option<Running>,
@@ -31,7 +29,7 @@ pub struct Stream {
 
 impl Stream {
     /// A stream whose producer has nothing to say about its end.
-    pub fn new(events: Receiver<Envelope>) -> Self {
+    pub fn new(events: Events) -> Self {
         Self {
             events,
             producer: None,
@@ -39,7 +37,7 @@ impl Stream {
         }
     }
 
-    fn produced(events: Receiver<Envelope>, producer: JoinHandle<anyhow::Result<()>>) -> Self {
+    fn produced(events: Events, producer: JoinHandle<anyhow::Result<()>>) -> Self {
         Self {
             events,
             producer: Some(producer),

@@ -39,7 +39,9 @@ impl Growth {
         }
         let since = |start: Duration| -> Option<f64> {
             let samples = self.samples.iter().filter(|(at, _)| *at >= start);
-            let points: Vec<(f64, f64)> = samples.map(|(at, count)| (at.as_secs_f64(), *count as f64)).collect();
+            let points: Vec<(f64, f64)> = samples
+                .map(|(at, count)| (at.as_secs_f64(), *count as f64))
+                .collect();
             slope(&points)
         };
         let (whole, recent) = (since(first)?, since(last.saturating_sub(SHORTEST))?);
@@ -131,8 +133,17 @@ mod tests {
     fn a_rise_that_has_ended_is_not_growth() {
         let growth = after((0..40).map(|second| 10 * second.min(25)));
         assert_eq!(growth.seconds_until(10), None);
-        let steeper = after((0..40).map(|second| if second < 30 { second } else { 30 + 20 * (second - 30) }));
-        assert!((steeper.per_second().expect("growing") - 20.0).abs() < 1e-6, "the present rate counts");
+        let steeper = after((0..40).map(|second| {
+            if second < 30 {
+                second
+            } else {
+                30 + 20 * (second - 30)
+            }
+        }));
+        assert!(
+            (steeper.per_second().expect("growing") - 20.0).abs() < 1e-6,
+            "the present rate counts"
+        );
     }
 
     #[test]

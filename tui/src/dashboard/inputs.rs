@@ -65,7 +65,7 @@ fn read_keys(to: &SyncSender<Input>) {
 
 fn forward(stream: Stream, to: &SyncSender<Input>) {
     for envelope in &stream.events {
-        if to.send(Input::Envelope(Box::new(envelope))).is_err() {
+        if to.send(Input::Envelope(envelope)).is_err() {
             return;
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn open(path: &Path, speed: f64) -> anyhow::Result<Stream> {
                 envelope.timestamp,
                 speed,
             ));
-            if sender.send(envelope).is_err() {
+            if sender.send(Box::new(envelope)).is_err() {
                 break;
             }
         }

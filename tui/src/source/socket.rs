@@ -23,7 +23,7 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Stream> {
     let name = path.display().to_string();
     let producer = thread::Builder::new().name("socket".into()).spawn(move || {
         for envelope in Lines::new(name, Exit::Unavailable, BufReader::new(socket)) {
-            if sender.send(envelope?).is_err() {
+            if sender.send(Box::new(envelope?)).is_err() {
                 break;
             }
         }
