@@ -55,7 +55,7 @@ mod tests {
                 .expect("written");
         });
         let stream = open(&path).expect("connects");
-        let read: Vec<_> = stream.events.iter().collect();
+        let read: Vec<_> = stream.events.iter().map(|envelope| *envelope).collect();
         assert_eq!(read, sent);
         stream.finish().expect("ends well");
         agent.join().expect("the agent is done");
