@@ -12,7 +12,7 @@ mod read;
 mod record;
 
 pub use btf::{Btf, BtfError};
-pub use load::{HOOKS, Hook, LoadError, Options, Programs};
+pub use load::{Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs};
 pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
 pub use read::{Lifecycle, Probes, ReadError};

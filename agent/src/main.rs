@@ -1,5 +1,5 @@
 //! `headroom-agent`: measures WebSocket connections in the kernel and says what they cost and how many more fit.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod commands;
 

@@ -13,7 +13,7 @@ mod theil_sen;
 pub use advice::advise;
 pub use ceilings::{Inputs, ceilings};
 pub use cost::ProcessCosts;
-pub use growth::Growth;
+pub use growth::{Growth, Growths};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
     TcpMemory,

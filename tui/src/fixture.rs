@@ -4,8 +4,8 @@
 
 use agent::document::{
     Advice, Body, Ceiling, Connection, Deflate, Degraded, Descriptors, Effect, Envelope, EventWriter, Host,
-    Kind, Level, Listener, Memory, Parse, Ping, Process, ProcessMemory, Role, SelfUsage, Started, Tick,
-    Traffic, Transport, Unit, Vanished,
+    Kind, Level, Listener, Losses, Memory, Parse, Ping, Process, ProcessMemory, Role, SelfUsage, Started,
+    Tick, Traffic, Transport, Unit, Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -187,6 +187,7 @@ pub fn tick(number: u64) -> Tick {
             resident_bytes: 14_000_000,
             bpf_ns_per_packet: None,
             events_dropped: 3,
+            losses: Losses::default(),
             sweep_seconds: Some(0.021),
             sweep_age_seconds: Some(1.4),
         },

@@ -1,5 +1,5 @@
 //! `cargo xtask`: build, demonstrate, test and measure Headroom.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod process;
 mod setup;

@@ -18,17 +18,15 @@ const PAYLOAD: usize = 125;
 const PAIRS: usize = 8;
 
 /// Connected pairs, ready to echo.
-pub struct Rig {
+pub(crate) struct Rig {
     rounds: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<io::Result<()>>>,
-    /// Where the servers listen.
-    pub port: u16,
 }
 
 impl Rig {
     /// Connects all pairs and starts the traffic.
-    pub fn start() -> io::Result<Rig> {
+    pub(crate) fn start() -> io::Result<Rig> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let address = listener.local_addr()?;
         let (rounds, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -44,19 +42,18 @@ impl Rig {
             rounds,
             stop,
             threads,
-            port: address.port(),
         })
     }
 
     /// Round trips per second over `time`.
-    pub fn measure(&self, time: Duration) -> f64 {
+    pub(crate) fn measure(&self, time: Duration) -> f64 {
         let (before, start) = (self.rounds.load(Ordering::Relaxed), Instant::now());
         std::thread::sleep(time);
         (self.rounds.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64()
     }
 
     /// Ends the traffic and closes everything.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread

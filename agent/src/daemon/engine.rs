@@ -10,13 +10,13 @@ use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Process, ProcessMemory,
-    SCHEMA, SelfUsage, Snapshot, Started, Tick,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
+    ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
-use crate::kernel::{Lifecycle, Probes};
+use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes};
 use crate::model::{
-    Clock, Growth, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
+    Clock, Growths, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
     opened,
 };
 
@@ -37,7 +37,7 @@ pub struct Engine<P, H> {
     settings: Settings,
     slab: Option<SlabCost>,
     summary: Summary,
-    growth: Growth,
+    growth: Growths,
     costs: ProcessCosts,
     history: VecDeque<(u64, Reading, Vec<Listener>)>,
     sweeps: Pace,
@@ -80,7 +80,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             settings: settings.clone(),
             slab: slab.ok(),
             summary: Summary::default(),
-            growth: Growth::default(),
+            growth: Growths::default(),
             costs: ProcessCosts::default(),
             history: VecDeque::new(),
             sweeps: Pace::new(budget),
@@ -213,6 +213,15 @@ impl<P: Probes, H: Host> Engine<P, H> {
         }
     }
 
+    /// Open now. Without close events the totals never fall, and the last sweep knows better.
+    fn connections(&self, listeners: &[Listener]) -> u64 {
+        if self.hooks.contains(&DESTROY_HOOK) {
+            listeners.iter().map(|listener| listener.connections).sum()
+        } else {
+            self.summary.total().connections
+        }
+    }
+
     fn state(&mut self, clock: &Clock) -> State {
         let now = clock.monotonic_ns;
         let listeners = match self.probes.listeners() {
@@ -265,8 +274,16 @@ impl<P: Probes, H: Host> Engine<P, H> {
     }
 
     fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
-        let connections = listeners.iter().map(|listener| listener.connections).sum();
-        self.growth.observe(Duration::from_nanos(now), connections);
+        let at = Duration::from_nanos(now);
+        self.growth.observe_total(at, self.connections(listeners));
+        if self.sweeps.age(now) == Some(Duration::ZERO) {
+            let counts = self
+                .summary
+                .holders
+                .iter()
+                .map(|(pid, holder)| (*pid, holder.connections));
+            self.growth.observe_processes(at, counts);
+        }
         self.costs
             .retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
         // Count and memory must be of the same moment: only a sweep of this tick will do.
@@ -310,12 +327,20 @@ impl<P: Probes, H: Host> Engine<P, H> {
     }
 
     fn usage(&mut self, clock: &Clock) -> SelfUsage {
-        let lost = self.probes.stat(Stat::EventsLost).unwrap_or(0);
+        let mut stat = |stat| self.probes.stat(stat).unwrap_or(0);
+        let losses = Losses {
+            events: stat(Stat::EventsLost),
+            listeners: stat(Stat::ListenersFull),
+            storage: stat(Stat::StorageRefused),
+            handshakes: stat(Stat::HandshakesUnparsed),
+            packets: stat(Stat::Contended),
+        };
         SelfUsage {
             cpu_seconds: usage::process_cpu().as_secs_f64(),
             resident_bytes: usage::resident_bytes(),
             bpf_ns_per_packet: self.probes.packet_nanoseconds(),
-            events_dropped: lost + self.dropped,
+            events_dropped: losses.events + self.dropped,
+            losses,
             sweep_seconds: self.sweeps.cost().map(|cost| cost.as_secs_f64()),
             sweep_age_seconds: self.sweeps.age(clock.monotonic_ns).map(|age| age.as_secs_f64()),
         }

@@ -197,7 +197,8 @@ impl Settings {
 fn syntax(error: &toml::de::Error, text: &str) -> String {
     let line = error
         .span()
-        .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        .and_then(|span| text.get(..span.start))
+        .map(|before| before.matches('\n').count() + 1);
     match line {
         Some(line) => format!("line {line}: {}", error.message()),
         None => error.message().to_owned(),

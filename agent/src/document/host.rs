@@ -80,8 +80,25 @@ pub struct SelfUsage {
     pub bpf_ns_per_packet: Option<f64>,
     /// Life-cycle events the kernel had no room for, and events a sink could not take.
     pub events_dropped: u64,
+    /// What the kernel side had to leave out, by kind.
+    pub losses: Losses,
     /// CPU time of the last sweep over all connections; null before the first.
     pub sweep_seconds: Option<f64>,
     /// Age of the oldest per-connection figure, bounded by the sweep budget; null before the first sweep.
     pub sweep_age_seconds: Option<f64>,
+}
+
+/// What the kernel side had to leave out since it attached. All zero on a healthy host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Life-cycle events that found the ring buffer full.
+    pub events: u64,
+    /// Connections whose listener found no slot for its totals.
+    pub listeners: u64,
+    /// Upgrades that could not be tracked because socket storage was refused.
+    pub storage: u64,
+    /// 101 responses whose head was not understood.
+    pub handshakes: u64,
+    /// Packets that met another of their direction on a second CPU; they show up as unparsed bytes.
+    pub packets: u64,
 }

@@ -65,6 +65,9 @@ pub enum LoadError {
     },
 }
 
+/// Each hook, and whether it attached or why not.
+pub type Attempts = Vec<(&'static Hook, Result<(), String>)>;
+
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         let exit = match &error {
@@ -110,6 +113,9 @@ pub struct Hook {
     pub loss: &'static str,
 }
 
+/// The hook that close events come from.
+pub const DESTROY_HOOK: &str = "tp_btf/tcp_destroy_sock";
+
 /// All hooks the agent uses.
 pub const HOOKS: &[Hook] = &[
     Hook {
@@ -125,7 +131,7 @@ pub const HOOKS: &[Hook] = &[
         loss: "sent frames, server-side connections: everything rests on it",
     },
     Hook {
-        name: "tp_btf/tcp_destroy_sock",
+        name: DESTROY_HOOK,
         program: names::DESTROY,
         required: false,
         loss: "close events and final counts; closed connections disappear at the next sweep",
@@ -145,13 +151,6 @@ pub const HOOKS: &[Hook] = &[
 ];
 
 impl Programs {
-    /// Whether a hook attached.
-    pub fn has(&self, program: &str) -> bool {
-        HOOKS
-            .iter()
-            .any(|hook| hook.program == program && self.hooks.contains(&hook.name))
-    }
-
     /// Loads everything and attaches what attaches.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let mut programs = Self::prepare(options)?;
@@ -177,7 +176,7 @@ impl Programs {
     }
 
     /// Tries every hook and says what came of it; everything is detached again.
-    pub fn check() -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
+    pub fn check() -> Result<Attempts, LoadError> {
         Self::prepare(&Options::default())?.attach_all()
     }
 
@@ -204,7 +203,7 @@ impl Programs {
         })
     }
 
-    fn attach_all(&mut self) -> Result<Vec<(&'static Hook, Result<(), String>)>, LoadError> {
+    fn attach_all(&mut self) -> Result<Attempts, LoadError> {
         let cgroup = cgroup_root()?;
         let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
         // Tens of megabytes while it lives: it must not outlive this function.

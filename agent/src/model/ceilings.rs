@@ -6,7 +6,7 @@ mod memory;
 
 use std::time::Duration;
 
-use super::{Growth, ProcessCosts, Reading, Summary};
+use super::{Growths, ProcessCosts, Reading, Summary};
 use crate::document::{Ceiling, Kind, Level, Listener, Unit};
 
 /// A share of the limit from which a ceiling is near, and critical.
@@ -24,7 +24,7 @@ pub struct Inputs<'a> {
     /// Sums by listener now.
     pub listeners: &'a [Listener],
     /// Growth of the connection count.
-    pub growth: &'a Growth,
+    pub growth: &'a Growths,
     /// What connections cost their processes.
     pub costs: &'a ProcessCosts,
 }
@@ -35,9 +35,14 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     all.extend(descriptors::ceilings(inputs));
     all.extend(bandwidth::ceilings(inputs));
     for ceiling in &mut all {
+        // A process's limit is reached by its own growth, not by that of its neighbours.
+        let process = ceiling
+            .scope
+            .strip_prefix("process:")
+            .and_then(|pid| pid.parse().ok());
         ceiling.seconds_left = ceiling
             .connections_left
-            .and_then(|left| inputs.growth.seconds_until(left));
+            .and_then(|left| inputs.growth.seconds_until(process, left));
     }
     // A stable sort: among equals the order above stands.
     all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));

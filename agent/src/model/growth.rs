@@ -1,6 +1,6 @@
 //! How fast the number of connections grows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::slope;
@@ -51,6 +51,38 @@ impl Growth {
     }
 }
 
+/// Growth of the host's connections, and of each process's own.
+#[derive(Debug, Clone, Default)]
+pub struct Growths {
+    total: Growth,
+    processes: BTreeMap<u32, Growth>,
+}
+
+impl Growths {
+    /// Takes the count over the whole host.
+    pub fn observe_total(&mut self, at: Duration, connections: u64) {
+        self.total.observe(at, connections);
+    }
+
+    /// Takes the counts of all processes that hold connections; others are forgotten.
+    pub fn observe_processes(&mut self, at: Duration, counts: impl Iterator<Item = (u32, u64)>) {
+        let mut before = std::mem::take(&mut self.processes);
+        for (pid, connections) in counts {
+            let mut growth = before.remove(&pid).unwrap_or_default();
+            growth.observe(at, connections);
+            self.processes.insert(pid, growth);
+        }
+    }
+
+    /// Seconds until `left` more connections have come: to the process where one is named, else to the host.
+    pub fn seconds_until(&self, process: Option<u32>, left: u64) -> Option<f64> {
+        match process {
+            Some(pid) => self.processes.get(&pid)?.seconds_until(left),
+            None => self.total.seconds_until(left),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +109,20 @@ mod tests {
             after((0..30).map(|second| 1000 - 10 * second)).seconds_until(10),
             None
         );
+    }
+
+    #[test]
+    fn a_process_grows_by_itself() {
+        let mut growths = Growths::default();
+        for second in 0..20 {
+            let at = Duration::from_secs(second);
+            growths.observe_total(at, 30 * second);
+            growths.observe_processes(at, [(7, 10 * second), (8, 100)].into_iter());
+        }
+        assert!((growths.seconds_until(None, 300).expect("growing") - 10.0).abs() < 1e-6);
+        assert!((growths.seconds_until(Some(7), 300).expect("growing") - 30.0).abs() < 1e-6);
+        assert_eq!(growths.seconds_until(Some(8), 300), None);
+        assert_eq!(growths.seconds_until(Some(9), 300), None);
     }
 
     #[test]

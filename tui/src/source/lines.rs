@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn half_a_last_line_is_an_end_but_half_a_line_amid_others_is_not() {
         let good = fixture::lines(&fixture::recording(1));
-        let half = &good[..good.len() / 2];
+        let half = &good[..good.len() - 20];
         assert!(read(half).iter().all(Result::is_ok));
         assert!(read(&format!("{half}\n{good}")).iter().any(Result::is_err));
     }

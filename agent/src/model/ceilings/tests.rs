@@ -66,7 +66,7 @@ fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
         earlier: None,
         summary,
         listeners: &[],
-        growth: &Growth::default(),
+        growth: &Growths::default(),
         costs: &ProcessCosts::default(),
     })
 }
@@ -171,7 +171,7 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
         earlier: Some((&before, &then, Duration::from_secs(2))),
         summary: &summary,
         listeners: &later,
-        growth: &Growth::default(),
+        growth: &Growths::default(),
         costs: &ProcessCosts::default(),
     });
     let interface = find(&all, Kind::Bandwidth, "interface:eth0");
@@ -185,9 +185,11 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
 #[test]
 fn growth_gives_every_ceiling_its_time() {
     let (reading, summary) = (reading(), summary());
-    let mut growth = Growth::default();
+    let mut growth = Growths::default();
     for second in 0..20 {
-        growth.observe(Duration::from_secs(second), 300 + 10 * second);
+        let at = Duration::from_secs(second);
+        growth.observe_total(at, 600 + 20 * second);
+        growth.observe_processes(at, [(7, 300 + 10 * second)].into_iter());
     }
     let all = ceilings(&Inputs {
         reading: &reading,
