@@ -30,18 +30,20 @@ impl Growth {
         }
     }
 
-    /// Connections per second, or `None` while too little was seen. Zero and less mean "not growing".
+    /// Connections per second, or `None` while too little was seen. Zero and less mean "not growing": a rise that has
+    /// ended is none, so the last seconds must agree with the whole window.
     pub fn per_second(&self) -> Option<f64> {
-        let (first, last) = (self.samples.front()?, self.samples.back()?);
-        if self.samples.len() < FEWEST_SAMPLES || last.0.saturating_sub(first.0) < SHORTEST {
+        let (first, last) = (self.samples.front()?.0, self.samples.back()?.0);
+        if self.samples.len() < FEWEST_SAMPLES || last.saturating_sub(first) < SHORTEST {
             return None;
         }
-        let points: Vec<(f64, f64)> = self
-            .samples
-            .iter()
-            .map(|(at, count)| (at.as_secs_f64(), *count as f64))
-            .collect();
-        slope(&points)
+        let since = |start: Duration| -> Option<f64> {
+            let samples = self.samples.iter().filter(|(at, _)| *at >= start);
+            let points: Vec<(f64, f64)> = samples.map(|(at, count)| (at.as_secs_f64(), *count as f64)).collect();
+            slope(&points)
+        };
+        let (whole, recent) = (since(first)?, since(last.saturating_sub(SHORTEST))?);
+        Some(if whole > 0.0 { recent } else { whole })
     }
 
     /// Seconds until `left` more connections have come, where the count grows.
@@ -123,6 +125,14 @@ mod tests {
         assert!((growths.seconds_until(Some(7), 300).expect("growing") - 30.0).abs() < 1e-6);
         assert_eq!(growths.seconds_until(Some(8), 300), None);
         assert_eq!(growths.seconds_until(Some(9), 300), None);
+    }
+
+    #[test]
+    fn a_rise_that_has_ended_is_not_growth() {
+        let growth = after((0..40).map(|second| 10 * second.min(25)));
+        assert_eq!(growth.seconds_until(10), None);
+        let steeper = after((0..40).map(|second| if second < 30 { second } else { 30 + 20 * (second - 30) }));
+        assert!((steeper.per_second().expect("growing") - 20.0).abs() < 1e-6, "the present rate counts");
     }
 
     #[test]
