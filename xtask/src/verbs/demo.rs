@@ -39,10 +39,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     if !is_root() {
         println!("attaching eBPF programs needs root: only the agent is started through sudo");
-        let allowed = Running::start_in_foreground(Command::new("sudo").arg("-v"))?.wait(&stop)?;
+        let allowed = Running::start_in_foreground(Command::new("sudo").arg("-v"))
+            .and_then(|mut sudo| sudo.wait(&stop))
+            .is_ok_and(|status| status.success());
+        stop.check()?;
         ensure!(
-            allowed.success(),
-            "sudo refuses; run `cargo xtask demo` as root instead"
+            allowed,
+            "sudo is not there or refuses: run `cargo xtask demo` as root instead"
         );
     }
     let stage = Stage {

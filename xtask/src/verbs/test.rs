@@ -19,7 +19,7 @@ const PROFILE_DIR: &str = "debug";
 const FORMAT: &str = "fmt --all --check";
 const CLIPPY: &str = "clippy --quiet --workspace --all-targets --locked -- -D warnings";
 /// `--all-targets` leaves out what `cargo test` does not run by itself.
-const CLIPPY_PRIVILEGED: &str = "clippy --quiet --workspace --test privileged --locked -- -D warnings";
+const CLIPPY_PRIVILEGED: &str = "clippy --quiet --workspace --bins --test privileged --locked -- -D warnings";
 const CLIPPY_EBPF: &str = "clippy --quiet --locked --profile ebpf --package agent-ebpf --bin headroom-ebpf \
                            --features programs -- -D warnings";
 const CLIPPY_NO_KERNEL: &str = "clippy --quiet --locked --package agent --no-default-features -- -D warnings";

@@ -62,8 +62,10 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: u64) -> anyhow::R
     }
     let load = clients.finish()?;
     println!("{}", std::fs::read_to_string(&table)?);
-    let events = read(&events)?;
-    show(&events);
+    let text = std::fs::read_to_string(&events)?;
+    let parse = |line| serde_json::from_str(line).with_context(|| format!("not an event: {line}"));
+    let events: Vec<Value> = text.lines().map(parse).collect::<anyhow::Result<_>>()?;
+    show(&text, &events);
     judge(&events, server.port, &load)
 }
 
@@ -98,24 +100,21 @@ fn attached(
     })
 }
 
-fn read(events: &Path) -> anyhow::Result<Vec<Value>> {
-    let text = std::fs::read_to_string(events)?;
-    let parse = |line| serde_json::from_str(line).with_context(|| format!("not an event: {line}"));
-    text.lines().map(parse).collect()
-}
-
-/// One event of each kind, the last but for the first connection's.
-fn show(events: &[Value]) {
+/// One event of each kind, the last but for the first connection's, as they stand in the file.
+fn show(text: &str, events: &[Value]) {
     println!("some of the {} events:", events.len());
-    let of = |name: &'static str| move |event: &&Value| event["event"] == name;
+    let of = |name: &'static str| move |event: &Value| event["event"] == name;
     let shown = [
-        events.iter().find(of("agent_started")),
-        events.iter().find(of("connection_opened")),
-        events.iter().rfind(of("tick")),
-        events.iter().rfind(of("agent_stopped")),
+        events.iter().position(of("agent_started")),
+        events.iter().position(of("connection_opened")),
+        events.iter().rposition(of("tick")),
+        events.iter().rposition(of("agent_stopped")),
     ];
-    for event in shown.into_iter().flatten() {
-        let line = event.to_string();
+    for line in shown
+        .into_iter()
+        .flatten()
+        .filter_map(|place| text.lines().nth(place))
+    {
         match line.char_indices().nth(SHOWN) {
             Some((end, _)) => println!("  {}…", &line[..end]),
             None => println!("  {line}"),

@@ -22,20 +22,20 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: Option<u64>) -> a
     let mut dashboard = Running::start_in_foreground(&mut command)?;
     let begun = Instant::now();
     let mut clients = None;
-    let status = loop {
+    let over = || seconds.is_some_and(|seconds| begun.elapsed() > Duration::from_secs(seconds));
+    while !over() {
         stage.stop.check()?;
         if let Some(status) = dashboard.child.try_wait().context("waiting for the dashboard")? {
-            break status;
+            ensure!(status.success(), "the dashboard ended with {status}");
+            break;
         }
         if clients.is_none() && begun.elapsed() > HEAD_START {
             clients = Some(Clients::start(stage, server, Duration::from_secs(5))?);
         }
-        if seconds.is_some_and(|seconds| begun.elapsed() > Duration::from_secs(seconds)) {
-            break dashboard.end()?;
-        }
         std::thread::sleep(Duration::from_millis(50));
-    };
-    ensure!(status.success(), "the dashboard ended with {status}");
+    }
+    // Before anything is printed: the screen is the dashboard's while it runs.
+    dashboard.end()?;
     if let Some(clients) = clients {
         let result = clients.finish()?;
         println!(
