@@ -52,10 +52,7 @@ impl Key {
     pub const fn new(ports: u32, source: u32, destination: u32, hash: u32) -> Self {
         let mixed = ((ports as u64) << 32 | (source ^ destination.rotate_left(16)) as u64)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Key {
-            index: (mixed >> 48) as usize & (FLOWS - 1),
-            tag: ((mixed >> 16) as u32 ^ hash) as u64,
-        }
+        Key { index: (mixed >> 48) as usize & (FLOWS - 1), tag: ((mixed >> 16) as u32 ^ hash) as u64 }
     }
 
     /// The word of a flow whose SYN just went by.
@@ -85,11 +82,7 @@ impl Key {
     /// The flow's next word, after a payload was looked at.
     #[inline(always)]
     pub const fn after(self, word: u64, start: Start) -> u64 {
-        let (state, seen) = if self.is_new(word) {
-            (UNKNOWN, 0)
-        } else {
-            (word >> 8 & 0xff, word & 0xff)
-        };
+        let (state, seen) = if self.is_new(word) { (UNKNOWN, 0) } else { (word >> 8 & 0xff, word & 0xff) };
         match (start, state) {
             (Start::Response, _) | (_, HTTP) => self.word(HTTP, 0),
             (Start::Else, UNKNOWN) if seen + 1 < SAMPLES => self.word(UNKNOWN, seen + 1),

@@ -125,46 +125,22 @@ mod tests {
 
     #[test]
     fn header_lengths() {
-        let lengths = [
-            (0x00, 2),
-            (0x7d, 2),
-            (0x7e, 4),
-            (0x7f, 10),
-            (0x80, 6),
-            (0xfe, 8),
-            (0xff, 14),
-        ];
+        let lengths = [(0x00, 2), (0x7d, 2), (0x7e, 4), (0x7f, 10), (0x80, 6), (0xfe, 8), (0xff, 14)];
         for (second, expected) in lengths {
-            assert_eq!(
-                Lead::new(0x82, second).header_len(),
-                expected,
-                "second byte {second:#x}"
-            );
+            assert_eq!(Lead::new(0x82, second).header_len(), expected, "second byte {second:#x}");
         }
     }
 
     #[test]
     fn what_no_peer_may_send_is_invalid() {
         assert!(Lead::new(0x81, 0x85).is_valid(true));
-        assert!(
-            Lead::new(0xc1, 0x05).is_valid(false),
-            "RSV1 opens a compressed message"
-        );
+        assert!(Lead::new(0xc1, 0x05).is_valid(false), "RSV1 opens a compressed message");
         assert!(!Lead::new(0x81, 0x05).is_valid(true), "clients mask");
         assert!(!Lead::new(0x83, 0x80).is_valid(true), "opcode 3 is reserved");
         assert!(!Lead::new(0xa1, 0x80).is_valid(true), "RSV2 is reserved");
-        assert!(
-            !Lead::new(0x09, 0x80).is_valid(true),
-            "control frames are not fragmented"
-        );
-        assert!(
-            !Lead::new(0x89, 0xfe).is_valid(true),
-            "control frames carry at most 125 bytes"
-        );
-        assert!(
-            !Lead::new(0xc0, 0x80).is_valid(true),
-            "RSV1 stands on a message's first frame only"
-        );
+        assert!(!Lead::new(0x09, 0x80).is_valid(true), "control frames are not fragmented");
+        assert!(!Lead::new(0x89, 0xfe).is_valid(true), "control frames carry at most 125 bytes");
+        assert!(!Lead::new(0xc0, 0x80).is_valid(true), "RSV1 stands on a message's first frame only");
     }
 
     #[test]

@@ -29,34 +29,21 @@ pub enum Beginning {
 /// Compares the beginning of a payload with what an upgrade begins with.
 #[inline(always)]
 pub const fn beginning(start: &[u8; 16], len: u32) -> Beginning {
-    let first = u64::from_be_bytes([
-        start[0], start[1], start[2], start[3], start[4], start[5], start[6], start[7],
-    ]);
+    let first =
+        u64::from_be_bytes([start[0], start[1], start[2], start[3], start[4], start[5], start[6], start[7]]);
     let second = u32::from_be_bytes([start[8], start[9], start[10], start[11]]);
     if first == STATUS_WORDS.0 && second == STATUS_WORDS.1 {
         return Beginning::Upgrade;
     }
     if len < 12 {
         // A head that comes in small pieces: what there is of it must agree.
-        let (bits, word) = if len < 8 {
-            (64 - 8 * len, first)
-        } else {
-            (0, first)
-        };
+        let (bits, word) = if len < 8 { (64 - 8 * len, first) } else { (0, first) };
         let agrees = word >> bits == STATUS_WORDS.0 >> bits
             && (len <= 8 || second >> (96 - 8 * len) == STATUS_WORDS.1 >> (96 - 8 * len));
-        return if agrees {
-            Beginning::Upgrade
-        } else {
-            Beginning::Else
-        };
+        return if agrees { Beginning::Upgrade } else { Beginning::Else };
     }
     // "HTTP/1." decides; a response of another version or status keeps the connection an HTTP one.
-    if first >> 8 == STATUS_WORDS.0 >> 8 {
-        Beginning::Response
-    } else {
-        Beginning::Else
-    }
+    if first >> 8 == STATUS_WORDS.0 >> 8 { Beginning::Response } else { Beginning::Else }
 }
 
 /// Longest response head that is scanned. Heads beyond it are counted as unparsed handshakes.
@@ -145,11 +132,7 @@ impl Scanner {
     /// Takes the next byte; returns whether the head goes on.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) -> bool {
-        let lower = if byte.is_ascii_uppercase() {
-            byte | 0x20
-        } else {
-            byte
-        };
+        let lower = if byte.is_ascii_uppercase() { byte | 0x20 } else { byte };
         self.earlier = self.earlier << 8 | self.before >> 56;
         self.before = self.before << 8 | self.last >> 56;
         self.last = self.last << 8 | lower as u64;
@@ -231,11 +214,7 @@ impl Scanner {
 
     /// What permessage-deflate negotiated.
     pub const fn deflate(&self) -> Deflate {
-        Deflate(if self.deflate & Deflate::NEGOTIATED != 0 {
-            self.deflate
-        } else {
-            0
-        })
+        Deflate(if self.deflate & Deflate::NEGOTIATED != 0 { self.deflate } else { 0 })
     }
 }
 
@@ -269,11 +248,7 @@ mod tests {
             assert_eq!(begin(&STATUS_LINE[..len]), Beginning::Upgrade, "{len} bytes");
             let mut wrong = STATUS_LINE;
             wrong[len - 1] ^= 1;
-            assert_ne!(
-                begin(&wrong[..len]),
-                Beginning::Upgrade,
-                "{len} bytes, the last one wrong"
-            );
+            assert_ne!(begin(&wrong[..len]), Beginning::Upgrade, "{len} bytes, the last one wrong");
         }
         assert_eq!(begin(b"HTTP/1.1 200"), Beginning::Response);
         assert_eq!(begin(b"HTTP/1.0 101"), Beginning::Response);
@@ -306,10 +281,7 @@ mod tests {
         let deflate = scanner.deflate();
         assert!(deflate.negotiated() && deflate.server_no_context_takeover());
         assert!(!deflate.client_no_context_takeover());
-        assert_eq!(
-            (deflate.server_max_window_bits(), deflate.client_max_window_bits()),
-            (12, 9)
-        );
+        assert_eq!((deflate.server_max_window_bits(), deflate.client_max_window_bits()), (12, 9));
         let (plain, _) = scan(
             "HTTP/1.1 101 x\r\nupgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate; \
              client_no_context_takeover\r\n\r\n",

@@ -4,10 +4,7 @@
 //! Built by `cargo xtask build-ebpf`; docs/architecture.md says why for the host target and not for `bpfel`.
 #![no_std]
 #![no_main]
-#![expect(
-    unsafe_code,
-    reason = "every access to kernel memory is a raw pointer that the verifier checks"
-)]
+#![expect(unsafe_code, reason = "every access to kernel memory is a raw pointer that the verifier checks")]
 
 mod log;
 mod programs;

@@ -94,11 +94,7 @@ impl<P: Payload> Tracker<'_, P> {
     #[inline(always)]
     fn take_header(&mut self, header: &mut [u8; 16]) -> bool {
         let available = self.len - self.offset;
-        let wanted = if available < frame::MAX_HEADER as u32 {
-            available
-        } else {
-            frame::MAX_HEADER as u32
-        };
+        let wanted = if available < frame::MAX_HEADER as u32 { available } else { frame::MAX_HEADER as u32 };
         if !self.payload.load(self.offset, header, wanted) || wanted < 2 {
             return false;
         }
@@ -198,22 +194,14 @@ impl<P: Payload> Tracker<'_, P> {
             return;
         }
         // A valid control frame has the short length form, so the masking key is right behind the first two bytes.
-        let key = if lead.is_masked() {
-            [header[2], header[3]]
-        } else {
-            [0, 0]
-        };
+        let key = if lead.is_masked() { [header[2], header[3]] } else { [0, 0] };
         self.direction.close_code = u16::from_be_bytes([body[0] ^ key[0], body[1] ^ key[1]]);
     }
 
     /// Without known boundaries a plausible header is evidence first and a frame only once there is enough of it.
     #[inline(always)]
     fn proven(&mut self, header: &[u8; 16]) -> bool {
-        self.direction.evidence = if frame::is_minimal(header) {
-            self.direction.evidence + 1
-        } else {
-            0
-        };
+        self.direction.evidence = if frame::is_minimal(header) { self.direction.evidence + 1 } else { 0 };
         if self.direction.evidence < EVIDENCE {
             return false;
         }
@@ -227,11 +215,7 @@ impl<P: Payload> Tracker<'_, P> {
     fn eat_payload(&mut self) {
         let available = (self.len - self.offset) as u64;
         let remaining = self.direction.remaining;
-        let taken = if available < remaining {
-            available
-        } else {
-            remaining
-        };
+        let taken = if available < remaining { available } else { remaining };
         self.direction.remaining = remaining - taken;
         self.offset += taken as u32;
         self.payload_bytes(taken);

@@ -37,14 +37,7 @@ impl Payload for Bytes<'_> {
 fn packet(direction: &mut Direction, totals: &mut Counters, seq: u32, bytes: &[u8]) {
     let other = Direction::default();
     let len = bytes.len() as u32;
-    let mut tracker = Tracker {
-        direction,
-        other: &other,
-        totals,
-        payload: Bytes(bytes),
-        offset: 0,
-        len: 0,
-    };
+    let mut tracker = Tracker { direction, other: &other, totals, payload: Bytes(bytes), offset: 0, len: 0 };
     if !tracker.begin(seq, len) {
         return;
     }
@@ -68,15 +61,9 @@ fn encode(frames: &[Sent], masked: bool, seed: u64) -> Vec<u8> {
     };
     for frame in frames {
         let mask = masked.then(|| [next(), next(), next(), next()]);
-        let header = FrameHeader {
-            is_final: frame.fin,
-            opcode: frame.opcode,
-            mask,
-            ..FrameHeader::default()
-        };
-        header
-            .format(frame.len as u64, &mut stream)
-            .expect("a vector takes everything");
+        let header =
+            FrameHeader { is_final: frame.fin, opcode: frame.opcode, mask, ..FrameHeader::default() };
+        header.format(frame.len as u64, &mut stream).expect("a vector takes everything");
         stream.extend((0..frame.len).map(|_| next()));
     }
     stream
@@ -121,10 +108,7 @@ fn frames() -> impl Strategy<Value = Vec<Sent>> {
 
 /// Sizes of successive packets: many tiny ones, some as large as a GSO packet.
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(
-        prop_oneof![3 => 1usize..8, 2 => 8usize..1_500, 1 => 1_500usize..65_000],
-        1..200,
-    )
+    prop::collection::vec(prop_oneof![3 => 1usize..8, 2 => 8usize..1_500, 1 => 1_500usize..65_000], 1..200)
 }
 
 /// The stream as packets (offset, length); the sizes repeat until it ends.
@@ -281,14 +265,8 @@ fn pings_are_matched_with_pongs() {
     let mut run = |direction: &mut Direction, other: &Direction, bytes: &[u8], at: u64| {
         let seq = direction.next_seq;
         let len = bytes.len() as u32;
-        let mut tracker = Tracker {
-            direction,
-            other,
-            totals: &mut totals,
-            payload: At(bytes, at),
-            offset: 0,
-            len: 0,
-        };
+        let mut tracker =
+            Tracker { direction, other, totals: &mut totals, payload: At(bytes, at), offset: 0, len: 0 };
         assert!(tracker.begin(seq, len));
         while tracker.step() {}
     };

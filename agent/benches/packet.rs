@@ -36,12 +36,7 @@ fn main() {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     test_run()?;
-    let variants = [
-        Variant::None,
-        Variant::Empty,
-        Variant::Tracked,
-        Variant::Untracked,
-    ];
+    let variants = [Variant::None, Variant::Empty, Variant::Tracked, Variant::Untracked];
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
     let mut costs: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
     for round in 0..ROUNDS {
@@ -56,11 +51,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     );
     let empty = &costs[1];
     for (name, index) in [("empty program", 1), ("tracked", 2), ("untracked", 3)] {
-        let net: Vec<f64> = costs[index]
-            .iter()
-            .zip(empty)
-            .map(|(cost, empty)| cost - empty)
-            .collect();
+        let net: Vec<f64> = costs[index].iter().zip(empty).map(|(cost, empty)| cost - empty).collect();
         println!(
             "  ns a packet, {name:<14} {}   above the empty program {}",
             spread(&costs[index]),
@@ -68,16 +59,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     for (name, index) in [("no agent", 0), ("empty program", 1), ("agent", 2)] {
-        let ratio: Vec<f64> = rates[index]
-            .iter()
-            .zip(&rates[0])
-            .map(|(rate, none)| rate / none)
-            .collect();
-        println!(
-            "  echoes/s, {name:<14} {}   of no agent {}",
-            spread(&rates[index]),
-            spread(&ratio)
-        );
+        let ratio: Vec<f64> = rates[index].iter().zip(&rates[0]).map(|(rate, none)| rate / none).collect();
+        println!("  echoes/s, {name:<14} {}   of no agent {}", spread(&rates[index]), spread(&ratio));
     }
     Ok(())
 }
@@ -88,10 +71,7 @@ fn attach(variant: Variant) -> Result<Option<Programs>, Box<dyn std::error::Erro
         Variant::Empty => Some(Programs::load_empty()?),
         Variant::Tracked => Some(Programs::load(&Options::default())?),
         // Nobody serves on port 1.
-        Variant::Untracked => Some(Programs::load(&Options {
-            ports: vec![1],
-            ..Options::default()
-        })?),
+        Variant::Untracked => Some(Programs::load(&Options { ports: vec![1], ..Options::default() })?),
     })
 }
 
@@ -115,11 +95,7 @@ fn nanoseconds(variant: Variant) -> Result<Option<f64>, Box<dyn std::error::Erro
     let rig = Rig::start()?;
     std::thread::sleep(SETTLE);
     let runs = |programs: &Programs| -> Runs {
-        if variant == Variant::Empty {
-            programs.empty_runs()
-        } else {
-            programs.packet_runs()
-        }
+        if variant == Variant::Empty { programs.empty_runs() } else { programs.packet_runs() }
     };
     let statistics = Statistics::enable()?;
     let before = runs(&programs);
@@ -143,11 +119,7 @@ fn test_run() -> Result<(), Box<dyn std::error::Error>> {
             base.push(empty.test_run(true, &packet, REPEAT)? as f64);
             cost.push(agent.test_run(false, &packet, REPEAT)? as f64);
         }
-        println!(
-            "  ns, untracked {name:<26} {}   empty program {}",
-            spread(&cost),
-            spread(&base)
-        );
+        println!("  ns, untracked {name:<26} {}   empty program {}", spread(&cost), spread(&base));
     }
     Ok(())
 }
@@ -174,8 +146,5 @@ fn spread(values: &[f64]) -> String {
         return "–".into();
     };
     let digits = if *most < 10.0 { 3 } else { 1 };
-    format!(
-        "{:.digits$} ({least:.digits$}–{most:.digits$})",
-        sorted[sorted.len() / 2]
-    )
+    format!("{:.digits$} ({least:.digits$}–{most:.digits$})", sorted[sorted.len() / 2])
 }

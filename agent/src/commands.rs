@@ -75,12 +75,7 @@ impl log::Log for KernelLog {
     fn log(&self, record: &log::Record<'_>) {
         // aya itself logs through the same facade; only the programs' records are asked for.
         if record.target().starts_with("headroom_ebpf") {
-            eprintln!(
-                "kernel: {} {}: {}",
-                record.level(),
-                record.target(),
-                record.args()
-            );
+            eprintln!("kernel: {} {}: {}", record.level(), record.target(), record.args());
         }
     }
 

@@ -85,20 +85,10 @@ pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
     let interval = settings.interval;
     let duration = settings.duration;
     let engine = std::thread::spawn(move || {
-        let mut outbox = Outbox {
-            sender,
-            writer: EventWriter::default(),
-            dropped: 0,
-        };
+        let mut outbox = Outbox { sender, writer: EventWriter::default(), dropped: 0 };
         drive(&mut engine, &mut outbox, &seen, interval, duration);
     });
-    Ok((
-        Running {
-            control,
-            engine: Some(engine),
-        },
-        events,
-    ))
+    Ok((Running { control, engine: Some(engine) }, events))
 }
 
 /// Attaches, lets `settle` pass, and describes everything once.
@@ -130,23 +120,14 @@ fn attach(settings: &Settings) -> Result<Engine<Programs, ProcHost>, LoadError> 
     document.hooks = programs.hooks.iter().map(|hook| (*hook).to_owned()).collect();
     document.degraded.clone_from(&programs.degraded);
     let hooks = programs.hooks.clone();
-    Ok(Engine::new(
-        programs,
-        ProcHost::new(settings.nic_speeds.clone()),
-        document,
-        hooks,
-        settings,
-    ))
+    Ok(Engine::new(programs, ProcHost::new(settings.nic_speeds.clone()), document, hooks, settings))
 }
 
 /// The two clocks, read together.
 pub fn now() -> Clock {
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let monotonic_ns = monotonic.tv_sec as u64 * 1_000_000_000 + monotonic.tv_nsec as u64;
-    Clock {
-        wall: Timestamp::now(),
-        monotonic_ns,
-    }
+    Clock { wall: Timestamp::now(), monotonic_ns }
 }
 
 /// The engine's side of the channel.
@@ -159,10 +140,7 @@ struct Outbox {
 impl Outbox {
     /// Whether the event found room. Numbers are given out before, so a dropped event leaves a hole in `seq`.
     fn send(&mut self, wall: Timestamp, body: Body) -> bool {
-        let sent = self
-            .sender
-            .try_send(Box::new(self.writer.envelope(wall, body)))
-            .is_ok();
+        let sent = self.sender.try_send(Box::new(self.writer.envelope(wall, body))).is_ok();
         self.dropped += u64::from(!sent);
         sent
     }
@@ -198,15 +176,8 @@ fn drive<H: Host>(
             // A tick that comes late does not make the next ones come in a burst.
             next_tick = (next_tick + interval.as_nanos() as u64).max(clock.monotonic_ns);
         }
-        let until = next_tick
-            .min(end.unwrap_or(u64::MAX))
-            .saturating_sub(now().monotonic_ns);
+        let until = next_tick.min(end.unwrap_or(u64::MAX)).saturating_sub(now().monotonic_ns);
         std::thread::sleep(Duration::from_nanos(until).min(DRAIN));
     };
-    outbox.send(
-        Timestamp::now(),
-        Body::AgentStopped(Stopped {
-            reason: reason.into(),
-        }),
-    );
+    outbox.send(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
 }

@@ -35,16 +35,11 @@ impl Host for ProcHost {
     fn read(&mut self, pids: &[u32]) -> Reading {
         let mut reading = Reading::default();
         let mut missing = |probe: &str, reason: String| {
-            reading.degraded.push(Degraded {
-                probe: probe.into(),
-                reason,
-            });
+            reading.degraded.push(Degraded { probe: probe.into(), reason });
         };
         reading.memory = memory().map_err(|reason| missing("/proc/meminfo", reason)).ok();
         reading.tcp = tcp().map_err(|reason| missing("/proc/net/sockstat", reason)).ok();
-        reading.descriptors = descriptors()
-            .map_err(|reason| missing("/proc/sys/fs/file-nr", reason))
-            .ok();
+        reading.descriptors = descriptors().map_err(|reason| missing("/proc/sys/fs/file-nr", reason)).ok();
         reading.interfaces = interfaces::read(&self.speeds)
             .map_err(|reason| missing("/proc/net/dev", reason))
             .unwrap_or_default();
@@ -84,27 +79,18 @@ fn memory() -> Result<HostMemory, String> {
     use procfs::Current as _;
     let info = procfs::Meminfo::current().map_err(|error| error.to_string())?;
     let available = info.mem_available.ok_or("no MemAvailable")?;
-    Ok(HostMemory {
-        total: info.mem_total,
-        available,
-    })
+    Ok(HostMemory { total: info.mem_total, available })
 }
 
 fn tcp() -> Result<TcpMemory, String> {
     let page = rustix::param::page_size() as u64;
     let sockstat = read_text("/proc/net/sockstat")?;
-    let line = sockstat
-        .lines()
-        .find(|line| line.starts_with("TCP:"))
-        .ok_or("no TCP line")?;
+    let line = sockstat.lines().find(|line| line.starts_with("TCP:")).ok_or("no TCP line")?;
     let mut words = line.split_whitespace();
     words.find(|word| *word == "mem");
     let used = number(words.next())?;
     let limit = number(read_text("/proc/sys/net/ipv4/tcp_mem")?.split_whitespace().nth(2))?;
-    Ok(TcpMemory {
-        used: used * page,
-        limit: limit * page,
-    })
+    Ok(TcpMemory { used: used * page, limit: limit * page })
 }
 
 fn descriptors() -> Result<HostDescriptors, String> {

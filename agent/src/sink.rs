@@ -60,9 +60,5 @@ impl Sink {
 
 /// Metadata of connections is nobody's business but the owner's.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }

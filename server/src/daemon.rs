@@ -94,9 +94,7 @@ impl Slot {
         let limit = shared.options.max_connections;
         shared
             .open
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                (open < limit).then_some(open + 1)
-            })
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
             .is_ok()
             .then(|| Slot(shared.clone()))
     }
@@ -122,11 +120,7 @@ impl Server {
     /// # Errors
     /// Those of bind(2): the address is in use, is not ours, or needs privilege.
     pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Lets a restarted server bind while old connections are in TIME_WAIT; a live listener still wins.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;

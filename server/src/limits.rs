@@ -43,18 +43,9 @@ impl Descriptors {
 pub fn raise() -> io::Result<Descriptors> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: limit.maximum,
-                maximum: limit.maximum,
-            },
-        )?;
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     }
-    Ok(Descriptors {
-        before: limit.current,
-        now: limit.maximum,
-    })
+    Ok(Descriptors { before: limit.current, now: limit.maximum })
 }
 
 /// Descriptors this process has open now.

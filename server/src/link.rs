@@ -62,14 +62,9 @@ impl<O: Observer> Link<O> {
             dirty: false,
         };
         if !tail.is_empty() {
-            link.received
-                .advance(&tail, |frame| link.observer.received(frame));
+            link.received.advance(&tail, |frame| link.observer.received(frame));
             let config = link.config();
-            link.engine = Some(Box::new(WebSocketContext::from_partially_read(
-                tail,
-                role,
-                Some(config),
-            )));
+            link.engine = Some(Box::new(WebSocketContext::from_partially_read(tail, role, Some(config))));
         }
         link
     }
@@ -149,9 +144,8 @@ impl<O: Observer> Link<O> {
 
     fn with_engine<T>(&mut self, work: impl FnOnce(&mut WebSocketContext, &mut Metered<'_, O>) -> T) -> T {
         let config = self.config();
-        let engine = self
-            .engine
-            .get_or_insert_with(|| Box::new(WebSocketContext::new(self.role, Some(config))));
+        let engine =
+            self.engine.get_or_insert_with(|| Box::new(WebSocketContext::new(self.role, Some(config))));
         let mut io = Metered {
             tcp: &self.tcp,
             received: &mut self.received,
@@ -173,8 +167,7 @@ struct Metered<'a, O> {
 impl<O: Observer> Read for Metered<'_, O> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.tcp.try_read(buffer)?;
-        self.received
-            .advance(&buffer[..count], |frame| self.observer.received(frame));
+        self.received.advance(&buffer[..count], |frame| self.observer.received(frame));
         Ok(count)
     }
 }
@@ -182,8 +175,7 @@ impl<O: Observer> Read for Metered<'_, O> {
 impl<O: Observer> Write for Metered<'_, O> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.tcp.try_write(bytes)?;
-        self.sent
-            .advance(&bytes[..count], |frame| self.observer.sent(frame));
+        self.sent.advance(&bytes[..count], |frame| self.observer.sent(frame));
         Ok(count)
     }
 

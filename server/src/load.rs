@@ -113,10 +113,7 @@ pub async fn run(options: Options, target: Target, mut stop: Stop) -> Result<Rep
         options,
         target,
     });
-    let progress = run
-        .options
-        .progress
-        .then(|| tokio::spawn(progress::paint(run.clone())));
+    let progress = run.options.progress.then(|| tokio::spawn(progress::paint(run.clone())));
 
     let mut stopped = tokio::select! {
         () = open_all(&run) => false,
@@ -128,11 +125,7 @@ pub async fn run(options: Options, target: Target, mut stop: Stop) -> Result<Rep
         stopped = !wait(run.options.duration, &mut stop).await;
         pacer.end();
     }
-    let duration = if stopped {
-        began.elapsed()
-    } else {
-        run.options.duration
-    };
+    let duration = if stopped { began.elapsed() } else { run.options.duration };
     if !stopped {
         wait(run.options.linger, &mut stop).await;
     }
@@ -185,11 +178,7 @@ async fn open_one(index: u32, active: Active) {
             tokio::spawn(Session::new(opened, line, active));
         }
         Err(error) => {
-            let counter = if error.is_refusal() {
-                &run.refused
-            } else {
-                &run.failed
-            };
+            let counter = if error.is_refusal() { &run.refused } else { &run.failed };
             counter.fetch_add(1, Ordering::Relaxed);
             run.count_error(&error.kind());
         }
@@ -259,10 +248,7 @@ impl Run {
         report.sent = self.totals.sent.snapshot();
         report.received = self.totals.received.snapshot();
         report.connect(&self.connect_times.lock().unwrap_or_else(PoisonError::into_inner));
-        report.echo(
-            &self.echo_times.lock().unwrap_or_else(PoisonError::into_inner),
-            echo_missing,
-        );
+        report.echo(&self.echo_times.lock().unwrap_or_else(PoisonError::into_inner), echo_missing);
         report.errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         report
     }
@@ -293,8 +279,5 @@ fn histogram() -> Result<Histogram<u64>, hdrhistogram::CreationError> {
 
 fn record(histogram: &Mutex<Histogram<u64>>, time: Duration) {
     let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    histogram
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .saturating_record(nanoseconds);
+    histogram.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanoseconds);
 }

@@ -136,10 +136,7 @@ impl FrameMeter {
         }
         self.have = 0;
         self.need = 0;
-        SeenFrame {
-            opcode,
-            payload: self.length,
-        }
+        SeenFrame { opcode, payload: self.length }
     }
 }
 
@@ -199,24 +196,14 @@ mod tests {
         assert_eq!(seen, []);
         assert!(!meter.at_frame_boundary());
         let (seen, _) = frames(&[&bytes]);
-        assert_eq!(
-            seen,
-            [SeenFrame {
-                opcode: Opcode::Ping,
-                payload: 5
-            }]
-        );
+        assert_eq!(seen, [SeenFrame { opcode: Opcode::Ping, payload: 5 }]);
     }
 
     #[test]
     fn a_control_frame_inside_a_message_does_not_end_it() {
         let (_, meter) = frames(&[&frame(0x01, false, 3), &frame(0x89, false, 0)]);
         assert!(meter.at_frame_boundary() && !meter.at_message_boundary());
-        let (_, meter) = frames(&[
-            &frame(0x01, false, 3),
-            &frame(0x89, false, 0),
-            &frame(0x80, false, 0),
-        ]);
+        let (_, meter) = frames(&[&frame(0x01, false, 3), &frame(0x89, false, 0), &frame(0x80, false, 0)]);
         assert!(meter.at_message_boundary());
     }
 }

@@ -17,10 +17,7 @@ impl Stop {
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Completes when either arrives; may be awaited again for the next one.

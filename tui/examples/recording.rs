@@ -7,9 +7,6 @@
 mod fixture;
 
 fn main() {
-    let seconds = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(31);
+    let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(31);
     print!("{}", fixture::lines(&fixture::recording(seconds)));
 }

@@ -127,10 +127,8 @@ impl App {
             Body::ConnectionOpened(connection) | Body::ConnectionUpdated(connection) => (connection, false),
             Body::ConnectionClosed(connection) => (connection, true),
             Body::ConnectionVanished(vanished) => {
-                if let Some(detail) = self
-                    .detail
-                    .as_mut()
-                    .filter(|detail| detail.connection.id == vanished.id)
+                if let Some(detail) =
+                    self.detail.as_mut().filter(|detail| detail.connection.id == vanished.id)
                 {
                     detail.closed = true;
                 }
@@ -138,15 +136,8 @@ impl App {
             }
             _ => return Effect::Redraw,
         };
-        if let Some(detail) = self
-            .detail
-            .as_mut()
-            .filter(|detail| detail.connection.id == connection.id)
-        {
-            *detail = Detail {
-                connection: connection.clone(),
-                closed,
-            };
+        if let Some(detail) = self.detail.as_mut().filter(|detail| detail.connection.id == connection.id) {
+            *detail = Detail { connection: connection.clone(), closed };
         }
         Effect::Redraw
     }
@@ -159,9 +150,7 @@ impl App {
         match key.code {
             KeyCode::Char(typed)
                 if mode == Mode::Filter
-                    && !key
-                        .modifiers
-                        .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) =>
+                    && !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) =>
             {
                 self.filter.push(typed);
                 Effect::Redraw
@@ -235,19 +224,13 @@ impl App {
     fn open_detail(&mut self) {
         let rows = self.rows();
         let index = self.position(&rows);
-        self.detail = rows.get(index).map(|connection| Detail {
-            connection: (*connection).clone(),
-            closed: false,
-        });
+        self.detail =
+            rows.get(index).map(|connection| Detail { connection: (*connection).clone(), closed: false });
         self.text.top();
     }
 
     fn page(&self) -> isize {
-        let window = if self.mode() == Mode::Connections {
-            &self.table
-        } else {
-            &self.text
-        };
+        let window = if self.mode() == Mode::Connections { &self.table } else { &self.text };
         window.page() as isize
     }
 
@@ -296,9 +279,7 @@ impl App {
     pub fn position(&self, rows: &[&Connection]) -> usize {
         let selected = self.selected.as_deref();
         let place = selected.and_then(|id| rows.iter().position(|connection| connection.id == id));
-        place
-            .unwrap_or(self.table.index)
-            .min(rows.len().saturating_sub(1))
+        place.unwrap_or(self.table.index).min(rows.len().saturating_sub(1))
     }
 
     /// The screen under whatever is on top.

@@ -56,9 +56,7 @@ fn show(
         let input = match input {
             Ok(input) => input,
             Err(RecvTimeoutError::Timeout) => {
-                screen
-                    .terminal
-                    .draw(|frame| render::draw(frame, &mut app, theme))?;
+                screen.terminal.draw(|frame| render::draw(frame, &mut app, theme))?;
                 due = None;
                 continue;
             }
@@ -73,10 +71,7 @@ fn show(
             Input::Envelope(envelope) => (Event::Envelope(envelope), FRAME),
             Input::Ended(outcome) => {
                 *failure = outcome.err();
-                (
-                    Event::Ended(failure.as_ref().map(|error| format!("{error:#}"))),
-                    Duration::ZERO,
-                )
+                (Event::Ended(failure.as_ref().map(|error| format!("{error:#}"))), Duration::ZERO)
             }
         };
         match app.update(event) {
@@ -86,9 +81,7 @@ fn show(
         }
         // A stream that never pauses must not keep the screen from being drawn.
         if due.is_some_and(|due| due <= Instant::now()) {
-            screen
-                .terminal
-                .draw(|frame| render::draw(frame, &mut app, theme))?;
+            screen.terminal.draw(|frame| render::draw(frame, &mut app, theme))?;
             due = None;
         }
     }

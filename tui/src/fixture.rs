@@ -27,11 +27,7 @@ impl Recording {
     /// A stream that begins with `agent_started`.
     pub fn new() -> Self {
         let now = start();
-        let mut recording = Self {
-            envelopes: Vec::new(),
-            writer: EventWriter::default(),
-            now,
-        };
+        let mut recording = Self { envelopes: Vec::new(), writer: EventWriter::default(), now };
         recording.push(Body::AgentStarted(Started {
             host: host(),
             interval_seconds: 1.0,
@@ -86,10 +82,7 @@ pub fn recording(ticks: u64) -> Vec<Envelope> {
 
 /// `envelopes` as JSON lines.
 pub fn lines(envelopes: &[Envelope]) -> String {
-    envelopes
-        .iter()
-        .map(|envelope| serde_json::to_string(envelope).expect("serializes") + "\n")
-        .collect()
+    envelopes.iter().map(|envelope| serde_json::to_string(envelope).expect("serializes") + "\n").collect()
 }
 
 /// The `id`-th connection.
@@ -176,10 +169,7 @@ pub fn tick(number: u64) -> Tick {
             id: "raise-soft-nofile".into(),
             ceiling: Kind::Descriptors,
             action: "raise the soft descriptor limit of ws-server to 65,536".into(),
-            effect: Effect {
-                connections_max_before: 19_968,
-                connections_max_after: 65_504,
-            },
+            effect: Effect { connections_max_before: 19_968, connections_max_after: 65_504 },
             evidence: "the soft limit is 20,000, the hard limit 524,288".into(),
         }],
         agent: SelfUsage {

@@ -46,9 +46,7 @@ fn gather(stream: Stream, deadline: Option<Instant>) -> anyhow::Result<App> {
     loop {
         let next = match deadline {
             None => stream.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => stream
-                .events
-                .recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            Some(deadline) => stream.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
         };
         match next {
             Ok(envelope) => app.update(Event::Envelope(envelope)),
@@ -104,23 +102,13 @@ mod tests {
     #[test]
     fn the_picture_holds_the_headline_and_nothing_unescaped() {
         let svg = picture(gathered()).expect("drawn");
-        assert!(
-            svg.contains("descriptors first: 18,432 of 20,000, 1,568 connections left"),
-            "{svg}"
-        );
+        assert!(svg.contains("descriptors first: 18,432 of 20,000, 1,568 connections left"), "{svg}");
         for piece in svg.split('&').skip(1) {
-            assert!(
-                ["amp;", "lt;", "gt;"]
-                    .iter()
-                    .any(|entity| piece.starts_with(entity)),
-                "{piece}"
-            );
+            assert!(["amp;", "lt;", "gt;"].iter().any(|entity| piece.starts_with(entity)), "{piece}");
         }
         for tag in svg.split('<').skip(1) {
             assert!(
-                ["svg", "/svg", "rect", "text", "/text"]
-                    .iter()
-                    .any(|name| tag.starts_with(name)),
+                ["svg", "/svg", "rect", "text", "/text"].iter().any(|name| tag.starts_with(name)),
                 "{tag}"
             );
         }

@@ -9,10 +9,7 @@
 pub mod app;
 mod dashboard;
 #[cfg(test)]
-#[expect(
-    unreachable_pub,
-    reason = "also compiled into the integration tests and an example"
-)]
+#[expect(unreachable_pub, reason = "also compiled into the integration tests and an example")]
 mod fixture;
 mod headless;
 mod options;

@@ -30,19 +30,11 @@ pub struct Stream {
 impl Stream {
     /// A stream whose producer has nothing to say about its end.
     pub fn new(events: Events) -> Self {
-        Self {
-            events,
-            producer: None,
-            agent: None,
-        }
+        Self { events, producer: None, agent: None }
     }
 
     fn produced(events: Events, producer: JoinHandle<anyhow::Result<()>>) -> Self {
-        Self {
-            events,
-            producer: Some(producer),
-            agent: None,
-        }
+        Self { events, producer: Some(producer), agent: None }
     }
 
     /// Why the stream ended: an error, or nothing more to come. Call it once [`Stream::events`] is disconnected; before

@@ -41,11 +41,7 @@ fn draw_row(svg: &mut String, row: u16, cells: &[Cell]) {
 }
 
 fn draw_run(svg: &mut String, row: u16, column: usize, run: &[Cell]) {
-    let Look {
-        foreground,
-        background,
-        bold,
-    } = look(&run[0]);
+    let Look { foreground, background, bold } = look(&run[0]);
     let (x, y) = (MARGIN + column as f64 * CELL.0, MARGIN + f64::from(row) * CELL.1);
     let width = run.len() as f64 * CELL.0;
     if background != BACKGROUND {
@@ -83,9 +79,7 @@ fn draw_run(svg: &mut String, row: u16, column: usize, run: &[Cell]) {
 /// Height in eighths of a block element that stands on the baseline.
 fn block(cell: &Cell) -> Option<u32> {
     let character = cell.symbol().chars().next()?;
-    ('▁'..='█')
-        .contains(&character)
-        .then(|| character as u32 - '▁' as u32 + 1)
+    ('▁'..='█').contains(&character).then(|| character as u32 - '▁' as u32 + 1)
 }
 
 #[derive(PartialEq)]
@@ -99,17 +93,9 @@ fn look(cell: &Cell) -> Look {
     let (foreground, background) = (color(cell.fg, FOREGROUND), color(cell.bg, BACKGROUND));
     let bold = cell.modifier.contains(Modifier::BOLD);
     if cell.modifier.contains(Modifier::REVERSED) {
-        Look {
-            foreground: background,
-            background: foreground,
-            bold,
-        }
+        Look { foreground: background, background: foreground, bold }
     } else {
-        Look {
-            foreground,
-            background,
-            bold,
-        }
+        Look { foreground, background, bold }
     }
 }
 

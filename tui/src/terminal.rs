@@ -68,28 +68,17 @@ mod tests {
     fn a_panic_in_any_thread_gives_the_terminal_back_and_ends_the_process() {
         let binary = std::env::current_exe().expect("this binary");
         let child = "terminal::tests::panics_in_a_thread";
-        let line = format!(
-            "{} --ignored --exact --nocapture {child}; echo status=$?; stty -a",
-            binary.display()
-        );
-        let output = Command::new("script")
-            .args(["-qec", &line, "/dev/null"])
-            .env("TERM", "xterm")
-            .output();
+        let line =
+            format!("{} --ignored --exact --nocapture {child}; echo status=$?; stty -a", binary.display());
+        let output = Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").output();
         let output = String::from_utf8_lossy(&output.expect("script runs").stdout).into_owned();
         let message = output.find("on purpose").expect("the message is printed");
         let left = output.find("\x1b[?1049l").expect("the alternate screen was left");
-        assert!(
-            output.contains("\x1b[?1049h") && left < message,
-            "the message is readable: {output:?}"
-        );
+        assert!(output.contains("\x1b[?1049h") && left < message, "the message is readable: {output:?}");
         assert!(output.contains("\x1b[?25h"), "the cursor is back: {output:?}");
         assert!(output.contains("status=70"), "{output:?}");
         for setting in ["icanon", "echo", "isig"] {
-            assert!(
-                output.split_whitespace().any(|word| word == setting),
-                "{setting} is set: {output:?}"
-            );
+            assert!(output.split_whitespace().any(|word| word == setting), "{setting} is set: {output:?}");
         }
     }
 }

@@ -106,10 +106,7 @@ impl View {
     /// Command name of a process that holds tracked connections.
     pub fn command(&self, pid: u32) -> Option<&str> {
         let processes = &self.tick.as_ref()?.processes;
-        processes
-            .iter()
-            .find(|process| process.pid == pid)
-            .map(|process| process.comm.as_str())
+        processes.iter().find(|process| process.pid == pid).map(|process| process.comm.as_str())
     }
 
     /// Connections that were reported one by one, in the order of their ids.
@@ -124,9 +121,7 @@ impl View {
 
     /// Connections that are open: the agent's count, or before the first tick those that were reported.
     pub fn open(&self) -> u64 {
-        self.tick
-            .as_ref()
-            .map_or(self.connections.len() as u64, |tick| tick.connections)
+        self.tick.as_ref().map_or(self.connections.len() as u64, |tick| tick.connections)
     }
 
     /// Recent ticks.
@@ -175,9 +170,7 @@ mod tests {
     #[test]
     fn connections_come_change_and_go() {
         let mut recording = Recording::new();
-        recording
-            .opened(fixture::connection(1))
-            .opened(fixture::connection(2));
+        recording.opened(fixture::connection(1)).opened(fixture::connection(2));
         let mut changed = fixture::connection(1);
         changed.unparsed_bytes = 77;
         recording.updated(changed).closed(fixture::connection(2));
@@ -223,24 +216,15 @@ mod tests {
         let mut changed = fixture::connection(3);
         changed.unparsed_bytes = 77;
         recording.updated(changed);
-        recording
-            .envelopes
-            .iter()
-            .for_each(|envelope| view.apply(envelope));
+        recording.envelopes.iter().for_each(|envelope| view.apply(envelope));
         assert_eq!(view.connections().count(), CONNECTIONS_KEPT);
-        assert!(
-            view.connections()
-                .any(|connection| connection.unparsed_bytes == 77)
-        );
+        assert!(view.connections().any(|connection| connection.unparsed_bytes == 77));
     }
 
     #[test]
     fn the_nearest_known_ceiling_of_a_kind_wins_over_an_unknown_one() {
         let view = view(&fixture::recording(3));
-        assert_eq!(
-            view.nearest(Kind::Descriptors).map(|c| c.scope.as_str()),
-            Some("process:1234")
-        );
+        assert_eq!(view.nearest(Kind::Descriptors).map(|c| c.scope.as_str()), Some("process:1234"));
         assert_eq!(view.nearest(Kind::Bandwidth).and_then(|c| c.utilization), None);
     }
 

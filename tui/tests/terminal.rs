@@ -31,25 +31,15 @@ fn text(bytes: &[u8]) -> String {
 /// Runs `command` in a shell on a pseudo-terminal, asks the terminal for its settings afterwards, returns all output.
 fn on_terminal(command: &str) -> String {
     let line = format!("stty rows 24 cols 80; {command}; echo status=$?; stty -a");
-    let output = Command::new("script")
-        .args(["-qec", &line, "/dev/null"])
-        .env("TERM", "xterm")
-        .output();
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").output();
     text(&output.expect("script runs").stdout)
 }
 
 fn assert_restored(output: &str) {
-    let entered = output
-        .find(ENTER_ALTERNATE_SCREEN)
-        .expect("the dashboard was shown");
-    let left = output
-        .rfind(LEAVE_ALTERNATE_SCREEN)
-        .expect("the alternate screen was left");
+    let entered = output.find(ENTER_ALTERNATE_SCREEN).expect("the dashboard was shown");
+    let left = output.rfind(LEAVE_ALTERNATE_SCREEN).expect("the alternate screen was left");
     assert!(entered < left);
-    assert!(
-        output[left..].contains(SHOW_CURSOR),
-        "the cursor is back: {output:?}"
-    );
+    assert!(output[left..].contains(SHOW_CURSOR), "the cursor is back: {output:?}");
     for setting in ["icanon", "echo", "isig", "opost"] {
         let set = output[left..].split_whitespace().any(|word| word == setting);
         assert!(set, "{setting} is set again: {output:?}");
@@ -62,10 +52,7 @@ fn a_pipe_is_refused_with_the_way_out() {
     assert_eq!(output.status.code(), Some(64));
     let message = text(&output.stderr);
     assert_eq!(message.lines().count(), 1, "{message}");
-    assert!(
-        message.contains("--once") && message.contains("--json"),
-        "{message}"
-    );
+    assert!(message.contains("--once") && message.contains("--json"), "{message}");
     assert!(output.stdout.is_empty());
 }
 
@@ -92,10 +79,7 @@ fn a_bad_recording_is_a_configuration_error_with_a_line_number() {
     assert_eq!(output.status.code(), Some(78));
     let message = text(&output.stderr);
     assert_eq!(message.lines().count(), 1, "{message}");
-    assert!(
-        message.contains(&format!("line {}", good.lines().count() + 1)),
-        "{message}"
-    );
+    assert!(message.contains(&format!("line {}", good.lines().count() + 1)), "{message}");
 }
 
 #[test]
@@ -110,9 +94,6 @@ fn signals_end_it_and_the_terminal_is_as_it_was() {
         ));
         assert_restored(&output);
         assert!(output.contains("descriptors"), "something was drawn: {output:?}");
-        assert!(
-            output.contains(&format!("status={status}")),
-            "{signal}: {output:?}"
-        );
+        assert!(output.contains(&format!("status={status}")), "{signal}: {output:?}");
     }
 }

@@ -21,11 +21,8 @@ pub(crate) struct Stop(Arc<AtomicBool>);
 impl Stop {
     pub(crate) fn install() -> anyhow::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
-        for signal in [
-            signal_hook::consts::SIGINT,
-            signal_hook::consts::SIGTERM,
-            signal_hook::consts::SIGHUP,
-        ] {
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        {
             signal_hook::flag::register(signal, Arc::clone(&flag)).context("installing a signal handler")?;
         }
         Ok(Self(flag))
@@ -115,11 +112,7 @@ impl Running {
             return;
         }
         let pid = Pid::from_child(&self.child);
-        let sent = if self.group {
-            kill_process_group(pid, signal)
-        } else {
-            kill_process(pid, signal)
-        };
+        let sent = if self.group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
         if sent.is_err() && self.name == "sudo" {
             // sudo belongs to root, and hands on what root sends it.
             let (signal, pid) = (format!("-{}", signal.as_raw()), self.child.id().to_string());

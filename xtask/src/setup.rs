@@ -27,11 +27,8 @@ pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
             run(stop, &["rustup", "component", "add", component])?;
         }
     }
-    let mut packages: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(probe, _)| !works(probe))
-        .map(|(_, package)| *package)
-        .collect();
+    let mut packages: Vec<&str> =
+        NEEDED.iter().filter(|(probe, _)| !works(probe)).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
@@ -43,14 +40,7 @@ pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
         packages.join(" ")
     );
     run(stop, &["apt-get", "update"])?;
-    run(
-        stop,
-        &[
-            &["apt-get", "install", "--yes", "--no-install-recommends"],
-            &packages[..],
-        ]
-        .concat(),
-    )
+    run(stop, &[&["apt-get", "install", "--yes", "--no-install-recommends"], &packages[..]].concat())
 }
 
 fn works(command: &[&str]) -> bool {
@@ -67,9 +57,7 @@ fn run(stop: &Stop, command: &[&str]) -> anyhow::Result<()> {
     let words = command.join(" ");
     println!("{words}");
     let mut started = Command::new(command[0]);
-    started
-        .args(&command[1..])
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    started.args(&command[1..]).env("DEBIAN_FRONTEND", "noninteractive");
     let status = Running::start(&mut started)?.wait(stop)?;
     ensure!(status.success(), "`{words}` failed: {status}");
     Ok(())

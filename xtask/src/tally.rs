@@ -19,11 +19,7 @@ impl Tally {
             let number = |part: &str| part.trim().strip_suffix(name)?.trim().parse().ok();
             counts.split(';').find_map(number)
         };
-        Some(Self {
-            passed: count("passed")?,
-            failed: count("failed")?,
-            skipped: count("ignored")?,
-        })
+        Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
     }
 }
 
@@ -37,11 +33,7 @@ impl AddAssign for Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
@@ -52,30 +44,15 @@ mod tests {
     #[test]
     fn reads_a_runners_last_line_and_no_other() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.1s";
-        assert_eq!(
-            Tally::of_line(line),
-            Some(Tally {
-                passed: 12,
-                failed: 3,
-                skipped: 1
-            })
-        );
+        assert_eq!(Tally::of_line(line), Some(Tally { passed: 12, failed: 3, skipped: 1 }));
         assert_eq!(Tally::of_line("test a::b ... ok"), None);
         assert_eq!(Tally::of_line("test result: ok."), None);
     }
 
     #[test]
     fn sums_print_as_the_closing_line() {
-        let mut sum = Tally {
-            passed: 1,
-            failed: 0,
-            skipped: 2,
-        };
-        sum += Tally {
-            passed: 3,
-            failed: 1,
-            skipped: 0,
-        };
+        let mut sum = Tally { passed: 1, failed: 0, skipped: 2 };
+        sum += Tally { passed: 3, failed: 1, skipped: 0 };
         assert_eq!(sum.to_string(), "4 passed, 1 failed, 2 skipped");
     }
 }

@@ -12,9 +12,7 @@ use xtask::ebpf::workspace_root;
 /// The cargo that runs this program, in the workspace, with `arguments` between spaces.
 fn cargo(arguments: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(workspace_root())
-        .args(arguments.split_whitespace());
+    command.current_dir(workspace_root()).args(arguments.split_whitespace());
     command
 }
 

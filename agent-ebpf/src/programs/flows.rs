@@ -30,10 +30,7 @@ impl Flow {
         // SAFETY: the context.
         let key = Key::new(segment.ports, source, destination, unsafe { (*skb).hash });
         // SAFETY: a word of the table, read whole.
-        Flow {
-            key,
-            word: unsafe { place(key.index).read_volatile() },
-        }
+        Flow { key, word: unsafe { place(key.index).read_volatile() } }
     }
 
     /// Nothing of this packet can be of interest. Comes before anything that costs a call.
@@ -83,12 +80,7 @@ fn judge(skb: *const __sk_buff, segment: &Segment, key: Key, word: u64) -> u64 {
     let whole = STATUS_LINE.len() as u32;
     let wanted = if segment.len < whole { segment.len } else { whole };
     let mut start = [0u8; 16];
-    if !(Bytes {
-        skb,
-        base: segment.offset,
-    })
-    .load(0, &mut start, wanted)
-    {
+    if !(Bytes { skb, base: segment.offset }).load(0, &mut start, wanted) {
         return word;
     }
     match beginning(&start, wanted) {

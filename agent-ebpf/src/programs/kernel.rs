@@ -55,11 +55,7 @@ pub(super) unsafe fn netns(tcp: *const c_void) -> u32 {
     // SAFETY: `skc_net` holds one pointer to a `struct net`.
     unsafe {
         let net: *const c_void = member(tcp, &OFF_NET);
-        if net.is_null() {
-            0
-        } else {
-            member(net, &OFF_NET_INUM)
-        }
+        if net.is_null() { 0 } else { member(net, &OFF_NET_INUM) }
     }
 }
 
@@ -136,11 +132,7 @@ pub(super) unsafe fn memory(tcp: *const c_void) -> SocketMemory {
             wmem_queued: member(tcp, &OFF_WMEM_QUEUED),
             omem_alloc: member(tcp, &OFF_OMEM_ALLOC),
             backlog: member(tcp, &OFF_BACKLOG_LEN),
-            drops: if OFF_DROPS.load() == ABSENT {
-                -1
-            } else {
-                member(tcp, &OFF_DROPS)
-            },
+            drops: if OFF_DROPS.load() == ABSENT { -1 } else { member(tcp, &OFF_DROPS) },
             receive_queue: rcv_nxt.wrapping_sub(copied_seq),
             send_queue: write_seq.wrapping_sub(snd_una),
             reserved: 0,

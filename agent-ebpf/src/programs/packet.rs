@@ -134,18 +134,8 @@ fn follow(
     totals: &mut Counters,
     segment: Segment,
 ) {
-    let payload = Bytes {
-        skb,
-        base: segment.offset,
-    };
-    let mut tracker = Tracker {
-        direction,
-        other,
-        totals,
-        payload,
-        offset: 0,
-        len: 0,
-    };
+    let payload = Bytes { skb, base: segment.offset };
+    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
     if !tracker.begin(segment.seq, segment.len) {
         return;
     }

@@ -51,11 +51,7 @@ impl Segment {
             let first = *(data as *const u8);
             let word = |at: usize| *((data + at) as *const u32);
             let (ip_len, protocol, addresses) = if first >> 4 == 4 {
-                (
-                    usize::from(first & 15) * 4,
-                    *((data + 9) as *const u8),
-                    (word(12), word(16)),
-                )
+                (usize::from(first & 15) * 4, *((data + 9) as *const u8), (word(12), word(16)))
             } else {
                 // The last word of an IPv6 address varies most among the peers of a host.
                 if data + IPV6_HEADER > end {
@@ -73,14 +69,7 @@ impl Segment {
             let len = if total > offset { total - offset } else { 0 };
             let ports = *(tcp as *const u32);
             let syn = *((tcp + 13) as *const u8) & SYN != 0;
-            Some(Segment {
-                seq,
-                offset,
-                len,
-                ports,
-                addresses,
-                syn,
-            })
+            Some(Segment { seq, offset, len, ports, addresses, syn })
         }
     }
 }
@@ -104,12 +93,8 @@ impl Payload for Bytes {
         }
         // SAFETY: `to` has room for 16 bytes.
         unsafe {
-            bpf_skb_load_bytes(
-                self.skb.cast(),
-                self.base + offset,
-                to.as_mut_ptr().cast::<c_void>(),
-                len,
-            ) == 0
+            bpf_skb_load_bytes(self.skb.cast(), self.base + offset, to.as_mut_ptr().cast::<c_void>(), len)
+                == 0
         }
     }
 

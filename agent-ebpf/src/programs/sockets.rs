@@ -50,11 +50,7 @@ extern "C" fn headroom_sockets(ctx: *const TcpIterator) -> i32 {
         let seq = (*(*ctx).meta).seq;
         // Where the buffer ends in between, the kernel drops what this call wrote and calls again for this socket.
         bpf_seq_write(seq, (&raw const header).cast(), size_of::<SocketHeader>() as u32);
-        bpf_seq_write(
-            seq,
-            connection.cast_const().cast(),
-            size_of::<Connection>() as u32,
-        );
+        bpf_seq_write(seq, connection.cast_const().cast(), size_of::<Connection>() as u32);
     }
     0
 }

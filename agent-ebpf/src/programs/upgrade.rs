@@ -37,11 +37,7 @@ pub(super) fn begin<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connectio
             return connection;
         }
         (*connection).head.inbound = u8::from(IN == INGRESS);
-        let direction = if IN {
-            &mut (*connection).received
-        } else {
-            &mut (*connection).sent
-        };
+        let direction = if IN { &mut (*connection).received } else { &mut (*connection).sent };
         direction.next_seq = seq;
         connection
     }
@@ -64,10 +60,7 @@ extern "C" fn turn(index: u64, scan: *mut Scan) -> i64 {
         let offset = scan.start + index as u32;
         // SAFETY: the context's packet.
         let left = unsafe { (*scan.payload.skb).len } - scan.payload.base - offset;
-        if !scan
-            .payload
-            .load(offset, &mut scan.chunk, if left < 16 { left } else { 16 })
-        {
+        if !scan.payload.load(offset, &mut scan.chunk, if left < 16 { left } else { 16 }) {
             return 1;
         }
     }
@@ -89,11 +82,7 @@ pub(super) fn scan<const IN: bool>(
         if (*connection).head.inbound != u8::from(IN == INGRESS) {
             return false;
         }
-        let direction = if IN {
-            &mut (*connection).received
-        } else {
-            &mut (*connection).sent
-        };
+        let direction = if IN { &mut (*connection).received } else { &mut (*connection).sent };
         let seen = direction.next_seq.wrapping_sub(segment.seq) as i32;
         if seen < 0 {
             return drop_head(sk, true);
@@ -102,15 +91,8 @@ pub(super) fn scan<const IN: bool>(
         if seen >= segment.len {
             return false;
         }
-        let mut state = Scan {
-            payload: Bytes {
-                skb,
-                base: segment.offset,
-            },
-            connection,
-            chunk: [0; 16],
-            start: seen,
-        };
+        let mut state =
+            Scan { payload: Bytes { skb, base: segment.offset }, connection, chunk: [0; 16], start: seen };
         let before = (*connection).head.taken();
         let turns = segment.len - seen;
         // The scanner stops by itself at the head's end or at its limit.
@@ -161,16 +143,8 @@ fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut 
         let (rcv_nxt, snd_nxt) = ((*state).rcv_nxt, (*state).snd_nxt);
         let role = if IN == INGRESS { Role::Client } else { Role::Server };
         let mut endpoints = kernel::endpoints(tcp);
-        let port = if IN == EGRESS {
-            endpoints.local_port
-        } else {
-            endpoints.remote_port
-        };
-        let listener = slot(ListenerKey {
-            netns: endpoints.netns,
-            port,
-            role: role as u16,
-        });
+        let port = if IN == EGRESS { endpoints.local_port } else { endpoints.remote_port };
+        let listener = slot(ListenerKey { netns: endpoints.netns, port, role: role as u16 });
         let now = bpf_ktime_get_ns();
         let cookie = bpf_get_socket_cookie(skb.cast());
         (*connection).opened_ns = now;
@@ -194,12 +168,7 @@ fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut 
         }
         (*connection).role = role as u16;
         endpoints.reserved = role as u32;
-        announce(Opened {
-            kind: event::OPENED,
-            time_ns: now,
-            cookie,
-            endpoints,
-        });
+        announce(Opened { kind: event::OPENED, time_ns: now, cookie, endpoints });
         true
     }
 }

@@ -38,11 +38,7 @@ impl Rig {
             let (rounds, stop) = (Arc::clone(&rounds), Arc::clone(&stop));
             threads.push(std::thread::spawn(move || call(client, &rounds, &stop)));
         }
-        Ok(Rig {
-            rounds,
-            stop,
-            threads,
-        })
+        Ok(Rig { rounds, stop, threads })
     }
 
     /// Round trips per second over `time`.
@@ -56,10 +52,7 @@ impl Rig {
     pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            thread
-                .join()
-                .expect("an echo thread panicked")
-                .expect("an echo connection failed");
+            thread.join().expect("an echo thread panicked").expect("an echo connection failed");
         }
     }
 }

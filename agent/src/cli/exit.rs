@@ -44,10 +44,7 @@ pub struct Failure {
 impl Failure {
     /// `message` says what failed, on what, and what to do, in one line.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-        }
+        Self { exit, message: message.into() }
     }
 
     /// The exit code this failure ends the process with.
@@ -89,29 +86,22 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let closed_pipe = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     });
     if closed_pipe {
         // The reader went away (`… | head`): it has what it wanted.
         return ExitCode::SUCCESS;
     }
-    let exit = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>())
-        .map_or(Exit::Internal, Failure::exit);
+    let exit =
+        error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(Exit::Internal, Failure::exit);
     eprintln!("{name}: {}", one_line(&format!("{error:#}")));
     ExitCode::from(exit.code())
 }
 
 /// clap explains a mistake over several lines (error, tip, usage, pointer to help); the first paragraph says it all.
 fn usage_line(text: &str) -> String {
-    let first_paragraph: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.is_empty())
-        .collect();
+    let first_paragraph: Vec<&str> =
+        text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("{} (see --help)", first_paragraph.join(" "))
 }
 
@@ -136,10 +126,7 @@ mod tests {
     fn a_failure_keeps_its_exit_code_under_context() {
         let error =
             anyhow::Error::new(Failure::new(Exit::NoPermission, "CAP_BPF is missing")).context("load");
-        let exit = error
-            .chain()
-            .find_map(|c| c.downcast_ref::<Failure>())
-            .map(Failure::exit);
+        let exit = error.chain().find_map(|c| c.downcast_ref::<Failure>()).map(Failure::exit);
         assert_eq!(exit, Some(Exit::NoPermission));
     }
 }

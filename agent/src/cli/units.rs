@@ -28,14 +28,8 @@ pub enum UnitError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub u64);
 
-const DURATION_UNITS: &[(&str, f64)] = &[
-    ("us", 1e-6),
-    ("ms", 1e-3),
-    ("s", 1.0),
-    ("m", 60.0),
-    ("h", 3600.0),
-    ("d", 86_400.0),
-];
+const DURATION_UNITS: &[(&str, f64)] =
+    &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
 const SIZE_UNITS: &[(&str, f64)] = &[
     ("B", 1.0),
     ("KB", 1e3),
@@ -47,15 +41,8 @@ const SIZE_UNITS: &[(&str, f64)] = &[
     ("GiB", 1_073_741_824.0),
     ("TiB", 1_099_511_627_776.0),
 ];
-const RATE_UNITS: &[(&str, f64)] = &[
-    ("bit", 1.0),
-    ("K", 1e3),
-    ("kbit", 1e3),
-    ("M", 1e6),
-    ("Mbit", 1e6),
-    ("G", 1e9),
-    ("Gbit", 1e9),
-];
+const RATE_UNITS: &[(&str, f64)] =
+    &[("bit", 1.0), ("K", 1e3), ("kbit", 1e3), ("M", 1e6), ("Mbit", 1e6), ("G", 1e9), ("Gbit", 1e9)];
 
 /// Parses `100ms`, `1.5s`, `2m`, `1h`, `1d`; a bare `0` is zero.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
@@ -65,41 +52,24 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 
 /// Parses `512B`, `4KiB`, `10KB`, `64GB` into bytes; a bare `0` is zero.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
-    whole(
-        text,
-        quantity(text, SIZE_UNITS, "B, KB, MB, GB, TB, KiB, MiB, GiB, TiB")?,
-    )
+    whole(text, quantity(text, SIZE_UNITS, "B, KB, MB, GB, TB, KiB, MiB, GiB, TiB")?)
 }
 
 /// Parses `100M`, `10G`, `2.5Gbit` into bits per second.
 pub fn parse_rate(text: &str) -> Result<Rate, UnitError> {
-    whole(
-        text,
-        quantity(text, RATE_UNITS, "bit, K, M, G, kbit, Mbit, Gbit")?,
-    )
-    .map(Rate)
+    whole(text, quantity(text, RATE_UNITS, "bit, K, M, G, kbit, Mbit, Gbit")?).map(Rate)
 }
 
 fn quantity(text: &str, units: &[(&str, f64)], expected: &'static str) -> Result<f64, UnitError> {
     let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let number: f64 = text[..digits]
-        .parse()
-        .map_err(|_| UnitError::Number(text.into()))?;
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| UnitError::Number(text.into()))?;
     let unit = text[digits..].trim();
     if unit.is_empty() && number == 0.0 {
         return Ok(0.0);
     }
-    let scale = units
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, scale)| scale);
-    scale.map(|scale| number * scale).ok_or_else(|| UnitError::Unit {
-        text: text.into(),
-        expected,
-    })
+    let scale = units.iter().find(|(name, _)| *name == unit).map(|(_, scale)| scale);
+    scale.map(|scale| number * scale).ok_or_else(|| UnitError::Unit { text: text.into(), expected })
 }
 
 fn whole(text: &str, value: f64) -> Result<u64, UnitError> {

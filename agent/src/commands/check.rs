@@ -46,31 +46,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         loss: hook.loss,
     };
     let (hooks, error) = match checked {
-        Ok(checked) => (
-            checked
-                .into_iter()
-                .map(|(hook, result)| outcome(hook, result))
-                .collect(),
-            None,
-        ),
+        Ok(checked) => (checked.into_iter().map(|(hook, result)| outcome(hook, result)).collect(), None),
         // Nothing could be tried: every hook is unavailable for the same reason.
         Err(error) => {
             let reason = error.to_string();
             (
-                HOOKS
-                    .iter()
-                    .map(|hook| outcome(hook, Err(reason.clone())))
-                    .collect(),
+                HOOKS.iter().map(|hook| outcome(hook, Err(reason.clone()))).collect(),
                 Some(Failure::from(error)),
             )
         }
     };
-    let document = Document {
-        schema: SCHEMA,
-        kernel: host.kernel,
-        lockdown: host.lockdown,
-        hooks,
-    };
+    let document = Document { schema: SCHEMA, kernel: host.kernel, lockdown: host.lockdown, hooks };
     print(arguments, &document)?;
     if let Some(error) = error {
         return Err(error.into());
@@ -84,11 +70,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(
-        Exit::Unavailable,
-        format!("nothing can be measured without {}", missing.join(", ")),
-    )
-    .into())
+    Err(Failure::new(Exit::Unavailable, format!("nothing can be measured without {}", missing.join(", ")))
+        .into())
 }
 
 fn print(arguments: &Arguments, document: &Document) -> anyhow::Result<()> {
@@ -100,11 +83,7 @@ fn print(arguments: &Arguments, document: &Document) -> anyhow::Result<()> {
     }
     let lockdown = document.lockdown.as_deref().unwrap_or("not reported");
     writeln!(stdout, "kernel {}, lockdown {lockdown}", document.kernel)?;
-    writeln!(
-        stdout,
-        "{:<26} {:<10} why not, or what it is for",
-        "hook", "available"
-    )?;
+    writeln!(stdout, "{:<26} {:<10} why not, or what it is for", "hook", "available")?;
     for outcome in &document.hooks {
         let available = if outcome.available { "yes" } else { "no" };
         let detail = match &outcome.reason {

@@ -56,10 +56,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
     }
     let control = running.control();
     let mut sink = Sink::open(&settings.output, running.control()).map_err(|error| {
-        Failure::new(
-            Exit::Unavailable,
-            format!("cannot open output {:?}: {error}", settings.output),
-        )
+        Failure::new(Exit::Unavailable, format!("cannot open output {:?}: {error}", settings.output))
     })?;
     loop {
         if stop.load(Ordering::Relaxed) {

@@ -65,10 +65,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
         settings: &Settings,
     ) -> Self {
         let slab = host.slab().map_err(|reason| {
-            document.degraded.push(Degraded {
-                probe: "fixed memory of a connection".into(),
-                reason,
-            });
+            document.degraded.push(Degraded { probe: "fixed memory of a connection".into(), reason });
         });
         // Sweeps and owner scans share the budget.
         let budget = settings.sweep_budget / 2.0;
@@ -184,11 +181,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
     /// Owners first, so that the sweep finds them noted.
     fn sweep(&mut self, clock: &Clock, emit: Emit<'_>) {
         let now = clock.monotonic_ns;
-        let unowned = self
-            .summary
-            .holders
-            .get(&0)
-            .is_some_and(|holder| holder.connections > 0);
+        let unowned = self.summary.holders.get(&0).is_some_and(|holder| holder.connections > 0);
         let stale = self.owners.age(now).is_none_or(|age| age >= OWNERS_AGE);
         if self.owners.is_due(now) && (unowned || stale) {
             let start = usage::thread_cpu();
@@ -231,13 +224,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 Vec::new()
             }
         };
-        let pids: Vec<u32> = self
-            .summary
-            .holders
-            .keys()
-            .copied()
-            .filter(|pid| *pid != 0)
-            .collect();
+        let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
         let mut reading = self.host.read(&pids);
         let degraded = std::mem::take(&mut reading.degraded);
         self.observe(now, &reading, &listeners);
@@ -254,49 +241,29 @@ impl<P: Probes, H: Host> Engine<P, H> {
             costs: &self.costs,
         });
         let advice = advise(&ceilings, &reading);
-        let processes = reading
-            .processes
-            .iter()
-            .map(|process| self.process(process))
-            .collect();
+        let processes = reading.processes.iter().map(|process| self.process(process)).collect();
         let window = RATE_WINDOW.as_nanos() as u64;
         while self.history.len() > 1 && self.history[1].0 + window <= now {
             self.history.pop_front();
         }
         self.history.push_back((now, reading, listeners.clone()));
-        State {
-            ceilings,
-            processes,
-            listeners,
-            advice,
-            degraded,
-        }
+        State { ceilings, processes, listeners, advice, degraded }
     }
 
     fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
         self.growth.observe_total(at, self.connections(listeners));
         if self.sweeps.age(now) == Some(Duration::ZERO) {
-            let counts = self
-                .summary
-                .holders
-                .iter()
-                .map(|(pid, holder)| (*pid, holder.connections));
+            let counts = self.summary.holders.iter().map(|(pid, holder)| (*pid, holder.connections));
             self.growth.observe_processes(at, counts);
         }
-        self.costs
-            .retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
+        self.costs.retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
         // Count and memory must be of the same moment: only a sweep of this tick will do.
         if self.sweeps.age(now) != Some(Duration::ZERO) {
             return;
         }
         for process in &reading.processes {
-            let holder = self
-                .summary
-                .holders
-                .get(&process.pid)
-                .copied()
-                .unwrap_or_default();
+            let holder = self.summary.holders.get(&process.pid).copied().unwrap_or_default();
             if let Some(bytes) = process.anonymous_bytes {
                 self.costs.observe(process.pid, holder.connections, bytes);
             }
@@ -304,12 +271,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
     }
 
     fn process(&self, reading: &crate::model::ProcessReading) -> Process {
-        let holder = self
-            .summary
-            .holders
-            .get(&reading.pid)
-            .copied()
-            .unwrap_or_default();
+        let holder = self.summary.holders.get(&reading.pid).copied().unwrap_or_default();
         Process {
             pid: reading.pid,
             comm: reading.comm.clone(),
@@ -349,10 +311,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
     /// Notes once what does not work.
     fn degrade(&mut self, probe: &str, reason: String) {
         if !self.document.degraded.iter().any(|known| known.probe == probe) {
-            self.document.degraded.push(Degraded {
-                probe: probe.into(),
-                reason,
-            });
+            self.document.degraded.push(Degraded { probe: probe.into(), reason });
         }
     }
 }

@@ -33,9 +33,7 @@ impl FromStr for Output {
             None if text == "stdout" => Ok(Output::Stdout),
             Some(("file", path)) if !path.is_empty() => Ok(Output::File(path.into())),
             Some(("unix", path)) if !path.is_empty() => Ok(Output::Unix(path.into())),
-            _ => Err(format!(
-                "{text:?} is not an output: stdout, file:PATH or unix:PATH"
-            )),
+            _ => Err(format!("{text:?} is not an output: stdout, file:PATH or unix:PATH")),
         }
     }
 }
@@ -122,19 +120,11 @@ struct File {
 impl Settings {
     /// Defaults, overridden by what the file says.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.into(),
-            source,
-        })?;
-        let file: File = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
-            path: path.into(),
-            message: syntax(&error, &text),
-        })?;
-        let refused = |key, message: String| ConfigError::Value {
-            path: path.to_owned(),
-            key,
-            message,
-        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        let file: File = toml::from_str(&text)
+            .map_err(|error| ConfigError::Syntax { path: path.into(), message: syntax(&error, &text) })?;
+        let refused = |key, message: String| ConfigError::Value { path: path.to_owned(), key, message };
         let mut settings = Settings::default();
         if let Some(ports) = file.ports {
             settings.ports = ports;
@@ -148,9 +138,7 @@ impl Settings {
         }
         for speed in file.nic_speed.unwrap_or_default() {
             let speed: Result<NicSpeed, _> = speed.parse();
-            settings
-                .nic_speeds
-                .push(speed.map_err(|error| refused("nic_speed", error.to_string()))?);
+            settings.nic_speeds.push(speed.map_err(|error| refused("nic_speed", error.to_string()))?);
         }
         if let Some(budget) = file.sweep_budget {
             settings.sweep_budget = budget;
@@ -168,10 +156,7 @@ impl Settings {
             return Err(("interval", "must be at least 10ms".into()));
         }
         if !(self.sweep_budget > 0.0 && self.sweep_budget <= 1.0) {
-            return Err((
-                "sweep_budget",
-                "is a share of one core: more than 0, at most 1".into(),
-            ));
+            return Err(("sweep_budget", "is a share of one core: more than 0, at most 1".into()));
         }
         if self.ports.len() > MAX_PORTS {
             return Err((
@@ -186,19 +171,14 @@ impl Settings {
     }
 
     pub(super) fn load_options(&self) -> Options {
-        Options {
-            ports: self.ports.clone(),
-            log_level: self.log_level,
-        }
+        Options { ports: self.ports.clone(), log_level: self.log_level }
     }
 }
 
 /// TOML errors draw the line they speak of; one line must do.
 fn syntax(error: &toml::de::Error, text: &str) -> String {
-    let line = error
-        .span()
-        .and_then(|span| text.get(..span.start))
-        .map(|before| before.matches('\n').count() + 1);
+    let line =
+        error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
     match line {
         Some(line) => format!("line {line}: {}", error.message()),
         None => error.message().to_owned(),

@@ -25,12 +25,7 @@ pub(super) struct Pace {
 impl Pace {
     /// `budget` is a share of one core.
     pub(super) fn new(budget: f64) -> Self {
-        Self {
-            budget,
-            due_ns: 0,
-            last_ns: None,
-            cost: None,
-        }
+        Self { budget, due_ns: 0, last_ns: None, cost: None }
     }
 
     pub(super) fn is_due(&self, now_ns: u64) -> bool {
@@ -54,8 +49,7 @@ impl Pace {
     }
 
     pub(super) fn age(&self, now_ns: u64) -> Option<Duration> {
-        self.last_ns
-            .map(|last| Duration::from_nanos(now_ns.saturating_sub(last)))
+        self.last_ns.map(|last| Duration::from_nanos(now_ns.saturating_sub(last)))
     }
 }
 
@@ -98,12 +92,8 @@ impl Reported {
     fn vanished(&mut self) -> Vec<u64> {
         let generation = self.generation;
         let gone = |seen: u32| generation.wrapping_sub(seen) >= 2;
-        let cookies: Vec<u64> = self
-            .seen
-            .iter()
-            .filter(|(_, (_, seen))| gone(*seen))
-            .map(|(cookie, _)| *cookie)
-            .collect();
+        let cookies: Vec<u64> =
+            self.seen.iter().filter(|(_, (_, seen))| gone(*seen)).map(|(cookie, _)| *cookie).collect();
         self.seen.retain(|_, (_, seen)| !gone(*seen));
         cookies
     }
@@ -113,13 +103,7 @@ fn fingerprint(socket: &Socket) -> u64 {
     let (connection, memory) = (&socket.connection, &socket.header.memory);
     let mut hasher = DefaultHasher::new();
     (connection.received.counters, connection.sent.counters, memory).hash(&mut hasher);
-    (
-        connection.pid,
-        connection.fd,
-        connection.received.parse,
-        connection.sent.parse,
-    )
-        .hash(&mut hasher);
+    (connection.pid, connection.fd, connection.received.parse, connection.sent.parse).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -168,9 +152,7 @@ pub(super) fn sweep(
     })?;
     if let Some(reported) = reported {
         for cookie in reported.vanished() {
-            emit(Body::ConnectionVanished(Vanished {
-                id: cookie.to_string(),
-            }));
+            emit(Body::ConnectionVanished(Vanished { id: cookie.to_string() }));
         }
     }
     Ok((summary, usage::thread_cpu().saturating_sub(start)))

@@ -147,18 +147,9 @@ mod tests {
     #[test]
     fn the_payload_stands_under_the_events_name() {
         let mut writer = EventWriter::default();
-        writer.envelope(
-            Timestamp::UNIX_EPOCH,
-            Body::AgentStopped(Stopped {
-                reason: "signal".into(),
-            }),
-        );
-        let second = writer.envelope(
-            Timestamp::UNIX_EPOCH,
-            Body::AgentStopped(Stopped {
-                reason: "duration".into(),
-            }),
-        );
+        writer.envelope(Timestamp::UNIX_EPOCH, Body::AgentStopped(Stopped { reason: "signal".into() }));
+        let second =
+            writer.envelope(Timestamp::UNIX_EPOCH, Body::AgentStopped(Stopped { reason: "duration".into() }));
         let line = serde_json::to_string(&second).expect("serializes");
         assert_eq!(
             line,

@@ -37,12 +37,8 @@ fn parse(text: &str) -> Option<Group> {
             v2 = Some(path);
         }
     }
-    let group = |path: &str, version| Group {
-        path: path.to_owned(),
-        version,
-    };
-    v1.map(|path| group(path, Version::V1))
-        .or_else(|| v2.map(|path| group(path, Version::V2)))
+    let group = |path: &str, version| Group { path: path.to_owned(), version };
+    v1.map(|path| group(path, Version::V1)).or_else(|| v2.map(|path| group(path, Version::V2)))
 }
 
 impl Group {
@@ -55,10 +51,7 @@ impl Group {
         while directory.starts_with(&root) {
             if let Some(memory) = self.read(&directory) {
                 let room = |memory: &CgroupMemory| memory.limit.saturating_sub(memory.used);
-                if nearest
-                    .as_ref()
-                    .is_none_or(|nearest| room(&memory) < room(nearest))
-                {
+                if nearest.as_ref().is_none_or(|nearest| room(&memory) < room(nearest)) {
                     nearest = Some(memory);
                 }
             }
@@ -76,10 +69,7 @@ impl Group {
         };
         // v2 says "max" and v1 a number near 2^63 where there is no limit: neither is one.
         let limit = value(&directory.join(limit)).filter(|limit| *limit < 1 << 62)?;
-        Some(CgroupMemory {
-            limit,
-            used: value(&directory.join(used))?,
-        })
+        Some(CgroupMemory { limit, used: value(&directory.join(used))? })
     }
 }
 

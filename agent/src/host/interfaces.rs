@@ -37,10 +37,7 @@ impl FromStr for NicSpeed {
         };
         match parse_rate(rate)? {
             Rate(0) => Err(NicSpeedError::Zero),
-            Rate(bits_per_second) => Ok(NicSpeed {
-                interface,
-                bits_per_second,
-            }),
+            Rate(bits_per_second) => Ok(NicSpeed { interface, bits_per_second }),
         }
     }
 }
@@ -71,10 +68,7 @@ fn speed(name: &str, speeds: &[NicSpeed]) -> LinkSpeed {
         return LinkSpeed::Known(speed.bits_per_second, "the given --nic-speed");
     }
     // Virtual devices answer EINVAL or -1.
-    match value(name, "speed")
-        .and_then(|mbit| mbit.parse::<i64>().ok())
-        .filter(|mbit| *mbit > 0)
-    {
+    match value(name, "speed").and_then(|mbit| mbit.parse::<i64>().ok()).filter(|mbit| *mbit > 0) {
         Some(mbit) => LinkSpeed::Known(mbit.unsigned_abs() * 1_000_000, "the speed its driver reports"),
         None => LinkSpeed::Unknown(format!("{name} reports no speed; give --nic-speed {name}=RATE")),
     }
@@ -92,14 +86,8 @@ mod tests {
     #[test]
     fn a_named_speed_beats_the_general_one() {
         let speeds: Vec<NicSpeed> = ["10G", "lo=1M"].map(|text| text.parse().expect("valid")).into();
-        assert_eq!(
-            speed("lo", &speeds),
-            LinkSpeed::Known(1_000_000, "the given --nic-speed")
-        );
-        assert_eq!(
-            speed("other0", &speeds),
-            LinkSpeed::Known(10_000_000_000, "the given --nic-speed")
-        );
+        assert_eq!(speed("lo", &speeds), LinkSpeed::Known(1_000_000, "the given --nic-speed"));
+        assert_eq!(speed("other0", &speeds), LinkSpeed::Known(10_000_000_000, "the given --nic-speed"));
         assert_eq!("0G".parse::<NicSpeed>(), Err(NicSpeedError::Zero));
         assert!("fast".parse::<NicSpeed>().is_err());
     }
@@ -107,10 +95,7 @@ mod tests {
     #[test]
     fn loopback_has_no_speed_and_says_so() {
         let interfaces = read(&[]).expect("readable");
-        let lo = interfaces
-            .iter()
-            .find(|interface| interface.name == "lo")
-            .expect("loopback");
+        let lo = interfaces.iter().find(|interface| interface.name == "lo").expect("loopback");
         assert!(matches!(&lo.speed, LinkSpeed::Unknown(why) if why.contains("--nic-speed lo=")));
     }
 }

@@ -25,12 +25,8 @@ pub(super) fn read(pid: u32) -> Option<ProcessReading> {
         cgroup: group.map(|group| group.path),
         descriptors: Descriptors {
             open: open_descriptors(pid),
-            soft_limit: limits
-                .as_ref()
-                .and_then(|limits| limit(limits.max_open_files.soft_limit)),
-            hard_limit: limits
-                .as_ref()
-                .and_then(|limits| limit(limits.max_open_files.hard_limit)),
+            soft_limit: limits.as_ref().and_then(|limits| limit(limits.max_open_files.soft_limit)),
+            hard_limit: limits.as_ref().and_then(|limits| limit(limits.max_open_files.hard_limit)),
         },
         resident_bytes: kib(status.as_ref().and_then(|status| status.vmrss)),
         anonymous_bytes: kib(status.as_ref().and_then(|status| status.rssanon)),

@@ -11,13 +11,7 @@ const TCP_V6: &str = "TCPv6";
 const SHARED: &[&str] = &["sock_inode_cache", "filp", "dentry"];
 /// Security blobs, and what watching it through epoll costs. Caches that a kernel lacks or merges into others are left
 /// out: the sum is then a little low, never invented.
-const OPTIONAL: &[&str] = &[
-    "lsm_inode_cache",
-    "lsm_file_cache",
-    "eventpoll_epi",
-    "eventpoll_pwq",
-    "ep_head",
-];
+const OPTIONAL: &[&str] = &["lsm_inode_cache", "lsm_file_cache", "eventpoll_epi", "eventpoll_pwq", "ep_head"];
 
 pub(super) fn read() -> Result<SlabCost, String> {
     let text = super::read_text("/proc/slabinfo")?;
@@ -32,12 +26,8 @@ fn parse(text: &str) -> Result<SlabCost, String> {
             Some((fields.next()?, fields.nth(2)?.parse().ok()?))
         })
         .collect();
-    let size = |name: &str| {
-        sizes
-            .get(name)
-            .copied()
-            .ok_or_else(|| format!("/proc/slabinfo has no cache {name}"))
-    };
+    let size =
+        |name: &str| sizes.get(name).copied().ok_or_else(|| format!("/proc/slabinfo has no cache {name}"));
     let mut beside = 0;
     for name in SHARED {
         beside += size(name)?;
@@ -58,14 +48,7 @@ mod tests {
         let text = "slabinfo - version: 2.1\n# name <active_objs>\nTCPv6 1 2 2496 13 8 : x\nTCP 1 2 2368 13 8 : x\n\
                     sock_inode_cache 1 2 832 39 8\nfilp 1 2 192 21 1\ndentry 1 2 192 21 1\neventpoll_epi 1 2 128 32 1\n";
         let cost = parse(text).expect("complete");
-        assert_eq!(
-            (cost.ipv4, cost.ipv6),
-            (2368 + 832 + 192 + 192 + 128, 2496 + 832 + 192 + 192 + 128)
-        );
-        assert!(
-            parse("TCP 1 2 2368 13 8\n")
-                .expect_err("incomplete")
-                .contains("sock_inode_cache")
-        );
+        assert_eq!((cost.ipv4, cost.ipv6), (2368 + 832 + 192 + 192 + 128, 2496 + 832 + 192 + 192 + 128));
+        assert!(parse("TCP 1 2 2368 13 8\n").expect_err("incomplete").contains("sock_inode_cache"));
     }
 }

@@ -53,20 +53,14 @@ impl Btf {
     /// Reads the running kernel's.
     pub fn of_kernel() -> Result<Self, BtfError> {
         let path = Path::new("/sys/kernel/btf/vmlinux");
-        let data = std::fs::read(path).map_err(|source| BtfError::Unreadable {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let data = std::fs::read(path)
+            .map_err(|source| BtfError::Unreadable { path: path.display().to_string(), source })?;
         Self::parse(data)
     }
 
     /// Parses a raw BTF section.
     pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
-        let mut btf = Btf {
-            data,
-            types: Vec::new(),
-            strings: 0,
-        };
+        let mut btf = Btf { data, types: Vec::new(), strings: 0 };
         if btf.u16(0)? != MAGIC || btf.byte(2)? != 1 {
             return Err(BtfError::Malformed(0));
         }
@@ -83,10 +77,7 @@ impl Btf {
 
     /// Byte offset of the member at `path` (`a.b.c`) in `structure`.
     pub fn offset_of(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
-        let missing = || BtfError::NoMember {
-            structure: structure.into(),
-            path: path.into(),
-        };
+        let missing = || BtfError::NoMember { structure: structure.into(), path: path.into() };
         let found = self.types.iter().map(|at| *at as usize).find(|at| {
             matches!(self.kind(*at), Ok(STRUCT | UNION))
                 && self.vlen(*at).is_ok_and(|members| members > 0)
@@ -198,13 +189,7 @@ mod tests {
         let mut data = Vec::new();
         data.extend(MAGIC.to_ne_bytes());
         data.extend([1, 0]);
-        for word in [
-            24,
-            0,
-            types.len() as u32,
-            types.len() as u32,
-            strings.len() as u32,
-        ] {
+        for word in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
             data.extend(word.to_ne_bytes());
         }
         data.extend(types);
@@ -221,10 +206,7 @@ mod tests {
             matches!(btf.offset_of("outer", "in"), Err(BtfError::NoMember { .. })),
             "a prefix is no match"
         );
-        assert!(matches!(
-            btf.offset_of("nowhere", "x"),
-            Err(BtfError::NoMember { .. })
-        ));
+        assert!(matches!(btf.offset_of("nowhere", "x"), Err(BtfError::NoMember { .. })));
     }
 
     #[test]

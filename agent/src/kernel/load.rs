@@ -158,16 +158,9 @@ impl Programs {
             match outcome {
                 Ok(()) => programs.hooks.push(hook.name),
                 Err(reason) if hook.required => {
-                    return Err(LoadError::Program {
-                        program: hook.program,
-                        hook: hook.name,
-                        reason,
-                    });
+                    return Err(LoadError::Program { program: hook.program, hook: hook.name, reason });
                 }
-                Err(reason) => programs.degraded.push(Degraded {
-                    probe: hook.name.into(),
-                    reason,
-                }),
+                Err(reason) => programs.degraded.push(Degraded { probe: hook.name.into(), reason }),
             }
         }
         programs.ports(&options.ports);
@@ -186,21 +179,13 @@ impl Programs {
             return Err(LoadError::Privilege(missing));
         }
         let mut ebpf = load_object(options)?;
-        let events = ebpf
-            .take_map(names::EVENTS)
-            .ok_or(LoadError::NoMap(names::EVENTS))?;
+        let events = ebpf.take_map(names::EVENTS).ok_or(LoadError::NoMap(names::EVENTS))?;
         let events = RingBuf::try_from(events)?;
         let logs = match options.log_level {
             0 => None,
             _ => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Logs(error.to_string()))?),
         };
-        Ok(Programs {
-            ebpf,
-            events,
-            logs,
-            hooks: Vec::new(),
-            degraded: Vec::new(),
-        })
+        Ok(Programs { ebpf, events, logs, hooks: Vec::new(), degraded: Vec::new() })
     }
 
     fn attach_all(&mut self) -> Result<Attempts, LoadError> {
@@ -208,17 +193,11 @@ impl Programs {
         let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
         // Tens of megabytes while it lives: it must not outlive this function.
         let btf = aya::Btf::from_sys_fs()?;
-        Ok(HOOKS
-            .iter()
-            .map(|hook| (hook, self.attach(hook, &cgroup, &btf)))
-            .collect())
+        Ok(HOOKS.iter().map(|hook| (hook, self.attach(hook, &cgroup, &btf))).collect())
     }
 
     fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), String> {
-        let program = self
-            .ebpf
-            .program_mut(hook.program)
-            .ok_or("it is not in the object")?;
+        let program = self.ebpf.program_mut(hook.program).ok_or("it is not in the object")?;
         attach(program, hook, cgroup, btf).map_err(|error| reason(&error))
     }
 
@@ -287,17 +266,9 @@ fn load_object(options: &Options) -> Result<Ebpf, LoadError> {
 /// The verifier's log is long and its last lines say it all.
 fn reason(error: &ProgramError) -> String {
     match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
+        ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            let tail: Vec<&str> = log
-                .lines()
-                .rev()
-                .filter(|line| !line.is_empty())
-                .take(4)
-                .collect();
+            let tail: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(4).collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
             format!("{io_error}; verifier: {}", tail.join(" | "))
         }

@@ -24,10 +24,7 @@ pub struct Runs {
 impl Runs {
     /// Runs between an earlier reading and this one.
     pub fn since(self, earlier: Runs) -> Runs {
-        Runs {
-            time: self.time.saturating_sub(earlier.time),
-            count: self.count.saturating_sub(earlier.count),
-        }
+        Runs { time: self.time.saturating_sub(earlier.time), count: self.count.saturating_sub(earlier.count) }
     }
 
     /// Mean time of a run in nanoseconds.
@@ -42,9 +39,7 @@ pub struct Statistics(#[expect(dead_code, reason = "held open")] OwnedFd);
 impl Statistics {
     /// Turns them on.
     pub fn enable() -> std::io::Result<Self> {
-        enable_stats(Stats::RunTime)
-            .map(Self)
-            .map_err(|error| error.io_error)
+        enable_stats(Stats::RunTime).map(Self).map_err(|error| error.io_error)
     }
 }
 
@@ -60,9 +55,7 @@ impl Programs {
     }
 
     fn runs(&self, programs: &[&str]) -> Runs {
-        let infos = programs
-            .iter()
-            .filter_map(|name| self.ebpf.program(name)?.info().ok());
+        let infos = programs.iter().filter_map(|name| self.ebpf.program(name)?.info().ok());
         infos.fold(Runs::default(), |sum, info| Runs {
             time: sum.time + info.run_time(),
             count: sum.count + info.run_count(),
@@ -74,13 +67,11 @@ impl Programs {
         let mut programs = Self::prepare(&Options::default())?;
         let path = cgroup_root()?;
         let cgroup = File::open(&path).map_err(|source| LoadError::Cgroup { path, source })?;
-        programs
-            .attach_empty(&cgroup)
-            .map_err(|reason| LoadError::Program {
-                program: names::EMPTY,
-                hook: "cgroup_skb",
-                reason,
-            })?;
+        programs.attach_empty(&cgroup).map_err(|reason| LoadError::Program {
+            program: names::EMPTY,
+            hook: "cgroup_skb",
+            reason,
+        })?;
         Ok(programs)
     }
 
@@ -88,9 +79,7 @@ impl Programs {
         let program: &mut CgroupSkb = self.packet_program(names::EMPTY)?;
         program.load().map_err(|error| error.to_string())?;
         for direction in [CgroupSkbAttachType::Ingress, CgroupSkbAttachType::Egress] {
-            program
-                .attach(cgroup, direction, CgroupAttachMode::Single)
-                .map_err(|error| error.to_string())?;
+            program.attach(cgroup, direction, CgroupAttachMode::Single).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -99,19 +88,13 @@ impl Programs {
     /// that nothing tracks. Returns nanoseconds per run.
     pub fn test_run(&mut self, empty: bool, frame: &[u8], repeat: u32) -> Result<u64, String> {
         let program = self.packet_program(if empty { names::EMPTY } else { names::EGRESS })?;
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            repeat,
-            ..TestRunOptions::new()
-        };
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
         let result = program.test_run(options).map_err(|error| error.to_string())?;
         Ok(result.duration.as_nanos() as u64)
     }
 
     fn packet_program(&mut self, name: &str) -> Result<&mut CgroupSkb, String> {
         let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
-        program
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| error.to_string())
+        program.try_into().map_err(|error: aya::programs::ProgramError| error.to_string())
     }
 }

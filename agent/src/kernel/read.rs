@@ -94,25 +94,16 @@ impl Probes for Programs {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) => {}
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     fn listeners(&mut self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError> {
-        let slots = self
-            .ebpf
-            .map(names::LISTENERS)
-            .ok_or(ReadError::NoMap(names::LISTENERS))?;
+        let slots = self.ebpf.map(names::LISTENERS).ok_or(ReadError::NoMap(names::LISTENERS))?;
         let slots = HashMap::<_, MapValue<ListenerKey>, u32>::try_from(slots)?;
-        let totals = self
-            .ebpf
-            .map(names::TOTALS)
-            .ok_or(ReadError::NoMap(names::TOTALS))?;
+        let totals = self.ebpf.map(names::TOTALS).ok_or(ReadError::NoMap(names::TOTALS))?;
         let totals = PerCpuArray::<_, MapValue<ListenerTotals>>::try_from(totals)?;
         let mut sums = Vec::new();
         for entry in slots.iter() {
@@ -153,10 +144,7 @@ impl Probes for Programs {
     }
 
     fn stat(&mut self, stat: Stat) -> Result<u64, ReadError> {
-        let map = self
-            .ebpf
-            .map(names::STATS)
-            .ok_or(ReadError::NoMap(names::STATS))?;
+        let map = self.ebpf.map(names::STATS).ok_or(ReadError::NoMap(names::STATS))?;
         let map = PerCpuArray::<_, u64>::try_from(map)?;
         Ok(map.get(&(stat as u32), 0)?.iter().sum())
     }
@@ -168,19 +156,11 @@ impl Probes for Programs {
 
 impl Programs {
     fn iterator(&mut self, name: &'static str) -> Result<File, ReadError> {
-        let failed = |reason: String| ReadError::Iterator {
-            program: name,
-            reason,
-        };
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| failed("not in the object".into()))?;
+        let failed = |reason: String| ReadError::Iterator { program: name, reason };
+        let program = self.ebpf.program_mut(name).ok_or_else(|| failed("not in the object".into()))?;
         let program: &mut Iter = program.try_into().map_err(|error| failed(format!("{error}")))?;
         let link = program.attach().map_err(|error| failed(format!("{error}")))?;
-        let link = program
-            .take_link(link)
-            .map_err(|error| failed(format!("{error}")))?;
+        let link = program.take_link(link).map_err(|error| failed(format!("{error}")))?;
         link.into_file().map_err(|error| failed(format!("{error}")))
     }
 }

@@ -36,20 +36,13 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     all.extend(bandwidth::ceilings(inputs));
     for ceiling in &mut all {
         // A process's limit is reached by its own growth, not by that of its neighbours.
-        let process = ceiling
-            .scope
-            .strip_prefix("process:")
-            .and_then(|pid| pid.parse().ok());
-        ceiling.seconds_left = ceiling
-            .connections_left
-            .and_then(|left| inputs.growth.seconds_until(process, left));
+        let process = ceiling.scope.strip_prefix("process:").and_then(|pid| pid.parse().ok());
+        ceiling.seconds_left =
+            ceiling.connections_left.and_then(|left| inputs.growth.seconds_until(process, left));
     }
     // A stable sort: among equals the order above stands.
     all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));
-    if let Some(first) = all
-        .first_mut()
-        .filter(|ceiling| ceiling.connections_left.is_some())
-    {
+    if let Some(first) = all.first_mut().filter(|ceiling| ceiling.connections_left.is_some()) {
         first.first = true;
     }
     all

@@ -24,9 +24,7 @@ impl Clock {
     /// Wall time of a kernel timestamp.
     fn timestamp(&self, monotonic_ns: u64) -> Timestamp {
         let age = self.monotonic_ns as i64 - monotonic_ns as i64;
-        self.wall
-            .checked_sub(SignedDuration::from_nanos(age))
-            .unwrap_or(self.wall)
+        self.wall.checked_sub(SignedDuration::from_nanos(age)).unwrap_or(self.wall)
     }
 }
 
@@ -139,15 +137,7 @@ fn traffic(counters: &Counters) -> Traffic {
 /// What the socket's memory sums up to without counting a byte twice: `sk_wmem_alloc` holds clones of what
 /// `sk_wmem_queued` counts.
 pub(crate) fn buffer_bytes(memory: &abi::SocketMemory) -> u64 {
-    [
-        memory.rmem_alloc,
-        memory.wmem_queued,
-        memory.forward_alloc,
-        memory.backlog,
-    ]
-    .into_iter()
-    .map(bytes)
-    .sum()
+    [memory.rmem_alloc, memory.wmem_queued, memory.forward_alloc, memory.backlog].into_iter().map(bytes).sum()
 }
 
 fn memory(header: &abi::SocketHeader, slab: Option<SlabCost>) -> Memory {
@@ -232,20 +222,12 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_people_write_them() {
-        let mut endpoints = abi::Endpoints {
-            family: 2,
-            local_port: 80,
-            ..abi::Endpoints::default()
-        };
+        let mut endpoints = abi::Endpoints { family: 2, local_port: 80, ..abi::Endpoints::default() };
         endpoints.local[..4].copy_from_slice(&[127, 0, 0, 1]);
         assert_eq!(address(&endpoints, true), "127.0.0.1:80");
         endpoints.family = 10;
         endpoints.local = "::ffff:192.0.2.1".parse::<Ipv6Addr>().expect("address").octets();
-        assert_eq!(
-            address(&endpoints, true),
-            "192.0.2.1:80",
-            "v4-mapped reads as IPv4"
-        );
+        assert_eq!(address(&endpoints, true), "192.0.2.1:80", "v4-mapped reads as IPv4");
         endpoints.local = "2001:db8::1".parse::<Ipv6Addr>().expect("address").octets();
         assert_eq!(address(&endpoints, true), "[2001:db8::1]:80");
     }
@@ -253,15 +235,8 @@ mod tests {
     #[test]
     fn compression_is_estimated_by_zlibs_formula() {
         // Negotiated, nothing limited: 2^17 + 2^17 to deflate, 2^15 + 7 KiB to inflate.
-        assert_eq!(
-            estimated_bytes(handshake::Deflate(1 << 15)),
-            262_144 + 32_768 + 7_168
-        );
+        assert_eq!(estimated_bytes(handshake::Deflate(1 << 15)), 262_144 + 32_768 + 7_168);
         assert_eq!(estimated_bytes(handshake::Deflate(0)), 0);
-        assert_eq!(
-            estimated_bytes(handshake::Deflate(0b111 << 13)),
-            0,
-            "no side keeps a window"
-        );
+        assert_eq!(estimated_bytes(handshake::Deflate(0b111 << 13)), 0, "no side keeps a window");
     }
 }

@@ -21,11 +21,7 @@ impl Growth {
     /// Takes the count at monotonic time `at`.
     pub fn observe(&mut self, at: Duration, connections: u64) {
         self.samples.push_back((at, connections));
-        while self
-            .samples
-            .front()
-            .is_some_and(|(first, _)| at.saturating_sub(*first) > WINDOW)
-        {
+        while self.samples.front().is_some_and(|(first, _)| at.saturating_sub(*first) > WINDOW) {
             self.samples.pop_front();
         }
     }
@@ -39,9 +35,8 @@ impl Growth {
         }
         let since = |start: Duration| -> Option<f64> {
             let samples = self.samples.iter().filter(|(at, _)| *at >= start);
-            let points: Vec<(f64, f64)> = samples
-                .map(|(at, count)| (at.as_secs_f64(), *count as f64))
-                .collect();
+            let points: Vec<(f64, f64)> =
+                samples.map(|(at, count)| (at.as_secs_f64(), *count as f64)).collect();
             slope(&points)
         };
         let (whole, recent) = (since(first)?, since(last.saturating_sub(SHORTEST))?);
@@ -109,10 +104,7 @@ mod tests {
     fn no_trend_from_few_samples_nor_from_a_plateau() {
         assert_eq!(after([1, 1000]).seconds_until(10), None);
         assert_eq!(after([7; 40]).seconds_until(10), None);
-        assert_eq!(
-            after((0..30).map(|second| 1000 - 10 * second)).seconds_until(10),
-            None
-        );
+        assert_eq!(after((0..30).map(|second| 1000 - 10 * second)).seconds_until(10), None);
     }
 
     #[test]
@@ -133,17 +125,8 @@ mod tests {
     fn a_rise_that_has_ended_is_not_growth() {
         let growth = after((0..40).map(|second| 10 * second.min(25)));
         assert_eq!(growth.seconds_until(10), None);
-        let steeper = after((0..40).map(|second| {
-            if second < 30 {
-                second
-            } else {
-                30 + 20 * (second - 30)
-            }
-        }));
-        assert!(
-            (steeper.per_second().expect("growing") - 20.0).abs() < 1e-6,
-            "the present rate counts"
-        );
+        let steeper = after((0..40).map(|second| if second < 30 { second } else { 30 + 20 * (second - 30) }));
+        assert!((steeper.per_second().expect("growing") - 20.0).abs() < 1e-6, "the present rate counts");
     }
 
     #[test]

@@ -16,11 +16,7 @@ pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
     }
     slopes.sort_by(f64::total_cmp);
     let middle = slopes.len() / 2;
-    Some(if slopes.len() % 2 == 1 {
-        slopes[middle]
-    } else {
-        (slopes[middle - 1] + slopes[middle]) / 2.0
-    })
+    Some(if slopes.len() % 2 == 1 { slopes[middle] } else { (slopes[middle - 1] + slopes[middle]) / 2.0 })
 }
 
 #[cfg(test)]
@@ -29,9 +25,7 @@ mod tests {
 
     #[test]
     fn outliers_do_not_move_it() {
-        let mut points: Vec<(f64, f64)> = (0..20)
-            .map(|x| (f64::from(x), 3.0 * f64::from(x) + 7.0))
-            .collect();
+        let mut points: Vec<(f64, f64)> = (0..20).map(|x| (f64::from(x), 3.0 * f64::from(x) + 7.0)).collect();
         points[3].1 = 1e9;
         points[17].1 = -1e9;
         assert!((slope(&points).expect("defined") - 3.0).abs() < 1e-9);

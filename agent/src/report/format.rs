@@ -31,22 +31,12 @@ pub fn count_short(value: u64) -> String {
 
 /// Memory in binary units: `512 B`, `4.00 KiB`, `31.2 GiB`.
 pub fn bytes(value: u64) -> String {
-    scaled(
-        value as f64,
-        1024.0,
-        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
-        " ",
-    )
+    scaled(value as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], " ")
 }
 
 /// A link's speed in SI units: `950 bit/s`, `1.25 Gbit/s`.
 pub fn bit_rate(value: f64) -> String {
-    scaled(
-        value,
-        1000.0,
-        &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s", "Pbit/s"],
-        " ",
-    )
+    scaled(value, 1000.0, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s", "Pbit/s"], " ")
 }
 
 /// `value` in a ceiling's own unit.
@@ -71,11 +61,7 @@ pub fn cost(value: f64, unit: Unit) -> String {
 /// `0.4936` → `49%`. What rounds to nothing but is something says so.
 pub fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
-    if percent > 0.0 && percent < 1.0 {
-        "<1%".to_owned()
-    } else {
-        format!("{percent:.0}%")
-    }
+    if percent > 0.0 && percent < 1.0 { "<1%".to_owned() } else { format!("{percent:.0}%") }
 }
 
 /// A span of time in the one unit that matters: `45 s`, `4 min`, `3 h`, `12 d`.
@@ -133,11 +119,7 @@ fn scaled(value: f64, step: f64, units: &[&str], gap: &str) -> String {
         value /= step;
         place += 1;
     }
-    let number = if place == 0 {
-        format!("{value:.0}")
-    } else {
-        significant(value)
-    };
+    let number = if place == 0 { format!("{value:.0}") } else { significant(value) };
     format!("{number}{gap}{}", units[place])
 }
 

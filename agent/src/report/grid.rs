@@ -7,10 +7,7 @@ pub(super) fn grid(header: &[&str], rows: &[Vec<String>]) -> String {
         return String::new();
     }
     let right: Vec<bool> = header.iter().map(|title| title.starts_with('>')).collect();
-    let titles: Vec<String> = header
-        .iter()
-        .map(|title| title.trim_start_matches('>').to_owned())
-        .collect();
+    let titles: Vec<String> = header.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
     let width = |column: usize| {
         rows.iter()
             .chain([&titles])
@@ -40,9 +37,7 @@ pub(super) fn grid(header: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Without control characters: a process may name itself, and a directory be named, after an escape sequence.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -51,18 +46,9 @@ mod tests {
 
     #[test]
     fn numbers_stand_to_the_right() {
-        let rows = vec![
-            vec!["a".to_owned(), "1".to_owned()],
-            vec!["bcd".to_owned(), "1,000".to_owned()],
-        ];
-        assert_eq!(
-            grid(&["name", ">n"], &rows),
-            "  name      n\n  a         1\n  bcd   1,000\n"
-        );
+        let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "1,000".to_owned()]];
+        assert_eq!(grid(&["name", ">n"], &rows), "  name      n\n  a         1\n  bcd   1,000\n");
         assert_eq!(grid(&["name"], &[]), "");
-        assert_eq!(
-            grid(&["name"], &[vec!["\x1b[2J\n".to_owned()]]),
-            "  name\n  ?[2J?\n"
-        );
+        assert_eq!(grid(&["name"], &[vec!["\x1b[2J\n".to_owned()]]), "  name\n  ?[2J?\n");
     }
 }

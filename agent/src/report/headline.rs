@@ -22,10 +22,7 @@ pub fn headline(ceilings: &[Ceiling]) -> String {
         };
     };
     let quantity = |value: Option<u64>| {
-        value.map_or_else(
-            || "unknown".to_owned(),
-            |value| format::quantity(value, ceiling.unit),
-        )
+        value.map_or_else(|| "unknown".to_owned(), |value| format::quantity(value, ceiling.unit))
     };
     let mut text = format!(
         "{} first: {} of {}, {} ({})",
@@ -88,36 +85,22 @@ mod tests {
 
     #[test]
     fn adds_the_time_where_the_count_grows() {
-        let growing = Ceiling {
-            seconds_left: Some(240.0),
-            ..descriptors()
-        };
+        let growing = Ceiling { seconds_left: Some(240.0), ..descriptors() };
         assert!(headline(&[growing]).ends_with("left (process 1234), in 4 min at this rate"));
     }
 
     #[test]
     fn speaks_of_one_connection_in_the_singular_and_of_unknown_ones_as_unknown() {
-        let last = Ceiling {
-            connections_left: Some(1),
-            ..descriptors()
-        };
+        let last = Ceiling { connections_left: Some(1), ..descriptors() };
         assert!(headline(&[last]).contains(", 1 connection left"));
-        let unknown = Ceiling {
-            connections_left: None,
-            used: None,
-            ..descriptors()
-        };
+        let unknown = Ceiling { connections_left: None, used: None, ..descriptors() };
         assert!(headline(&[unknown]).contains("unknown of 20,000, connections left unknown"));
     }
 
     #[test]
     fn says_why_no_ceiling_is_named() {
         assert_eq!(headline(&[]), "first ceiling unknown: nothing was measured yet");
-        let unpriced = Ceiling {
-            first: false,
-            basis: "no connection seen to price".into(),
-            ..descriptors()
-        };
+        let unpriced = Ceiling { first: false, basis: "no connection seen to price".into(), ..descriptors() };
         assert_eq!(
             headline(&[unpriced]),
             "first ceiling unknown: descriptors (process 1234): no connection seen to price"

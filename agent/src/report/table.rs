@@ -12,11 +12,7 @@ const CONNECTIONS_LISTED: usize = 20;
 
 /// The snapshot for people: the first ceiling, then everything behind it.
 pub fn table(snapshot: &Snapshot) -> String {
-    let mut text = format!(
-        "{}\n{}\n",
-        printable(&host(snapshot)),
-        printable(&headline(&snapshot.ceilings))
-    );
+    let mut text = format!("{}\n{}\n", printable(&host(snapshot)), printable(&headline(&snapshot.ceilings)));
     section(&mut text, "Ceilings", ceilings(&snapshot.ceilings));
     section(&mut text, "Processes", processes(&snapshot.processes));
     section(&mut text, "Listeners", listeners(&snapshot.listeners));
@@ -40,17 +36,8 @@ fn host(snapshot: &Snapshot) -> String {
     }
     // The agent lists connections within a budget; the listeners' sums are always complete.
     let listed = snapshot.connections.len() as u64;
-    let open = snapshot
-        .listeners
-        .iter()
-        .map(|listener| listener.connections)
-        .sum::<u64>()
-        .max(listed);
-    line.push_str(&format!(
-        " · {} · {} connections",
-        snapshot.timestamp,
-        count(open)
-    ));
+    let open = snapshot.listeners.iter().map(|listener| listener.connections).sum::<u64>().max(listed);
+    line.push_str(&format!(" · {} · {} connections", snapshot.timestamp, count(open)));
     if listed < open {
         line.push_str(&format!(", {} of them listed", count(listed)));
     }
@@ -88,12 +75,7 @@ fn ceilings(ceilings: &[Ceiling]) -> String {
     };
     let mut text = grid(&header, &ceilings.iter().map(row).collect::<Vec<_>>());
     for ceiling in ceilings {
-        text.push_str(&format!(
-            "  {} ({}): {}\n",
-            ceiling.kind.name(),
-            scope(&ceiling.scope),
-            ceiling.basis
-        ));
+        text.push_str(&format!("  {} ({}): {}\n", ceiling.kind.name(), scope(&ceiling.scope), ceiling.basis));
     }
     text
 }
@@ -179,12 +161,7 @@ fn connections(snapshot: &Snapshot) -> String {
     ];
     let mut sorted: Vec<&Connection> = snapshot.connections.iter().collect();
     // Unknown sorts last: `None` is the smallest.
-    sorted.sort_by(|a, b| {
-        b.memory
-            .kernel_bytes
-            .cmp(&a.memory.kernel_bytes)
-            .then_with(|| a.id.cmp(&b.id))
-    });
+    sorted.sort_by(|a, b| b.memory.kernel_bytes.cmp(&a.memory.kernel_bytes).then_with(|| a.id.cmp(&b.id)));
     let row = |connection: &&Connection| {
         let sum = |field: fn(&Traffic) -> u64| {
             let (received, sent) = (connection.received?, connection.sent?);
@@ -204,19 +181,8 @@ fn connections(snapshot: &Snapshot) -> String {
             known(connection.memory.kernel_bytes, bytes),
         ]
     };
-    let mut text = grid(
-        &header,
-        &sorted
-            .iter()
-            .take(CONNECTIONS_LISTED)
-            .map(row)
-            .collect::<Vec<_>>(),
-    );
-    if let Some(more) = sorted
-        .len()
-        .checked_sub(CONNECTIONS_LISTED)
-        .filter(|more| *more > 0)
-    {
+    let mut text = grid(&header, &sorted.iter().take(CONNECTIONS_LISTED).map(row).collect::<Vec<_>>());
+    if let Some(more) = sorted.len().checked_sub(CONNECTIONS_LISTED).filter(|more| *more > 0) {
         text.push_str(&format!("  … and {} more\n", count(more as u64)));
     }
     text
@@ -264,21 +230,10 @@ mod tests {
             opened: None,
             parse: Parse::Exact,
             unparsed_bytes: 0,
-            received: Some(Traffic {
-                frames: 1234,
-                pong: 7,
-                ..Traffic::default()
-            }),
-            sent: Some(Traffic {
-                frames: 9,
-                ping: 7,
-                ..Traffic::default()
-            }),
+            received: Some(Traffic { frames: 1234, pong: 7, ..Traffic::default() }),
+            sent: Some(Traffic { frames: 9, ping: 7, ..Traffic::default() }),
             ping: Ping::default(),
-            memory: Memory {
-                kernel_bytes,
-                ..Memory::default()
-            },
+            memory: Memory { kernel_bytes, ..Memory::default() },
             deflate: None,
             close_code: None,
         }
@@ -291,10 +246,7 @@ mod tests {
             host: Host {
                 name: "localhost".into(),
                 kernel: "6.12.0".into(),
-                degraded: vec![Degraded {
-                    probe: "openssl".into(),
-                    reason: "no library found".into(),
-                }],
+                degraded: vec![Degraded { probe: "openssl".into(), reason: "no library found".into() }],
                 ..Host::default()
             },
             ceilings: vec![Ceiling {
@@ -320,10 +272,7 @@ mod tests {
                 id: "raise-nofile".into(),
                 ceiling: Kind::Descriptors,
                 action: "raise the soft limit to 65,536".into(),
-                effect: Effect {
-                    connections_max_before: 20_000,
-                    connections_max_after: 65_000,
-                },
+                effect: Effect { connections_max_before: 20_000, connections_max_after: 65_000 },
                 evidence: "the hard limit is 524,288".into(),
             }],
             agent: SelfUsage::default(),
@@ -332,16 +281,11 @@ mod tests {
 
     #[test]
     fn lists_the_heaviest_connections_and_counts_the_rest() {
-        let connections = (0..1022)
-            .map(|id| connection(id, (id > 0).then_some(4096 + id)))
-            .collect();
+        let connections = (0..1022).map(|id| connection(id, (id > 0).then_some(4096 + id))).collect();
         let text = table(&snapshot(connections));
         assert!(text.contains("\n  … and 1,002 more\n"), "{text}");
         assert!(text.contains("127.0.0.1:41021"), "the heaviest is listed: {text}");
-        assert!(
-            !text.contains("127.0.0.1:40000"),
-            "the one of unknown weight is not: {text}"
-        );
+        assert!(!text.contains("127.0.0.1:40000"), "the one of unknown weight is not: {text}");
     }
 
     #[test]
@@ -365,10 +309,7 @@ mod tests {
     #[test]
     fn what_is_unknown_is_not_nought_and_has_a_reason() {
         let text = table(&snapshot(vec![connection(1, None)]));
-        let line = text
-            .lines()
-            .find(|line| line.contains("127.0.0.1:40001"))
-            .expect("listed");
+        let line = text.lines().find(|line| line.contains("127.0.0.1:40001")).expect("listed");
         assert!(line.ends_with("7      7    –       –"), "{line}");
         assert!(
             text.contains("first ceiling unknown: memory (host): too few connections to price one"),

@@ -37,31 +37,22 @@ impl Readers {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };
                 let (sender, lines) = sync_channel(QUEUE);
-                accepted
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(sender);
+                accepted.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
                 std::thread::spawn(move || feed(stream, &lines));
                 control.resend();
             }
         });
-        Ok(Self {
-            queues,
-            path: path.to_owned(),
-        })
+        Ok(Self { queues, path: path.to_owned() })
     }
 
     /// Hands a line to every reader; one that is gone or too far behind is dropped.
     pub(super) fn send(&self, line: Line) {
-        self.queues
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|queue| {
-                !matches!(
-                    queue.try_send(Arc::clone(&line)),
-                    Err(TrySendError::Disconnected(_) | TrySendError::Full(_))
-                )
-            });
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).retain(|queue| {
+            !matches!(
+                queue.try_send(Arc::clone(&line)),
+                Err(TrySendError::Disconnected(_) | TrySendError::Full(_))
+            )
+        });
     }
 }
 

@@ -32,10 +32,7 @@ impl Run {
         let process = Process::start(command(&["run"])?.args(arguments))?;
         let mut run = Self { process, next_seq: 0 };
         match run.next(SOON)? {
-            Some(Envelope {
-                body: Body::AgentStarted(_),
-                ..
-            }) => Ok(run),
+            Some(Envelope { body: Body::AgentStarted(_), .. }) => Ok(run),
             Some(other) => bail!("the stream begins with {}", other.event),
             None => Err(refused(run.process.finish(SOON)?)),
         }
@@ -48,18 +45,8 @@ impl Run {
         };
         let event: Envelope = serde_json::from_str(&line).with_context(|| format!("not an event: {line}"))?;
         ensure!(event.schema == SCHEMA, "schema {}", event.schema);
-        ensure!(
-            event.seq == self.next_seq,
-            "event {} follows {}",
-            event.seq,
-            self.next_seq.wrapping_sub(1)
-        );
-        ensure!(
-            event.event == event.body.name(),
-            "{} holds {}",
-            event.event,
-            event.body.name()
-        );
+        ensure!(event.seq == self.next_seq, "event {} follows {}", event.seq, self.next_seq.wrapping_sub(1));
+        ensure!(event.event == event.body.name(), "{} holds {}", event.event, event.body.name());
         self.next_seq += 1;
         Ok(Some(event))
     }
@@ -87,12 +74,7 @@ impl Settling {
     /// Waits for the document.
     pub(crate) fn finish(self, within: Duration) -> anyhow::Result<Snapshot> {
         let ended = self.0.finish(within)?;
-        ensure!(
-            ended.status.success(),
-            "snapshot: {}: {}",
-            ended.status,
-            ended.stderr.join(" ")
-        );
+        ensure!(ended.status.success(), "snapshot: {}: {}", ended.status, ended.stderr.join(" "));
         serde_json::from_str(&ended.stdout.join("\n")).context("the snapshot is not what the schema says")
     }
 }
@@ -102,9 +84,6 @@ fn refused(ended: Ended) -> anyhow::Error {
     let words = ended.stderr.join(" ");
     match ended.status.code() {
         Some(code) if REFUSALS.contains(&code) => Skip(words).into(),
-        _ => anyhow::anyhow!(
-            "headroom-agent ended before it attached: {}: {words}",
-            ended.status
-        ),
+        _ => anyhow::anyhow!("headroom-agent ended before it attached: {}: {words}", ended.status),
     }
 }

@@ -22,10 +22,7 @@ pub(crate) fn folder() -> anyhow::Result<PathBuf> {
 pub(crate) fn path(name: &str) -> anyhow::Result<PathBuf> {
     let path = folder()?.join(name);
     if !path.is_file() {
-        bail!(
-            "{} is not built: run `cargo build --workspace --bins` first",
-            path.display()
-        );
+        bail!("{} is not built: run `cargo build --workspace --bins` first", path.display());
     }
     Ok(path)
 }

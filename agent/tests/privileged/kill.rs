@@ -24,29 +24,17 @@ pub(crate) fn killing_the_agent_leaves_the_host_as_it_was() -> anyhow::Result<()
         websocket::echo(&mut client, b"before")?;
     }
     let held = Held::by(pid)?;
-    ensure!(
-        held.programs.len() >= 2 && held.maps.len() >= 5,
-        "the agent holds too little: {held:?}"
-    );
-    ensure!(
-        held.loaded()? == held.counts(),
-        "the kernel does not list what the agent holds: {held:?}"
-    );
+    ensure!(held.programs.len() >= 2 && held.maps.len() >= 5, "the agent holds too little: {held:?}");
+    ensure!(held.loaded()? == held.counts(), "the kernel does not list what the agent holds: {held:?}");
 
     agent.process.signal(Signal::KILL)?;
     let ended = agent.process.finish(SOON)?;
-    ensure!(
-        !ended.status.success(),
-        "kill -9 ended the agent with {}",
-        ended.status
-    );
+    ensure!(!ended.status.success(), "kill -9 ended the agent with {}", ended.status);
     for _ in 0..ECHOES {
         websocket::echo(&mut client, b"after")?;
     }
     // Programs are freed after an RCU grace period, maps after the last program.
-    until("freeing what the agent loaded", Duration::from_secs(10), || {
-        Ok(held.loaded()? == (0, 0))
-    })?;
+    until("freeing what the agent loaded", Duration::from_secs(10), || Ok(held.loaded()? == (0, 0)))?;
     let mut another = websocket::request(address)?;
     websocket::opened(&mut another)?;
     websocket::echo(&mut another, b"a connection that no agent has seen")?;
@@ -54,14 +42,8 @@ pub(crate) fn killing_the_agent_leaves_the_host_as_it_was() -> anyhow::Result<()
     std::thread::sleep(Duration::from_secs(4));
     let report = load::result(crowd)?;
     let connections = &report["connections"];
-    ensure!(
-        connections["opened"] == 50 && connections["closed_by_peer"] == 0,
-        "the load: {connections}"
-    );
-    ensure!(
-        report["sent"]["text"] == report["received"]["text"],
-        "echoes were lost: {report}"
-    );
+    ensure!(connections["opened"] == 50 && connections["closed_by_peer"] == 0, "the load: {connections}");
+    ensure!(report["sent"]["text"] == report["received"]["text"], "echoes were lost: {report}");
     drop(server);
     Ok(())
 }
@@ -76,10 +58,7 @@ struct Held {
 
 impl Held {
     fn by(pid: u32) -> anyhow::Result<Self> {
-        let mut held = Held {
-            programs: BTreeSet::new(),
-            maps: BTreeSet::new(),
-        };
+        let mut held = Held { programs: BTreeSet::new(), maps: BTreeSet::new() };
         for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
             // A descriptor may be closed before it is looked at.
             let Ok(text) = std::fs::read_to_string(entry?.path()) else {

@@ -24,19 +24,9 @@ const SETTLE: Duration = Duration::from_secs(12);
 
 /// headroom-server on a port of its own, pinging every second.
 pub(crate) fn server() -> anyhow::Result<(Process, SocketAddr)> {
-    let arguments = [
-        "--listen",
-        "ws://127.0.0.1:0",
-        "--ping-interval",
-        "1s",
-        "--ping-payload",
-        "16B",
-    ];
+    let arguments = ["--listen", "ws://127.0.0.1:0", "--ping-interval", "1s", "--ping-payload", "16B"];
     let server = Process::start(Command::new(binaries::path("headroom-server")?).args(arguments))?;
-    let address = server
-        .stdout
-        .after("listening on ws://")?
-        .context("headroom-server did not start")?;
+    let address = server.stdout.after("listening on ws://")?.context("headroom-server did not start")?;
     Ok((server, address.parse()?))
 }
 
@@ -44,34 +34,16 @@ pub(crate) fn server() -> anyhow::Result<(Process, SocketAddr)> {
 pub(crate) fn load(address: SocketAddr, connections: usize, arguments: &[&str]) -> anyhow::Result<Process> {
     let (url, connections) = (format!("ws://{address}/echo"), connections.to_string());
     let seconds = format!("{}s", TRAFFIC.as_secs());
-    let fixed = [
-        "--json",
-        "--linger",
-        "10m",
-        "--duration",
-        &seconds,
-        "--url",
-        &url,
-        "--connections",
-        &connections,
-    ];
-    Process::start(
-        Command::new(binaries::path("headroom-load")?)
-            .args(fixed)
-            .args(arguments),
-    )
+    let fixed =
+        ["--json", "--linger", "10m", "--duration", &seconds, "--url", &url, "--connections", &connections];
+    Process::start(Command::new(binaries::path("headroom-load")?).args(fixed).args(arguments))
 }
 
 /// Stops a load generator and takes its result.
 pub(crate) fn result(load: Process) -> anyhow::Result<Value> {
     load.signal(Signal::TERM)?;
     let ended = load.finish(SOON)?;
-    ensure!(
-        ended.status.success(),
-        "headroom-load: {}: {}",
-        ended.status,
-        ended.stderr.join(" ")
-    );
+    ensure!(ended.status.success(), "headroom-load: {}: {}", ended.status, ended.stderr.join(" "));
     serde_json::from_str(&ended.stdout.join("\n")).context("headroom-load printed no JSON")
 }
 
@@ -80,16 +52,8 @@ pub(crate) fn counts_equal_the_load_generators() -> anyhow::Result<()> {
     let snapshot = Settling::attach(address.port(), SETTLE)?;
     let attached = Instant::now();
     let loads = [
-        load(
-            address,
-            CONNECTIONS,
-            &["--message-rate", "20", "--message-size", "300B"],
-        )?,
-        load(
-            address,
-            CONNECTIONS,
-            &["--message-rate", "4", "--message-size", "70000B", "--binary"],
-        )?,
+        load(address, CONNECTIONS, &["--message-rate", "20", "--message-size", "300B"])?,
+        load(address, CONNECTIONS, &["--message-rate", "4", "--message-size", "70000B", "--binary"])?,
     ];
     std::thread::sleep(STOP.saturating_sub(attached.elapsed()));
     // Both ends are quiet from here: the load generators only answer, and the server no longer asks.
@@ -101,27 +65,17 @@ pub(crate) fn counts_equal_the_load_generators() -> anyhow::Result<()> {
         taken > stopped + Duration::from_secs(1),
         "this host is too slow: the snapshot came before the quiet"
     );
-    let holders = [
-        (Role::Server, vec![server.pid()]),
-        (Role::Client, loads.iter().map(Process::pid).collect()),
-    ];
+    let holders =
+        [(Role::Server, vec![server.pid()]), (Role::Client, loads.iter().map(Process::pid).collect())];
     for (role, pids) in &holders {
-        for connection in snapshot
-            .connections
-            .iter()
-            .filter(|connection| connection.role == *role)
-        {
+        for connection in snapshot.connections.iter().filter(|connection| connection.role == *role) {
             held(connection, pids)?;
         }
     }
     let (mut sent, mut received) = (Counts::new(), Counts::new());
     for load in loads {
         let report = result(load)?;
-        ensure!(
-            report["connections"]["opened"] == CONNECTIONS,
-            "opened: {}",
-            report["connections"]
-        );
+        ensure!(report["connections"]["opened"] == CONNECTIONS, "opened: {}", report["connections"]);
         traffic::add(&mut sent, &without_closes(traffic::told(&report["sent"])?));
         traffic::add(&mut received, &traffic::told(&report["received"])?);
     }
@@ -136,23 +90,12 @@ fn check(snapshot: &Snapshot, port: u16, sent: &Counts, received: &Counts) -> an
     for (role, expected) in [(Role::Server, [sent, received]), (Role::Client, [received, sent])] {
         let (number, from_peer, to_peer) = traffic::sum(snapshot.connections.iter(), role)?;
         ensure!(number == 2 * CONNECTIONS, "{number} connections as {role:?}");
-        traffic::equal(
-            &format!("connections as {role:?}"),
-            [&from_peer, &to_peer],
-            expected,
-        )?;
+        traffic::equal(&format!("connections as {role:?}"), [&from_peer, &to_peer], expected)?;
         let listener = traffic::listener(&snapshot.listeners, port, role)?;
-        ensure!(
-            listener.opened == 2 * CONNECTIONS as u64 && listener.closed == 0,
-            "listener: {listener:?}"
-        );
+        ensure!(listener.opened == 2 * CONNECTIONS as u64 && listener.closed == 0, "listener: {listener:?}");
         ensure!(listener.unparsed_bytes == 0, "listener: {listener:?}");
         let totals = [traffic::seen(&listener.received), traffic::seen(&listener.sent)];
-        traffic::equal(
-            &format!("listener as {role:?}"),
-            [&totals[0], &totals[1]],
-            expected,
-        )?;
+        traffic::equal(&format!("listener as {role:?}"), [&totals[0], &totals[1]], expected)?;
     }
     Ok(())
 }
@@ -170,15 +113,9 @@ fn without_closes(mut sent: Counts) -> Counts {
 
 /// The descriptor that the agent names is that connection's socket.
 fn held(connection: &Connection, pids: &[u32]) -> anyhow::Result<()> {
-    let (pid, fd) = connection
-        .pid
-        .zip(connection.fd)
-        .with_context(|| format!("{connection:?}: no holder"))?;
-    ensure!(
-        pids.contains(&pid),
-        "{} is held by {pid}, not one of {pids:?}",
-        connection.local
-    );
+    let (pid, fd) =
+        connection.pid.zip(connection.fd).with_context(|| format!("{connection:?}: no holder"))?;
+    ensure!(pids.contains(&pid), "{} is held by {pid}, not one of {pids:?}", connection.local);
     let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
     let inode = inode(connection)?;
     ensure!(
@@ -193,10 +130,6 @@ fn held(connection: &Connection, pids: &[u32]) -> anyhow::Result<()> {
 fn inode(connection: &Connection) -> anyhow::Result<u64> {
     let (local, remote): (SocketAddr, SocketAddr) = (connection.local.parse()?, connection.remote.parse()?);
     let table = procfs::net::tcp()?;
-    let entry = table
-        .iter()
-        .find(|entry| entry.local_address == local && entry.remote_address == remote);
-    Ok(entry
-        .with_context(|| format!("/proc/net/tcp has no {local} → {remote}"))?
-        .inode)
+    let entry = table.iter().find(|entry| entry.local_address == local && entry.remote_address == remote);
+    Ok(entry.with_context(|| format!("/proc/net/tcp has no {local} → {remote}"))?.inode)
 }

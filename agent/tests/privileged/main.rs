@@ -28,30 +28,15 @@ const TESTS: &[runner::Test] = &[
         exits::each_refusal_is_one_line_and_a_documented_code,
     ),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),
-    (
-        "stream::a_closed_pipe_is_no_error",
-        stream::a_closed_pipe_is_no_error,
-    ),
-    (
-        "load::counts_equal_the_load_generators",
-        load::counts_equal_the_load_generators,
-    ),
-    (
-        "foreign::counts_equal_a_foreign_peers",
-        foreign::counts_equal_a_foreign_peers,
-    ),
+    ("stream::a_closed_pipe_is_no_error", stream::a_closed_pipe_is_no_error),
+    ("load::counts_equal_the_load_generators", load::counts_equal_the_load_generators),
+    ("foreign::counts_equal_a_foreign_peers", foreign::counts_equal_a_foreign_peers),
     (
         "foreign::counts_equal_a_foreign_peers_when_compressed",
         foreign::counts_equal_a_foreign_peers_when_compressed,
     ),
-    (
-        "memory::socket_memory_equals_inet_diag",
-        memory::socket_memory_equals_inet_diag,
-    ),
-    (
-        "kill::killing_the_agent_leaves_the_host_as_it_was",
-        kill::killing_the_agent_leaves_the_host_as_it_was,
-    ),
+    ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
+    ("kill::killing_the_agent_leaves_the_host_as_it_was", kill::killing_the_agent_leaves_the_host_as_it_was),
 ];
 
 fn main() -> ExitCode {

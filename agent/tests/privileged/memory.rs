@@ -51,12 +51,7 @@ fn compare() -> anyhow::Result<Option<String>> {
     }
     let snapshot = snapshot.finish(SOON)?;
     let taken = snapshot.timestamp;
-    let quiet = samples
-        .into_iter()
-        .rev()
-        .filter(|(time, _)| *time < taken)
-        .take(8)
-        .map(|(_, sample)| sample);
+    let quiet = samples.into_iter().rev().filter(|(time, _)| *time < taken).take(8).map(|(_, sample)| sample);
     let quiet: Vec<Sockets> = quiet.collect();
     ensure!(quiet.len() == 8, "filling the sockets took too long");
     if let Some(moved) = quiet.windows(2).find(|pair| pair[0] != pair[1]) {
@@ -68,35 +63,19 @@ fn compare() -> anyhow::Result<Option<String>> {
 }
 
 fn agree(snapshot: &Snapshot, sockets: &Sockets) -> anyhow::Result<()> {
-    ensure!(
-        sockets.len() == 2 * SIZES.len(),
-        "ss shows {} sockets",
-        sockets.len()
-    );
-    ensure!(
-        snapshot.connections.len() == sockets.len(),
-        "the agent shows {}",
-        snapshot.connections.len()
-    );
+    ensure!(sockets.len() == 2 * SIZES.len(), "ss shows {} sockets", sockets.len());
+    ensure!(snapshot.connections.len() == sockets.len(), "the agent shows {}", snapshot.connections.len());
     for connection in &snapshot.connections {
         let ends = (connection.local.clone(), connection.remote.clone());
-        let kernel = sockets
-            .get(&ends)
-            .with_context(|| format!("ss does not show {ends:?}"))?;
+        let kernel = sockets.get(&ends).with_context(|| format!("ss does not show {ends:?}"))?;
         let agent = Skmem::of(&connection.memory).with_context(|| format!("no memory of {ends:?}"))?;
-        ensure!(
-            agent == *kernel,
-            "{ends:?}: the agent says {agent:?}, ss says {kernel:?}"
-        );
+        ensure!(agent == *kernel, "{ends:?}: the agent says {agent:?}, ss says {kernel:?}");
     }
     ensure!(
         sockets.values().any(|memory| memory.receive > 100_000),
         "no receive queue was filled: {sockets:?}"
     );
-    ensure!(
-        sockets.values().any(|memory| memory.send > 100_000),
-        "no send queue was filled: {sockets:?}"
-    );
+    ensure!(sockets.values().any(|memory| memory.send > 100_000), "no send queue was filled: {sockets:?}");
     Ok(())
 }
 

@@ -72,19 +72,11 @@ impl Process {
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let name = name.rsplit('/').next().unwrap_or(&name).to_owned();
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let stdout = Lines::of(child.stdout.take().context("no stdout")?);
         let stderr = Lines::of(child.stderr.take().context("no stderr")?);
-        Ok(Self {
-            name,
-            child,
-            stdout,
-            stderr,
-        })
+        Ok(Self { name, child, stdout, stderr })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -111,11 +103,7 @@ impl Process {
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                return Ok(Ended {
-                    status,
-                    stdout: self.stdout.rest(),
-                    stderr: self.stderr.rest(),
-                });
+                return Ok(Ended { status, stdout: self.stdout.rest(), stderr: self.stderr.rest() });
             }
             if Instant::now() > deadline {
                 bail!("{} did not end within {within:?}", self.name);

@@ -16,11 +16,7 @@ const INSTALL: Duration = Duration::from_secs(180);
 /// Starts one of this folder's scripts.
 pub(crate) fn start(script: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/privileged");
-    Process::start(
-        Command::new(interpreter()?)
-            .arg(folder.join(script))
-            .args(arguments),
-    )
+    Process::start(Command::new(interpreter()?).arg(folder.join(script)).args(arguments))
 }
 
 /// The environment's interpreter; the first call makes the environment.
@@ -28,17 +24,9 @@ fn interpreter() -> anyhow::Result<PathBuf> {
     let folder = binaries::folder()?;
     let environment = folder.parent().context("no target directory")?.join("venv");
     let python = environment.join("bin/python");
-    let imports = || {
-        Command::new(&python)
-            .args(["-c", "import websockets.asyncio"])
-            .output()
-    };
+    let imports = || Command::new(&python).args(["-c", "import websockets.asyncio"]).output();
     if !imports().is_ok_and(|output| output.status.success()) {
-        successful(
-            Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&environment),
-        )?;
+        successful(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
         successful(Command::new(&python).args(["-m", "pip", "install", "--quiet", PACKAGE]))?;
     }
     Ok(python)

@@ -21,10 +21,7 @@ enum Outcome {
 
 /// Runs those tests whose name contains the first argument that is not a flag, if there is one.
 pub(crate) fn run(tests: &[Test]) -> ExitCode {
-    let filter = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'))
-        .unwrap_or_default();
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let (chosen, rest): (Vec<&Test>, Vec<&Test>) = tests.iter().partition(|(name, _)| name.contains(&filter));
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     println!("\nrunning {} tests", chosen.len());
@@ -52,10 +49,7 @@ pub(crate) fn run(tests: &[Test]) -> ExitCode {
                 format!("skipped: {why}")
             }
         };
-        println!(
-            "test {name} ... {verdict} ({:.1} s)",
-            begun.elapsed().as_secs_f64()
-        );
+        println!("test {name} ... {verdict} ({:.1} s)", begun.elapsed().as_secs_f64());
     }
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured; {} filtered out; \
@@ -64,11 +58,7 @@ pub(crate) fn run(tests: &[Test]) -> ExitCode {
         rest.len(),
         start.elapsed().as_secs_f64(),
     );
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn outcome(body: fn() -> anyhow::Result<()>) -> Outcome {
@@ -82,9 +72,7 @@ fn outcome(body: fn() -> anyhow::Result<()>) -> Outcome {
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             Outcome::Failed(
-                text.or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("a panic")
-                    .to_owned(),
+                text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned(),
             )
         }
     }

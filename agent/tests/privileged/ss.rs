@@ -24,20 +24,12 @@ pub(crate) struct Skmem {
 /// Established sockets with `port` at either end, by their local and remote address.
 pub(crate) fn sockets(port: u16) -> anyhow::Result<BTreeMap<(String, String), Skmem>> {
     let filter = format!("( sport = :{port} or dport = :{port} )");
-    let ended = run(
-        Command::new("ss")
-            .args(["-tmnHO", "state", "established"])
-            .arg(filter),
-        SOON,
-    )?;
+    let ended = run(Command::new("ss").args(["-tmnHO", "state", "established"]).arg(filter), SOON)?;
     ensure!(ended.status.success(), "ss: {}", ended.stderr.join(" "));
     let mut sockets = BTreeMap::new();
     for line in &ended.stdout {
         let mut words = line.split_whitespace().skip(2);
-        let ends = words
-            .next()
-            .zip(words.next())
-            .with_context(|| format!("ss says {line}"))?;
+        let ends = words.next().zip(words.next()).with_context(|| format!("ss says {line}"))?;
         let memory = Skmem::parse(line).with_context(|| format!("ss says {line}"))?;
         sockets.insert((ends.0.to_owned(), ends.1.to_owned()), memory);
     }
@@ -49,10 +41,7 @@ impl Skmem {
         let (_, rest) = line.split_once("skmem:(")?;
         let (fields, _) = rest.split_once(')')?;
         let field = |name: &str| {
-            fields
-                .split(',')
-                .find_map(|field| field.strip_prefix(name)?.parse::<u32>().ok())
-                .map(u64::from)
+            fields.split(',').find_map(|field| field.strip_prefix(name)?.parse::<u32>().ok()).map(u64::from)
         };
         Some(Self {
             receive: field("r")?,

@@ -27,23 +27,11 @@ pub(crate) fn the_stream_is_whole() -> anyhow::Result<()> {
             _ => {}
         }
     }
-    ensure!(
-        last.as_deref() == Some("duration"),
-        "the stream ends with {last:?}"
-    );
+    ensure!(last.as_deref() == Some("duration"), "the stream ends with {last:?}");
     ensure!((4..=7).contains(&ticks), "{ticks} ticks in 3 s at 500 ms");
-    ensure!(
-        begun.elapsed() < Duration::from_secs(10),
-        "it took {:?}",
-        begun.elapsed()
-    );
+    ensure!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
     let ended = run.process.finish(SOON)?;
-    ensure!(
-        ended.status.success(),
-        "{}: {}",
-        ended.status,
-        ended.stderr.join(" ")
-    );
+    ensure!(ended.status.success(), "{}: {}", ended.status, ended.stderr.join(" "));
     Ok(())
 }
 
@@ -67,14 +55,7 @@ pub(crate) fn a_closed_pipe_is_no_error() -> anyhow::Result<()> {
     ended?;
     read?;
     ensure!(line.contains("agent_started"), "the first line is {line}");
-    ensure!(
-        status.is_some_and(|status| status.success()),
-        "it ended with {status:?}"
-    );
-    ensure!(
-        output.stderr.is_empty(),
-        "it complains: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(status.is_some_and(|status| status.success()), "it ended with {status:?}");
+    ensure!(output.stderr.is_empty(), "it complains: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

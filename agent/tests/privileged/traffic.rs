@@ -9,17 +9,8 @@ use serde_json::Value;
 /// The counts compared, by the name that the documents, the load generator and keepalive.py share.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
-const NAMES: &[&str] = &[
-    "frames",
-    "text",
-    "binary",
-    "continuation",
-    "ping",
-    "pong",
-    "close",
-    "payload_bytes",
-    "control_bytes",
-];
+const NAMES: &[&str] =
+    &["frames", "text", "binary", "continuation", "ping", "pong", "close", "payload_bytes", "control_bytes"];
 
 /// From the agent.
 pub(crate) fn seen(traffic: &Traffic) -> Counts {
@@ -66,10 +57,7 @@ pub(crate) fn sum<'a>(
             connection.unparsed_bytes
         );
         number += 1;
-        add(
-            &mut received,
-            &seen(&connection.received.context("no received counts")?),
-        );
+        add(&mut received, &seen(&connection.received.context("no received counts")?));
         add(&mut sent, &seen(&connection.sent.context("no sent counts")?));
     }
     Ok((number, received, sent))
@@ -77,19 +65,14 @@ pub(crate) fn sum<'a>(
 
 /// Totals of the listener with this port and role.
 pub(crate) fn listener(listeners: &[Listener], port: u16, role: Role) -> anyhow::Result<&Listener> {
-    let found = listeners
-        .iter()
-        .find(|listener| listener.port == port && listener.role == role);
+    let found = listeners.iter().find(|listener| listener.port == port && listener.role == role);
     found.with_context(|| format!("no {role:?} totals of port {port}"))
 }
 
 /// Both directions of two accounts are equal.
 pub(crate) fn equal(who: &str, agent: [&Counts; 2], peer: [&Counts; 2]) -> anyhow::Result<()> {
     for (direction, (agent, peer)) in ["received", "sent"].iter().zip(agent.into_iter().zip(peer)) {
-        ensure!(
-            agent == peer,
-            "{who} {direction}: the agent counted {agent:?}, the peer {peer:?}"
-        );
+        ensure!(agent == peer, "{who} {direction}: the agent counted {agent:?}, the peer {peer:?}");
     }
     Ok(())
 }

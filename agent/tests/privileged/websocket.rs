@@ -27,10 +27,7 @@ pub(crate) fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
 /// Reads the server's answer.
 pub(crate) fn opened(stream: &mut TcpStream) -> anyhow::Result<()> {
     let head = head(stream)?;
-    ensure!(
-        head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT),
-        "no upgrade: {head}"
-    );
+    ensure!(head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT), "no upgrade: {head}");
     Ok(())
 }
 

@@ -79,10 +79,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         binary: arguments.binary,
         progress: std::io::stderr().is_terminal(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let report = runtime.block_on(async {
         let stop = Stop::new().context("install signal handlers")?;
         anyhow::Ok(load::run(options, target, stop).await?)
@@ -97,11 +95,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     stdout.flush()?;
     if report.connections.opened == 0 && report.connections.failed + report.connections.refused > 0 {
-        return Err(Failure::new(
-            Exit::Unavailable,
-            format!("no connection to {} was opened", report.url),
-        )
-        .into());
+        return Err(
+            Failure::new(Exit::Unavailable, format!("no connection to {} was opened", report.url)).into()
+        );
     }
     Ok(())
 }
@@ -123,10 +119,7 @@ fn make_room(connections: u32) -> anyhow::Result<()> {
     }
     if limit.raised() {
         let (before, now) = (number(limit.before), number(limit.now));
-        writeln!(
-            std::io::stderr(),
-            "headroom-load: descriptor limit raised from {before} to {now}"
-        )?;
+        writeln!(std::io::stderr(), "headroom-load: descriptor limit raised from {before} to {now}")?;
     }
     Ok(())
 }

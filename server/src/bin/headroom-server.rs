@@ -75,10 +75,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         max_message: arguments.max_message_size,
         drain_timeout: arguments.drain_timeout,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         // Before the line that says we are ready: whoever waits for it may signal at once.
         let stop = Stop::new().context("install signal handlers")?;
@@ -87,10 +85,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                 std::io::ErrorKind::PermissionDenied => Exit::NoPermission,
                 _ => Exit::Unavailable,
             };
-            Failure::new(
-                exit,
-                format!("cannot listen on ws://{}: {error}", arguments.listen),
-            )
+            Failure::new(exit, format!("cannot listen on ws://{}: {error}", arguments.listen))
         })?;
         let address = server.local_addr().context("read the listening address")?;
         let mut stdout = std::io::stdout().lock();

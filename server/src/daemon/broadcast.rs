@@ -41,23 +41,14 @@ pub(super) struct Member {
 impl Hub {
     pub(super) fn join(&self, beat: Arc<Beat>) -> Member {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let mailbox = Arc::new(Mailbox {
-            beat,
-            queue: Mutex::default(),
-        });
-        self.members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, mailbox.clone());
+        let mailbox = Arc::new(Mailbox { beat, queue: Mutex::default() });
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(id, mailbox.clone());
         Member { id, mailbox }
     }
 
     /// Takes the member out and says how many messages it lost.
     pub(super) fn leave(&self, member: &Member) -> u64 {
-        self.members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&member.id);
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).remove(&member.id);
         member.mailbox.lock().dropped
     }
 

@@ -65,33 +65,20 @@ impl Roster {
     /// `interval` is the time of a full turn, zero for no pings.
     pub(super) fn new(interval: Duration) -> Self {
         let pings = !interval.is_zero();
-        let turn = if pings {
-            interval.min(MAX_INTERVAL)
-        } else {
-            SWEEP_INTERVAL
-        };
+        let turn = if pings { interval.min(MAX_INTERVAL) } else { SWEEP_INTERVAL };
         let slots = (turn.as_nanos() / MIN_TICK.as_nanos()).clamp(1, u128::from(SLOTS)) as u32;
         let slot_list = (0..slots).map(|_| Vec::new()).collect();
         Self {
             tick: turn / slots,
             pings,
-            wheel: Mutex::new(Wheel {
-                slots: slot_list,
-                deal: 0,
-                hand: 0,
-                visits: 0,
-                draining: false,
-            }),
+            wheel: Mutex::new(Wheel { slots: slot_list, deal: 0, hand: 0, visits: 0, draining: false }),
         }
     }
 
     /// Adds a connection. If the server is already going away, it hears so at once.
     pub(super) fn join(&self) -> Arc<Beat> {
         let mut wheel = self.lock();
-        let beat = Arc::new(Beat {
-            joined: wheel.visits,
-            ..Beat::default()
-        });
+        let beat = Arc::new(Beat { joined: wheel.visits, ..Beat::default() });
         if wheel.draining {
             beat.pulse.raise(DRAIN);
         }
@@ -105,11 +92,7 @@ impl Roster {
     pub(super) fn drain(&self) {
         let mut wheel = self.lock();
         wheel.draining = true;
-        wheel
-            .slots
-            .iter()
-            .flatten()
-            .for_each(|beat| beat.pulse.raise(DRAIN));
+        wheel.slots.iter().flatten().for_each(|beat| beat.pulse.raise(DRAIN));
     }
 
     pub(super) fn draining(&self) -> bool {
@@ -143,9 +126,7 @@ impl Roster {
         }
         if self.pings {
             // A connection that only just opened has nothing to prove yet: its turn comes with the next round.
-            let due = beats
-                .iter()
-                .filter(|beat| visits.wrapping_sub(beat.joined) > half_turn);
+            let due = beats.iter().filter(|beat| visits.wrapping_sub(beat.joined) > half_turn);
             due.for_each(|beat| beat.pulse.raise(PING));
         }
     }

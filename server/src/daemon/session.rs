@@ -75,10 +75,7 @@ impl Session {
             self.pings += 1;
             // Behind output that the peer does not take, a ping would only pile up. It counts as missed all the same.
             if link.poll_flush(cx)?.is_ready() {
-                link.send(Message::Ping(ping_payload(
-                    self.shared.options.ping_payload,
-                    self.pings,
-                )))?;
+                link.send(Message::Ping(ping_payload(self.shared.options.ping_payload, self.pings)))?;
             }
         }
         for _ in 0..BUDGET {
@@ -89,12 +86,7 @@ impl Session {
             if link.poll_flush(cx)?.is_pending() {
                 return Poll::Pending;
             }
-            if let Some(message) = self
-                .member
-                .as_ref()
-                .filter(|_| !self.closing)
-                .and_then(Member::next)
-            {
+            if let Some(message) = self.member.as_ref().filter(|_| !self.closing).and_then(Member::next) {
                 link.send(message)?;
                 continue;
             }
@@ -163,10 +155,7 @@ impl Drop for Session {
         if let Some(member) = &self.member {
             let dropped = self.shared.hub.leave(member);
             if dropped > 0 {
-                self.shared
-                    .totals
-                    .relay_dropped
-                    .fetch_add(dropped, Ordering::Relaxed);
+                self.shared.totals.relay_dropped.fetch_add(dropped, Ordering::Relaxed);
                 warn!(dropped, "a slow consumer on /broadcast lost messages");
             }
         }
@@ -174,10 +163,7 @@ impl Drop for Session {
 }
 
 fn close(code: CloseCode, reason: &'static str) -> Message {
-    Message::Close(Some(CloseFrame {
-        code,
-        reason: reason.into(),
-    }))
+    Message::Close(Some(CloseFrame { code, reason: reason.into() }))
 }
 
 /// The close code for a peer's mistake (RFC 6455 section 7.4.1); `None` when the connection is gone anyway.

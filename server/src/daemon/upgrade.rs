@@ -44,30 +44,13 @@ struct Refusal {
     fields: &'static str,
 }
 
-const BUSY: Refusal = Refusal {
-    status: "503 Service Unavailable",
-    fields: "Retry-After: 1\r\n",
-};
-const NOT_FOUND: Refusal = Refusal {
-    status: "404 Not Found",
-    fields: "",
-};
-const BAD_REQUEST: Refusal = Refusal {
-    status: "400 Bad Request",
-    fields: "",
-};
-const TOO_LARGE: Refusal = Refusal {
-    status: "431 Request Header Fields Too Large",
-    fields: "",
-};
-const BAD_METHOD: Refusal = Refusal {
-    status: "405 Method Not Allowed",
-    fields: "Allow: GET\r\n",
-};
-const UPGRADE_REQUIRED: Refusal = Refusal {
-    status: "426 Upgrade Required",
-    fields: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-};
+const BUSY: Refusal = Refusal { status: "503 Service Unavailable", fields: "Retry-After: 1\r\n" };
+const NOT_FOUND: Refusal = Refusal { status: "404 Not Found", fields: "" };
+const BAD_REQUEST: Refusal = Refusal { status: "400 Bad Request", fields: "" };
+const TOO_LARGE: Refusal = Refusal { status: "431 Request Header Fields Too Large", fields: "" };
+const BAD_METHOD: Refusal = Refusal { status: "405 Method Not Allowed", fields: "Allow: GET\r\n" };
+const UPGRADE_REQUIRED: Refusal =
+    Refusal { status: "426 Upgrade Required", fields: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" };
 
 /// Reads one request and answers it: 101, or the status that says what is wrong. `full` is asked once the request is
 /// complete and makes it 503.
@@ -90,10 +73,7 @@ pub(super) async fn answer(tcp: &mut TcpStream, full: impl Fn() -> bool) -> Resu
     match parsed {
         Ok((size, (path, response))) => {
             tcp.write_all(&response).await?;
-            Ok(Upgraded {
-                path,
-                tail: received.split_off(size),
-            })
+            Ok(Upgraded { path, tail: received.split_off(size) })
         }
         Err(refusal) => {
             tcp.write_all(refusal.to_bytes().as_slice()).await?;
@@ -177,9 +157,6 @@ mod tests {
 
     #[test]
     fn a_plain_request_is_told_to_upgrade() {
-        assert_eq!(
-            request("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
-            Err(UPGRADE_REQUIRED)
-        );
+        assert_eq!(request("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), Err(UPGRADE_REQUIRED));
     }
 }

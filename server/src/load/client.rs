@@ -86,11 +86,7 @@ pub(super) async fn open(target: &Target, index: u32) -> Result<Opened, OpenErro
 }
 
 async fn connect(target: &Target, index: u32) -> Result<Opened, OpenError> {
-    let socket = if target.address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if target.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = target.source(index) {
         socket.bind(source)?;
     }
@@ -107,10 +103,7 @@ async fn connect(target: &Target, index: u32) -> Result<Opened, OpenError> {
         match Response::try_parse(&received)? {
             Some((size, response)) => {
                 check(&response, &key)?;
-                return Ok(Opened {
-                    tcp,
-                    tail: received.split_off(size),
-                });
+                return Ok(Opened { tcp, tail: received.split_off(size) });
             }
             None if received.len() > MAX_RESPONSE => {
                 return Err(OpenError::Handshake(WsError::AttackAttempt));

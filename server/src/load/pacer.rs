@@ -52,25 +52,15 @@ impl Pacer {
 /// Starts pacing the connections open now, for the run's duration from `start`. Without a message rate it does nothing.
 pub(super) fn start(run: &Arc<Run>, start: Instant) -> io::Result<Pacer> {
     let ended = Arc::new(AtomicBool::new(false));
-    let lines = run
-        .lines
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .open
-        .clone();
+    let lines = run.lines.lock().unwrap_or_else(PoisonError::into_inner).open.clone();
     if run.options.message_rate > 0.0 && !lines.is_empty() {
-        let schedule = Schedule {
-            start,
-            interval: 1.0 / run.options.message_rate,
-            lines: lines.len() as u32,
-        };
+        let schedule =
+            Schedule { start, interval: 1.0 / run.options.message_rate, lines: lines.len() as u32 };
         // Set once per run, here.
         let schedule = *run.schedule.get_or_init(|| schedule);
         // A duration beyond the clock's range has no end.
         let (end, ended) = (start.checked_add(run.options.duration), ended.clone());
-        thread::Builder::new()
-            .name("pacer".into())
-            .spawn(move || pace(&schedule, &lines, end, &ended))?;
+        thread::Builder::new().name("pacer".into()).spawn(move || pace(&schedule, &lines, end, &ended))?;
     }
     Ok(Pacer { ended })
 }
@@ -99,20 +89,10 @@ mod tests {
     #[test]
     fn connections_take_turns_within_the_interval() {
         let start = Instant::now();
-        let schedule = Schedule {
-            start,
-            interval: 1.0,
-            lines: 4,
-        };
+        let schedule = Schedule { start, interval: 1.0, lines: 4 };
         let offset = |rank, number| (schedule.due(rank, number) - start).as_millis();
         assert_eq!(
-            [
-                offset(0, 0),
-                offset(1, 0),
-                offset(3, 0),
-                offset(0, 1),
-                offset(2, 7)
-            ],
+            [offset(0, 0), offset(1, 0), offset(3, 0), offset(0, 1), offset(2, 7)],
             [0, 250, 750, 1000, 7500]
         );
     }

@@ -18,12 +18,7 @@ pub(super) async fn paint(run: Arc<Run>) {
         ticks.tick().await;
         let opened = run.opened.load(Ordering::Relaxed);
         let tried = opened + run.failed.load(Ordering::Relaxed) + run.refused.load(Ordering::Relaxed);
-        let line = line(
-            tried,
-            opened,
-            u64::from(run.options.connections),
-            started.elapsed(),
-        );
+        let line = line(tried, opened, u64::from(run.options.connections), started.elapsed());
         // A terminal that went away is no reason to stop the load.
         let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
     }
@@ -39,11 +34,7 @@ fn line(tried: u64, opened: u64, requested: u64, elapsed: Duration) -> String {
         return format!("{opened} of {requested} connections open");
     }
     let rate = tried as f64 / elapsed.as_secs_f64().max(1e-3);
-    let eta = if tried == 0 {
-        "?".into()
-    } else {
-        format!("{:.0}s", (requested - tried) as f64 / rate)
-    };
+    let eta = if tried == 0 { "?".into() } else { format!("{:.0}s", (requested - tried) as f64 / rate) };
     let full = (tried * WIDTH / requested.max(1)) as usize;
     let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH as usize - full));
     format!("[{bar}] {opened}/{requested} open, {rate:.0}/s, ETA {eta}")
@@ -56,10 +47,7 @@ mod tests {
     #[test]
     fn shows_count_rate_and_eta() {
         let text = line(500, 500, 1000, Duration::from_secs(1));
-        assert_eq!(
-            text,
-            "[###############---------------] 500/1000 open, 500/s, ETA 1s"
-        );
+        assert_eq!(text, "[###############---------------] 500/1000 open, 500/s, ETA 1s");
         assert!(line(0, 0, 10, Duration::ZERO).ends_with("ETA ?"));
         assert_eq!(line(10, 9, 10, Duration::ZERO), "9 of 10 connections open");
     }

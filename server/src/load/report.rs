@@ -129,10 +129,8 @@ impl Report {
 
     pub(super) fn connect(&mut self, times: &Histogram<u64>) {
         self.connect_seconds = Percentiles::of(times);
-        self.connect_seconds_reason = self
-            .connect_seconds
-            .is_none()
-            .then(|| "no connection was opened".to_owned());
+        self.connect_seconds_reason =
+            self.connect_seconds.is_none().then(|| "no connection was opened".to_owned());
     }
 
     pub(super) fn echo(&mut self, times: &Histogram<u64>, missing: &str) {
@@ -144,19 +142,10 @@ impl Report {
 /// The table for people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Connections {
-            requested,
-            opened,
-            failed,
-            refused,
-            closed_by_peer,
-        } = self.connections;
+        let Connections { requested, opened, failed, refused, closed_by_peer } = self.connections;
         writeln!(f, "{} for {:.1} s", self.url, self.duration_seconds)?;
         writeln!(f)?;
-        writeln!(
-            f,
-            "connections  {opened} of {requested} opened, {failed} failed, {refused} refused"
-        )?;
+        writeln!(f, "connections  {opened} of {requested} opened, {failed} failed, {refused} refused")?;
         writeln!(f, "             {closed_by_peer} closed by the peer")?;
         writeln!(f)?;
         writeln!(f, "frames       {:>12} {:>12}", "sent", "received")?;
@@ -180,12 +169,7 @@ impl fmt::Display for Report {
             "milliseconds {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "count", "p50", "p90", "p99", "p99.9", "max"
         )?;
-        times(
-            f,
-            "connect",
-            self.connect_seconds,
-            self.connect_seconds_reason.as_deref(),
-        )?;
+        times(f, "connect", self.connect_seconds, self.connect_seconds_reason.as_deref())?;
         times(f, "echo", self.echo_seconds, self.echo_seconds_reason.as_deref())?;
         if !self.errors.is_empty() {
             writeln!(f)?;
@@ -219,13 +203,7 @@ mod tests {
 
     #[test]
     fn the_unknown_is_null_with_a_reason() {
-        let connections = Connections {
-            requested: 1,
-            opened: 0,
-            failed: 1,
-            refused: 0,
-            closed_by_peer: 0,
-        };
+        let connections = Connections { requested: 1, opened: 0, failed: 1, refused: 0, closed_by_peer: 0 };
         let mut report = Report::new("ws://x/".into(), connections, Duration::from_secs(1));
         let mut times = Histogram::new(3).unwrap();
         report.echo(&times, "why");

@@ -42,11 +42,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(rank: u32) -> Self {
-        Self {
-            rank,
-            due: AtomicU32::new(0),
-            pulse: Pulse::default(),
-        }
+        Self { rank, due: AtomicU32::new(0), pulse: Pulse::default() }
     }
 
     pub(super) fn one_more_due(&self) {
@@ -139,10 +135,7 @@ impl Session {
             if unsent > 0 {
                 self.active.0.count_errors("messages_not_sent", u64::from(unsent));
             }
-            let frame = CloseFrame {
-                code: CloseCode::Normal,
-                reason: Utf8Bytes::default(),
-            };
+            let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
             self.link.send(Message::Close(Some(frame)))?;
             flushed = is_ready(self.link.poll_flush(cx))?;
         }
@@ -187,10 +180,7 @@ impl Session {
         };
         if let Some(schedule) = self.active.0.schedule.get() {
             let due = schedule.due(self.line.rank, number);
-            record(
-                &self.active.0.echo_times,
-                Instant::now().saturating_duration_since(due),
-            );
+            record(&self.active.0.echo_times, Instant::now().saturating_duration_since(due));
         }
     }
 

@@ -65,33 +65,18 @@ impl Target {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let addresses: Vec<SocketAddr> = (bare, uri.port_u16().unwrap_or(80))
             .to_socket_addrs()
-            .map_err(|error| TargetError::Resolve {
-                host: host.to_owned(),
-                error,
-            })?
+            .map_err(|error| TargetError::Resolve { host: host.to_owned(), error })?
             .collect();
-        let remote = addresses
-            .iter()
-            .find(|address| !address.ip().to_canonical().is_loopback());
+        let remote = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
         if let Some(address) = remote.filter(|_| !allow_remote) {
-            return Err(TargetError::Remote {
-                host: host.to_owned(),
-                address: address.ip(),
-            });
+            return Err(TargetError::Remote { host: host.to_owned(), address: address.ip() });
         }
-        let first = addresses
-            .iter()
-            .find(|address| address.is_ipv4())
-            .or(addresses.first());
+        let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
         let address = *first.ok_or_else(|| TargetError::Resolve {
             host: host.to_owned(),
             error: io::Error::new(io::ErrorKind::NotFound, "no address"),
         })?;
-        Ok(Self {
-            url: url.to_owned(),
-            uri,
-            address,
-        })
+        Ok(Self { url: url.to_owned(), uri, address })
     }
 
     /// The address connection `index` is to come from: every 256 connections another one of 127.0.0.0/8, so that the
@@ -111,33 +96,16 @@ mod tests {
 
     #[test]
     fn only_this_host_unless_allowed() {
-        for url in [
-            "ws://127.0.0.1:1/",
-            "ws://127.3.2.1",
-            "ws://[::1]:1/x",
-            "ws://[::ffff:127.0.0.1]:1/",
-        ] {
+        for url in ["ws://127.0.0.1:1/", "ws://127.3.2.1", "ws://[::1]:1/x", "ws://[::ffff:127.0.0.1]:1/"] {
             assert!(Target::resolve(url, false).is_ok(), "{url}");
         }
         for url in ["ws://192.0.2.1:1/", "ws://[2001:db8::1]:1/", "ws://0.0.0.0:1/"] {
-            assert!(
-                matches!(Target::resolve(url, false), Err(TargetError::Remote { .. })),
-                "{url}"
-            );
+            assert!(matches!(Target::resolve(url, false), Err(TargetError::Remote { .. })), "{url}");
             assert!(Target::resolve(url, true).is_ok(), "{url}");
         }
-        assert!(matches!(
-            Target::resolve("wss://127.0.0.1/", false),
-            Err(TargetError::Tls)
-        ));
-        assert!(matches!(
-            Target::resolve("http://127.0.0.1/", false),
-            Err(TargetError::Scheme(_))
-        ));
-        assert!(matches!(
-            Target::resolve("127.0.0.1:80", false),
-            Err(TargetError::Url(_))
-        ));
+        assert!(matches!(Target::resolve("wss://127.0.0.1/", false), Err(TargetError::Tls)));
+        assert!(matches!(Target::resolve("http://127.0.0.1/", false), Err(TargetError::Scheme(_))));
+        assert!(matches!(Target::resolve("127.0.0.1:80", false), Err(TargetError::Url(_))));
     }
 
     #[test]

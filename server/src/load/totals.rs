@@ -43,11 +43,7 @@ impl Counts {
         if let Some(counter) = by_opcode {
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        let bytes = if frame.opcode.is_control() {
-            &self.control_bytes
-        } else {
-            &self.payload_bytes
-        };
+        let bytes = if frame.opcode.is_control() { &self.control_bytes } else { &self.payload_bytes };
         bytes.fetch_add(frame.payload, Ordering::Relaxed);
         self.frames.fetch_add(1, Ordering::Relaxed);
     }

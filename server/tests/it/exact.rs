@@ -76,10 +76,7 @@ impl Peer {
         };
         let mut answer = Vec::new();
         write_response(&mut answer, &create_response(&request).unwrap()).unwrap();
-        let mut peer = Self {
-            tcp: Some(tcp),
-            ..Self::default()
-        };
+        let mut peer = Self { tcp: Some(tcp), ..Self::default() };
         // In one write with the 101: the client reads this ping together with the end of the handshake.
         peer.frame(&mut answer, OpCode::Control(Control::Ping), true, b"hello");
         peer.write(&answer);
@@ -87,11 +84,7 @@ impl Peer {
     }
 
     fn frame(&mut self, out: &mut Vec<u8>, opcode: OpCode, is_final: bool, payload: &[u8]) {
-        let header = FrameHeader {
-            is_final,
-            opcode,
-            ..FrameHeader::default()
-        };
+        let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
         header.format(payload.len() as u64, out).unwrap();
         out.extend(payload);
         count(&mut self.sent, opcode, payload.len() as u64);
@@ -110,11 +103,7 @@ impl Peer {
                 let end = start + length as usize;
                 if let Some(masked) = self.raw.get(start..end) {
                     let mask = header.mask.expect("clients mask");
-                    let payload = masked
-                        .iter()
-                        .enumerate()
-                        .map(|(i, byte)| byte ^ mask[i % 4])
-                        .collect();
+                    let payload = masked.iter().enumerate().map(|(i, byte)| byte ^ mask[i % 4]).collect();
                     self.parsed = end;
                     count(&mut self.received, header.opcode, length);
                     return Some((header.opcode, payload));
@@ -160,11 +149,7 @@ impl Peer {
             self.write(&out);
         }
         // Nothing may come after the Close; the client waits for this end of the connection.
-        self.tcp
-            .as_ref()
-            .unwrap()
-            .shutdown(std::net::Shutdown::Write)
-            .unwrap();
+        self.tcp.as_ref().unwrap().shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(self.next(), None);
         assert_eq!(self.parsed, self.raw.len(), "the client stopped within a frame");
         self
@@ -195,9 +180,7 @@ fn compare(arguments: &[&str], manners: &[Manner]) {
     let peers = serve(listener, manners.to_vec());
     let (url, connections) = (format!("ws://{address}/"), manners.len().to_string());
     let common = ["--url", &url, "--connections", &connections, "--json"];
-    let report = Process::start(LOAD, &[&common, arguments].concat())
-        .end()
-        .report();
+    let report = Process::start(LOAD, &[&common, arguments].concat()).end().report();
     let (mut received, mut sent) = (Traffic::default(), Traffic::default());
     for peer in peers.join().unwrap() {
         add(&mut received, &peer.received);
@@ -207,27 +190,14 @@ fn compare(arguments: &[&str], manners: &[Manner]) {
     assert_eq!(report.received, sent, "client received, peer sent");
     assert_eq!(received.pong, sent.ping, "every ping has its pong");
     assert_eq!(received.close, manners.len() as u64);
-    let first = manners
-        .iter()
-        .filter(|manner| **manner == Manner::ClosesFirst)
-        .count();
+    let first = manners.iter().filter(|manner| **manner == Manner::ClosesFirst).count();
     assert_eq!(report.connections.closed_by_peer, first as u64);
     assert!(received.text + received.binary > 0);
 }
 
 #[test]
 fn counts_equal_an_independent_count_per_opcode_and_byte() {
-    compare(
-        &[
-            "--duration",
-            "700ms",
-            "--message-rate",
-            "40",
-            "--message-size",
-            "300B",
-        ],
-        &[Manner::Busy; 4],
-    );
+    compare(&["--duration", "700ms", "--message-rate", "40", "--message-size", "300B"], &[Manner::Busy; 4]);
 }
 
 #[test]
@@ -249,17 +219,7 @@ fn counts_are_exact_for_large_binary_messages() {
 #[test]
 fn counts_are_exact_when_the_peer_closes_first() {
     let manners = [Manner::ClosesFirst, Manner::Busy, Manner::ClosesFirst];
-    compare(
-        &[
-            "--duration",
-            "800ms",
-            "--message-rate",
-            "50",
-            "--message-size",
-            "40B",
-        ],
-        &manners,
-    );
+    compare(&["--duration", "800ms", "--message-rate", "50", "--message-size", "40B"], &manners);
 }
 
 #[test]
@@ -289,10 +249,7 @@ fn a_frame_the_kernel_did_not_take_whole_is_not_counted() {
     let report = load.end().report();
     while peer.next().is_some() {}
     assert_eq!(report.sent, peer.received);
-    assert!(
-        peer.raw.len() > peer.parsed,
-        "the socket buffers ended on a frame: the test proves nothing"
-    );
+    assert!(peer.raw.len() > peer.parsed, "the socket buffers ended on a frame: the test proves nothing");
     assert_eq!(report.sent.close, 0);
     assert!(
         report.errors["messages_not_sent"] > 0 || report.errors["close_timeout"] == 1,

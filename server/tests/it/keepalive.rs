@@ -15,14 +15,8 @@ fn pings_come_numbered_and_answered_ones_keep_the_connection() {
         let mut client = server.connect("/").await;
         // Ten intervals are well over the two that may be missed.
         for number in 1..=10_u64 {
-            let message = tokio::time::timeout(PATIENCE, client.next())
-                .await
-                .unwrap()
-                .unwrap()
-                .unwrap();
-            let Message::Ping(payload) = message else {
-                panic!("{message:?}")
-            };
+            let message = tokio::time::timeout(PATIENCE, client.next()).await.unwrap().unwrap().unwrap();
+            let Message::Ping(payload) = message else { panic!("{message:?}") };
             assert_eq!(payload.len(), 16);
             assert_eq!(payload[..8], number.to_be_bytes());
         }
@@ -73,10 +67,6 @@ fn zero_means_no_pings() {
     bounded(async {
         let server = TestServer::start(&["--ping-interval", "0"]);
         let mut client = server.connect("/").await;
-        assert!(
-            tokio::time::timeout(Duration::from_millis(500), client.next())
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(500), client.next()).await.is_err());
     });
 }

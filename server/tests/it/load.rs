@@ -30,24 +30,15 @@ fn what_is_sent_comes_back_and_is_timed() {
     .end()
     .report();
     assert_eq!((report.schema.as_str(), report.url), ("headroom-load/1", url));
-    assert_eq!(
-        (report.connections.opened, report.connections.closed_by_peer),
-        (20, 0)
-    );
+    assert_eq!((report.connections.opened, report.connections.closed_by_peer), (20, 0));
     assert_eq!((report.sent.text, report.received.text), (1000, 1000));
-    assert_eq!(
-        (report.sent.payload_bytes, report.received.payload_bytes),
-        (64_000, 64_000)
-    );
+    assert_eq!((report.sent.payload_bytes, report.received.payload_bytes), (64_000, 64_000));
     assert_eq!((report.sent.close, report.received.close), (20, 20));
     assert!(report.received.ping >= 60, "{:?}", report.received);
     assert_eq!(report.received.control_bytes, 8 * report.received.ping + 40);
     let echo = report.echo_seconds.unwrap();
     assert_eq!(echo.count, 1000);
-    assert!(
-        echo.p50 > 1e-6 && echo.p50 <= echo.p99 && echo.p99 <= echo.max && echo.max < 10.0,
-        "{echo:?}"
-    );
+    assert!(echo.p50 > 1e-6 && echo.p50 <= echo.p99 && echo.p99 <= echo.max && echo.max < 10.0, "{echo:?}");
     assert_eq!(report.connect_seconds.unwrap().count, 20);
     assert!(report.errors.is_empty(), "{:?}", report.errors);
 }
@@ -55,19 +46,9 @@ fn what_is_sent_comes_back_and_is_timed() {
 #[test]
 fn what_was_not_measured_is_null_with_a_reason() {
     let server = TestServer::start(&[]);
-    let ended = Process::start(
-        LOAD,
-        &[
-            "--url",
-            &server.url,
-            "--connections",
-            "1",
-            "--duration",
-            "0",
-            "--json",
-        ],
-    )
-    .end();
+    let ended =
+        Process::start(LOAD, &["--url", &server.url, "--connections", "1", "--duration", "0", "--json"])
+            .end();
     let report = ended.report();
     assert!(ended.stdout.contains("\"echo_seconds\":null") && report.echo_seconds_reason.is_some());
 }
@@ -77,27 +58,14 @@ fn a_signal_ends_the_linger_and_the_result_is_still_printed() {
     let server = TestServer::start(&["--ping-interval", "100ms"]);
     let load = Process::start(
         LOAD,
-        &[
-            "--url",
-            &server.url,
-            "--connections",
-            "3",
-            "--duration",
-            "0",
-            "--linger",
-            "1h",
-            "--json",
-        ],
+        &["--url", &server.url, "--connections", "3", "--duration", "0", "--linger", "1h", "--json"],
     );
     // Longer than the server would bear without pongs.
     std::thread::sleep(Duration::from_millis(1000));
     load.signal(Signal::INT);
     let report = load.end().report();
     assert_eq!(report.connections.closed_by_peer, 0);
-    assert!(
-        report.sent.pong >= 15 && report.sent.pong <= report.received.ping,
-        "{report:?}"
-    );
+    assert!(report.sent.pong >= 15 && report.sent.pong <= report.received.ping, "{report:?}");
     assert_eq!(report.sent.close, 3);
 }
 
@@ -106,17 +74,7 @@ fn a_stopped_server_cannot_hold_it() {
     let server = TestServer::start(&[]);
     let load = Process::start(
         LOAD,
-        &[
-            "--url",
-            &server.url,
-            "--connections",
-            "3",
-            "--duration",
-            "0",
-            "--linger",
-            "1h",
-            "--json",
-        ],
+        &["--url", &server.url, "--connections", "3", "--duration", "0", "--linger", "1h", "--json"],
     );
     std::thread::sleep(Duration::from_millis(500));
     server.process.signal(Signal::STOP);
@@ -133,17 +91,7 @@ fn refusals_and_closes_by_the_peer_are_told_apart() {
     let server = TestServer::start(&["--max-connections", "2"]);
     let load = Process::start(
         LOAD,
-        &[
-            "--url",
-            &server.url,
-            "--connections",
-            "5",
-            "--duration",
-            "0",
-            "--linger",
-            "1h",
-            "--json",
-        ],
+        &["--url", &server.url, "--connections", "5", "--duration", "0", "--linger", "1h", "--json"],
     );
     std::thread::sleep(Duration::from_millis(700));
     server.process.signal(Signal::TERM);
@@ -158,17 +106,10 @@ fn refusals_and_closes_by_the_peer_are_told_apart() {
 
 #[test]
 fn nobody_listening_is_69_after_the_result() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("ws://127.0.0.1:{port}/");
-    let ended = Process::start(
-        LOAD,
-        &["--url", &url, "--connections", "2", "--duration", "0", "--json"],
-    )
-    .end();
+    let ended =
+        Process::start(LOAD, &["--url", &url, "--connections", "2", "--duration", "0", "--json"]).end();
     assert_eq!(ended.status.code(), Some(69));
     assert_eq!(ended.stderr.lines().count(), 1);
     assert!(ended.stdout.contains("\"refused\":2"), "{}", ended.stdout);
@@ -183,9 +124,7 @@ fn only_loopback_is_loaded() {
         ("http://127.0.0.1:9/", "not a ws:// URL"),
         ("nonsense", "not a URL"),
     ] {
-        Process::start(LOAD, &["--url", url, "--connections", "1"])
-            .end()
-            .expect_failure(64, why);
+        Process::start(LOAD, &["--url", url, "--connections", "1"]).end().expect_failure(64, why);
     }
     Process::start(LOAD, &["--url", "ws://127.0.0.1:9/", "--connections", "0"])
         .end()
@@ -196,12 +135,7 @@ fn only_loopback_is_loaded() {
 fn too_few_descriptors_is_69_before_anything_is_opened() {
     let server = TestServer::start(&[]);
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "ulimit -n 64; exec \"$0\" --url \"$1\" --connections 60",
-        LOAD,
-        &server.url,
-    ]);
+    command.args(["-c", "ulimit -n 64; exec \"$0\" --url \"$1\" --connections 60", LOAD, &server.url]);
     Process::spawn(command).end().expect_failure(69, "do not fit");
     server.process.signal(Signal::TERM);
     assert!(server.process.end().stderr.contains("accepted=0"));

@@ -10,20 +10,13 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::support::{Client, PATIENCE, Process, SERVER, TestServer, bounded};
 
 async fn next(client: &mut Client) -> Message {
-    tokio::time::timeout(PATIENCE, client.next())
-        .await
-        .expect("a message")
-        .expect("no end")
-        .unwrap()
+    tokio::time::timeout(PATIENCE, client.next()).await.expect("a message").expect("no end").unwrap()
 }
 
 async fn status(server: &TestServer, path: &str) -> (u16, Option<String>) {
     match server.try_connect(path).await {
         Err(Error::Http(response)) => {
-            let retry = response
-                .headers()
-                .get("Retry-After")
-                .map(|value| value.to_str().unwrap().to_owned());
+            let retry = response.headers().get("Retry-After").map(|value| value.to_str().unwrap().to_owned());
             (response.status().as_u16(), retry)
         }
         other => panic!("{:?}", other.map(|_| "a connection")),
@@ -55,9 +48,7 @@ fn a_message_too_big_ends_with_1009() {
         let server = TestServer::start(&["--max-message-size", "1KiB"]);
         let mut client = server.connect("/").await;
         client.send(Message::binary(vec![0; 1025])).await.unwrap();
-        let Message::Close(Some(frame)) = next(&mut client).await else {
-            panic!("no close")
-        };
+        let Message::Close(Some(frame)) = next(&mut client).await else { panic!("no close") };
         assert_eq!(frame.code, CloseCode::Size);
     });
 }
@@ -123,19 +114,14 @@ fn sigterm_closes_with_1001_and_exits_0() {
         let asked = Instant::now();
         server.process.signal(Signal::TERM);
         for client in &mut clients {
-            let Message::Close(Some(frame)) = next(client).await else {
-                panic!("no close")
-            };
+            let Message::Close(Some(frame)) = next(client).await else { panic!("no close") };
             assert_eq!(frame.code, CloseCode::Away);
             assert!(client.next().await.is_none());
         }
         let ended = server.process.end();
         assert_eq!(ended.status.code(), Some(0));
         assert_eq!(ended.stdout, "");
-        assert!(
-            asked.elapsed() < Duration::from_secs(5),
-            "peers that answer are not waited for"
-        );
+        assert!(asked.elapsed() < Duration::from_secs(5), "peers that answer are not waited for");
     });
 }
 
@@ -155,9 +141,7 @@ fn peers_that_do_not_answer_cannot_delay_the_end() {
 #[test]
 fn a_port_in_use_is_69() {
     let server = TestServer::start(&[]);
-    Process::start(SERVER, &["--listen", &server.url])
-        .end()
-        .expect_failure(69, server.address());
+    Process::start(SERVER, &["--listen", &server.url]).end().expect_failure(69, server.address());
 }
 
 #[test]
@@ -169,9 +153,7 @@ fn bad_flags_are_64() {
         &["--listen", "ws://127.0.0.1:0", "--ping-interval", "30"],
         &[],
     ] {
-        Process::start(SERVER, arguments)
-            .end()
-            .expect_failure(64, "error: ");
+        Process::start(SERVER, arguments).end().expect_failure(64, "error: ");
     }
 }
 
@@ -179,22 +161,13 @@ fn bad_flags_are_64() {
 fn running_out_of_descriptors_is_survived() {
     bounded(async {
         let mut command = std::process::Command::new("sh");
-        command.args([
-            "-c",
-            "ulimit -n 24; exec \"$0\" --listen ws://127.0.0.1:0",
-            SERVER,
-        ]);
+        command.args(["-c", "ulimit -n 24; exec \"$0\" --listen ws://127.0.0.1:0", SERVER]);
         let process = Process::spawn(command);
         let address = process.line().trim_start_matches("listening on ws://").to_owned();
-        let crowd: Vec<_> = (0..40)
-            .map(|_| std::net::TcpStream::connect(&address).unwrap())
-            .collect();
+        let crowd: Vec<_> = (0..40).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
         tokio::time::sleep(Duration::from_millis(1300)).await;
         drop(crowd);
-        let server = TestServer {
-            process,
-            url: format!("ws://{address}"),
-        };
+        let server = TestServer { process, url: format!("ws://{address}") };
         let mut client = server.connect("/").await;
         client.send(Message::text("still here")).await.unwrap();
         assert_eq!(next(&mut client).await, Message::text("still here"));
@@ -204,10 +177,6 @@ fn running_out_of_descriptors_is_survived() {
         let ended = server.process.end();
         assert_eq!(ended.status.code(), Some(0));
         let warnings = ended.stderr.matches("cannot accept").count();
-        assert!(
-            (1..=4).contains(&warnings),
-            "logged {warnings} times: {}",
-            ended.stderr
-        );
+        assert!((1..=4).contains(&warnings), "logged {warnings} times: {}", ended.stderr);
     });
 }

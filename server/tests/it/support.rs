@@ -41,19 +41,11 @@ impl Process {
     }
 
     pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = lines(child.stdout.take().unwrap());
         let stderr = lines(child.stderr.take().unwrap());
-        Self {
-            child,
-            stdout,
-            stderr,
-        }
+        Self { child, stdout, stderr }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -83,11 +75,7 @@ impl Process {
             }
             text
         };
-        Ended {
-            status,
-            stdout: text(&self.stdout),
-            stderr: text(&self.stderr),
-        }
+        Ended { status, stdout: text(&self.stdout), stderr: text(&self.stderr) }
     }
 }
 
@@ -104,16 +92,8 @@ impl Ended {
     pub(crate) fn expect_failure(&self, code: i32, text: &str) {
         assert_eq!(self.status.code(), Some(code), "stderr: {}", self.stderr);
         assert_eq!(self.stdout, "");
-        let complaints: Vec<&str> = self
-            .stderr
-            .lines()
-            .filter(|line| !line.contains(" INFO "))
-            .collect();
-        assert!(
-            matches!(complaints[..], [line] if line.contains(text)),
-            "stderr: {}",
-            self.stderr
-        );
+        let complaints: Vec<&str> = self.stderr.lines().filter(|line| !line.contains(" INFO ")).collect();
+        assert!(matches!(complaints[..], [line] if line.contains(text)), "stderr: {}", self.stderr);
     }
 
     /// The load generator's result: one line on standard output.
@@ -135,10 +115,7 @@ impl TestServer {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let process = Process::start(SERVER, &[&["--listen", "ws://127.0.0.1:0"], arguments].concat());
         let line = process.line();
-        let url = line
-            .strip_prefix("listening on ")
-            .expect("the line that says where")
-            .to_owned();
+        let url = line.strip_prefix("listening on ").expect("the line that says where").to_owned();
         Self { process, url }
     }
 
@@ -156,24 +133,14 @@ impl TestServer {
     ) -> Result<Client, tokio_tungstenite::tungstenite::Error> {
         let url = format!("{}{path}", self.url);
         let connecting = tokio_tungstenite::connect_async(url);
-        tokio::time::timeout(PATIENCE, connecting)
-            .await
-            .expect("an answer")
-            .map(|(client, _)| client)
+        tokio::time::timeout(PATIENCE, connecting).await.expect("an answer").map(|(client, _)| client)
     }
 }
 
 /// Runs an async test, bounded.
 pub(crate) fn bounded<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        tokio::time::timeout(3 * PATIENCE, test)
-            .await
-            .expect("the test ends")
-    })
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(3 * PATIENCE, test).await.expect("the test ends") })
 }
 
 /// Reads on a thread, so that a full pipe never stops the process and waiting can be bounded.

@@ -110,9 +110,7 @@ impl Column {
             Column::Role => SortKey::Text(words::role(connection.role)),
             Column::Process => match connection.pid {
                 None => SortKey::Unknown,
-                Some(pid) => view
-                    .command(pid)
-                    .map_or(SortKey::Number(pid.into()), SortKey::Text),
+                Some(pid) => view.command(pid).map_or(SortKey::Number(pid.into()), SortKey::Text),
             },
             Column::Age => {
                 number(age_seconds(connection, view).map(|seconds| (seconds.max(0.0) * 1e3) as u64))
@@ -131,9 +129,7 @@ impl Column {
 fn process(connection: &Connection, view: &View) -> String {
     match connection.pid {
         None => UNKNOWN.to_owned(),
-        Some(pid) => view
-            .command(pid)
-            .map_or_else(|| pid.to_string(), |command| format!("{command}/{pid}")),
+        Some(pid) => view.command(pid).map_or_else(|| pid.to_string(), |command| format!("{command}/{pid}")),
     }
 }
 

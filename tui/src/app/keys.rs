@@ -99,10 +99,7 @@ const fn char(character: char) -> Key {
 }
 
 const fn control(character: char) -> Key {
-    Key {
-        code: KeyCode::Char(character),
-        control: true,
-    }
+    Key { code: KeyCode::Char(character), control: true }
 }
 
 const fn bind(
@@ -112,30 +109,12 @@ const fn bind(
     hint: Option<&'static str>,
     help: &'static str,
 ) -> Binding {
-    Binding {
-        keys,
-        modes,
-        action,
-        hint,
-        help,
-    }
+    Binding { keys, modes, action, hint, help }
 }
 
-const EVERYWHERE: &[Mode] = &[
-    Mode::Connections,
-    Mode::Listeners,
-    Mode::Ceilings,
-    Mode::Detail,
-    Mode::Filter,
-    Mode::Help,
-];
-const NOT_TYPING: &[Mode] = &[
-    Mode::Connections,
-    Mode::Listeners,
-    Mode::Ceilings,
-    Mode::Detail,
-    Mode::Help,
-];
+const EVERYWHERE: &[Mode] =
+    &[Mode::Connections, Mode::Listeners, Mode::Ceilings, Mode::Detail, Mode::Filter, Mode::Help];
+const NOT_TYPING: &[Mode] = &[Mode::Connections, Mode::Listeners, Mode::Ceilings, Mode::Detail, Mode::Help];
 const SCREENS: &[Mode] = &[Mode::Connections, Mode::Listeners, Mode::Ceilings];
 const PANES: &[Mode] = &[Mode::Connections, Mode::Listeners, Mode::Ceilings, Mode::Detail];
 const TABLE: &[Mode] = &[Mode::Connections];
@@ -144,48 +123,12 @@ const FILTER: &[Mode] = &[Mode::Filter];
 /// Every binding, the ones the footer should not lose on a narrow terminal first.
 pub const BINDINGS: &[Binding] = &[
     bind(&[char('q')], NOT_TYPING, Action::Quit, Some("quit"), "quit"),
-    bind(
-        &[control('c')],
-        EVERYWHERE,
-        Action::Quit,
-        None,
-        "quit, whatever is on top",
-    ),
-    bind(
-        &[char('?'), key(KeyCode::F(1))],
-        NOT_TYPING,
-        Action::Help,
-        Some("help"),
-        "this help",
-    ),
-    bind(
-        &[key(KeyCode::Enter)],
-        FILTER,
-        Action::KeepFilter,
-        Some("keep"),
-        "keep the filter",
-    ),
-    bind(
-        &[key(KeyCode::Esc)],
-        FILTER,
-        Action::Close,
-        Some("drop"),
-        "drop the filter",
-    ),
-    bind(
-        &[key(KeyCode::Backspace)],
-        FILTER,
-        Action::Erase,
-        None,
-        "erase a character",
-    ),
-    bind(
-        &[control('u')],
-        FILTER,
-        Action::ClearFilter,
-        Some("empty"),
-        "empty the filter",
-    ),
+    bind(&[control('c')], EVERYWHERE, Action::Quit, None, "quit, whatever is on top"),
+    bind(&[char('?'), key(KeyCode::F(1))], NOT_TYPING, Action::Help, Some("help"), "this help"),
+    bind(&[key(KeyCode::Enter)], FILTER, Action::KeepFilter, Some("keep"), "keep the filter"),
+    bind(&[key(KeyCode::Esc)], FILTER, Action::Close, Some("drop"), "drop the filter"),
+    bind(&[key(KeyCode::Backspace)], FILTER, Action::Erase, None, "erase a character"),
+    bind(&[control('u')], FILTER, Action::ClearFilter, Some("empty"), "empty the filter"),
     bind(
         &[key(KeyCode::Esc)],
         &[Mode::Detail, Mode::Help],
@@ -193,125 +136,23 @@ pub const BINDINGS: &[Binding] = &[
         Some("close"),
         "close what is on top",
     ),
-    bind(
-        &[key(KeyCode::Esc)],
-        TABLE,
-        Action::Close,
-        None,
-        "drop the filter",
-    ),
-    bind(
-        &[char('/')],
-        TABLE,
-        Action::Filter,
-        Some("filter"),
-        "filter by address, process id or command",
-    ),
-    bind(
-        &[char('s')],
-        TABLE,
-        Action::Sort,
-        Some("sort"),
-        "sort by the next column",
-    ),
-    bind(
-        &[char('I')],
-        TABLE,
-        Action::Invert,
-        Some("invert"),
-        "turn the order round",
-    ),
-    bind(
-        &[char('p'), char(' ')],
-        PANES,
-        Action::Freeze,
-        Some("freeze"),
-        "hold the display, or let it go on",
-    ),
-    bind(
-        &[key(KeyCode::Enter)],
-        TABLE,
-        Action::Detail,
-        Some("detail"),
-        "all about the selected connection",
-    ),
-    bind(
-        &[key(KeyCode::Tab)],
-        SCREENS,
-        Action::NextScreen,
-        Some("screen"),
-        "next screen",
-    ),
-    bind(
-        &[key(KeyCode::BackTab)],
-        SCREENS,
-        Action::PreviousScreen,
-        None,
-        "screen before",
-    ),
-    bind(
-        &[char('1')],
-        SCREENS,
-        Action::Show(Screen::Connections),
-        None,
-        "connections",
-    ),
-    bind(
-        &[char('2')],
-        SCREENS,
-        Action::Show(Screen::Listeners),
-        None,
-        "listeners",
-    ),
-    bind(
-        &[char('3')],
-        SCREENS,
-        Action::Show(Screen::Ceilings),
-        None,
-        "ceilings and advice",
-    ),
-    bind(
-        &[key(KeyCode::Up), char('k')],
-        NOT_TYPING,
-        Action::Up,
-        None,
-        "a line up",
-    ),
-    bind(
-        &[key(KeyCode::Down), char('j')],
-        NOT_TYPING,
-        Action::Down,
-        None,
-        "a line down",
-    ),
-    bind(
-        &[key(KeyCode::PageUp)],
-        NOT_TYPING,
-        Action::PageUp,
-        None,
-        "a page up",
-    ),
-    bind(
-        &[key(KeyCode::PageDown)],
-        NOT_TYPING,
-        Action::PageDown,
-        None,
-        "a page down",
-    ),
-    bind(
-        &[key(KeyCode::Home), char('g')],
-        NOT_TYPING,
-        Action::Top,
-        None,
-        "to the top",
-    ),
-    bind(
-        &[key(KeyCode::End), char('G')],
-        NOT_TYPING,
-        Action::Bottom,
-        None,
-        "to the bottom",
-    ),
+    bind(&[key(KeyCode::Esc)], TABLE, Action::Close, None, "drop the filter"),
+    bind(&[char('/')], TABLE, Action::Filter, Some("filter"), "filter by address, process id or command"),
+    bind(&[char('s')], TABLE, Action::Sort, Some("sort"), "sort by the next column"),
+    bind(&[char('I')], TABLE, Action::Invert, Some("invert"), "turn the order round"),
+    bind(&[char('p'), char(' ')], PANES, Action::Freeze, Some("freeze"), "hold the display, or let it go on"),
+    bind(&[key(KeyCode::Enter)], TABLE, Action::Detail, Some("detail"), "all about the selected connection"),
+    bind(&[key(KeyCode::Tab)], SCREENS, Action::NextScreen, Some("screen"), "next screen"),
+    bind(&[key(KeyCode::BackTab)], SCREENS, Action::PreviousScreen, None, "screen before"),
+    bind(&[char('1')], SCREENS, Action::Show(Screen::Connections), None, "connections"),
+    bind(&[char('2')], SCREENS, Action::Show(Screen::Listeners), None, "listeners"),
+    bind(&[char('3')], SCREENS, Action::Show(Screen::Ceilings), None, "ceilings and advice"),
+    bind(&[key(KeyCode::Up), char('k')], NOT_TYPING, Action::Up, None, "a line up"),
+    bind(&[key(KeyCode::Down), char('j')], NOT_TYPING, Action::Down, None, "a line down"),
+    bind(&[key(KeyCode::PageUp)], NOT_TYPING, Action::PageUp, None, "a page up"),
+    bind(&[key(KeyCode::PageDown)], NOT_TYPING, Action::PageDown, None, "a page down"),
+    bind(&[key(KeyCode::Home), char('g')], NOT_TYPING, Action::Top, None, "to the top"),
+    bind(&[key(KeyCode::End), char('G')], NOT_TYPING, Action::Bottom, None, "to the bottom"),
 ];
 
 impl Binding {
@@ -323,13 +164,9 @@ impl Binding {
 
 /// What `event` does in `mode`.
 pub(super) fn action(mode: Mode, event: KeyEvent) -> Option<Action> {
-    let pressed = Key {
-        code: event.code,
-        control: event.modifiers.contains(KeyModifiers::CONTROL),
-    };
-    let binding = BINDINGS
-        .iter()
-        .find(|binding| binding.modes.contains(&mode) && binding.keys.contains(&pressed));
+    let pressed = Key { code: event.code, control: event.modifiers.contains(KeyModifiers::CONTROL) };
+    let binding =
+        BINDINGS.iter().find(|binding| binding.modes.contains(&mode) && binding.keys.contains(&pressed));
     binding.map(|binding| binding.action)
 }
 

@@ -18,23 +18,14 @@ pub struct Sort {
 
 impl Default for Sort {
     fn default() -> Self {
-        Self {
-            column: Column::Kernel,
-            inverted: false,
-        }
+        Self { column: Column::Kernel, inverted: false }
     }
 }
 
 impl Sort {
     pub(super) fn next(self) -> Self {
-        let place = Column::ALL
-            .iter()
-            .position(|column| *column == self.column)
-            .unwrap_or(0);
-        Self {
-            column: Column::ALL[(place + 1) % Column::ALL.len()],
-            inverted: false,
-        }
+        let place = Column::ALL.iter().position(|column| *column == self.column).unwrap_or(0);
+        Self { column: Column::ALL[(place + 1) % Column::ALL.len()], inverted: false }
     }
 
     /// Whether the largest comes first.
@@ -53,9 +44,7 @@ pub fn rows<'a>(view: &'a View, sort: Sort, filter: &str) -> Vec<&'a Connection>
     // Stable, and the view iterates by id: equal rows do not change places between two frames.
     keyed.sort_by(|(a, _), (b, _)| {
         let unknown = |key: &SortKey| *key == SortKey::Unknown;
-        unknown(a)
-            .cmp(&unknown(b))
-            .then_with(|| if sort.descending() { b.cmp(a) } else { a.cmp(b) })
+        unknown(a).cmp(&unknown(b)).then_with(|| if sort.descending() { b.cmp(a) } else { a.cmp(b) })
     });
     keyed.into_iter().map(|(_, connection)| connection).collect()
 }
@@ -67,9 +56,7 @@ mod tests {
 
     fn view() -> View {
         let mut view = View::default();
-        fixture::recording(1)
-            .iter()
-            .for_each(|envelope| view.apply(envelope));
+        fixture::recording(1).iter().for_each(|envelope| view.apply(envelope));
         view
     }
 
@@ -77,13 +64,7 @@ mod tests {
     fn unknown_comes_last_in_both_directions() {
         let view = view();
         let sort = Sort::default();
-        for sort in [
-            sort,
-            Sort {
-                inverted: true,
-                ..sort
-            },
-        ] {
+        for sort in [sort, Sort { inverted: true, ..sort }] {
             let rows = rows(&view, sort, "");
             assert_eq!(rows.len(), fixture::CONNECTIONS as usize);
             assert_eq!(rows.last().and_then(|row| row.memory.kernel_bytes), None);

@@ -23,13 +23,7 @@ struct Column {
 }
 
 const fn column(title: &'static str, width: usize, rank: u8, cell: fn(&Ceiling) -> String) -> Column {
-    Column {
-        title,
-        width,
-        right: true,
-        rank,
-        cell,
-    }
+    Column { title, width, right: true, rank, cell }
 }
 
 const COLUMNS: [Column; 9] = [
@@ -39,20 +33,11 @@ const COLUMNS: [Column; 9] = [
             format!("{} {}", Theme::mark(ceiling.level), ceiling.kind.name())
         })
     },
-    Column {
-        right: false,
-        ..column("scope", 20, 1, |ceiling| scope(&ceiling.scope))
-    },
-    column("used", 11, 2, |ceiling| {
-        known(ceiling.used, |value| quantity(value, ceiling.unit))
-    }),
-    column("limit", 11, 2, |ceiling| {
-        known(ceiling.limit, |value| quantity(value, ceiling.unit))
-    }),
+    Column { right: false, ..column("scope", 20, 1, |ceiling| scope(&ceiling.scope)) },
+    column("used", 11, 2, |ceiling| known(ceiling.used, |value| quantity(value, ceiling.unit))),
+    column("limit", 11, 2, |ceiling| known(ceiling.limit, |value| quantity(value, ceiling.unit))),
     column("use", 4, 4, |ceiling| known(ceiling.utilization, percent)),
-    column("each", 11, 6, |ceiling| {
-        known(ceiling.cost_per_connection, |value| cost(value, ceiling.unit))
-    }),
+    column("each", 11, 6, |ceiling| known(ceiling.cost_per_connection, |value| cost(value, ceiling.unit))),
     column("left", 11, 1, |ceiling| known(ceiling.connections_left, count)),
     column("max", 11, 7, |ceiling| known(ceiling.connections_max, count)),
     column("full in", 8, 5, |ceiling| known(ceiling.seconds_left, span)),
@@ -71,16 +56,10 @@ fn text(view: &View, width: usize, theme: Theme) -> Vec<Line<'static>> {
         rank: column.rank,
     });
     let kept = fitting(&fields, width);
-    let dim = |text: &str| {
-        wrap(text, width, 2)
-            .into_iter()
-            .map(|line| Line::styled(line, theme.dim()))
-    };
+    let dim = |text: &str| wrap(text, width, 2).into_iter().map(|line| Line::styled(line, theme.dim()));
 
-    let mut text = vec![Line::styled(
-        row(&fields, &kept, |place| fields[place].title.clone()),
-        theme.title(),
-    )];
+    let mut text =
+        vec![Line::styled(row(&fields, &kept, |place| fields[place].title.clone()), theme.title())];
     if view.ceilings().is_empty() {
         text.extend(dim("nothing was measured yet"));
     }
@@ -110,12 +89,7 @@ fn text(view: &View, width: usize, theme: Theme) -> Vec<Line<'static>> {
         text.extend([Line::raw(""), Line::styled("not available", theme.title())]);
     }
     for missing in degraded {
-        let line = format!(
-            "{} {}: {}",
-            Theme::mark(Level::Unknown),
-            missing.probe,
-            missing.reason
-        );
+        let line = format!("{} {}: {}", Theme::mark(Level::Unknown), missing.probe, missing.reason);
         text.extend(wrap(&line, width, 0).into_iter().map(Line::raw));
     }
     text

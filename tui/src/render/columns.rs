@@ -22,10 +22,7 @@ pub(super) fn fitting(fields: &[Field], width: usize) -> Vec<usize> {
     let needed = |kept: &[usize]| kept.iter().map(|&place| fields[place].width + GAP).sum::<usize>();
     while kept.len() > 1 && needed(&kept) > width + GAP {
         // Of equals the rightmost goes.
-        let victim = kept
-            .iter()
-            .copied()
-            .max_by_key(|&place| (fields[place].rank, place));
+        let victim = kept.iter().copied().max_by_key(|&place| (fields[place].rank, place));
         kept.retain(|&place| Some(place) != victim);
     }
     kept
@@ -41,11 +38,7 @@ pub(super) fn row(fields: &[Field], kept: &[usize], cell: impl Fn(usize) -> Stri
         let field = &fields[place];
         let text = shorten(&cell(place), field.width);
         let padding = " ".repeat(field.width.saturating_sub(Span::raw(&text).width()));
-        let (before, after) = if field.right {
-            (&*padding, "")
-        } else {
-            ("", &*padding)
-        };
+        let (before, after) = if field.right { (&*padding, "") } else { ("", &*padding) };
         line.extend([before, &text, after]);
     }
     line
@@ -65,12 +58,7 @@ mod tests {
     use super::*;
 
     fn field(width: usize, right: bool, rank: u8) -> Field {
-        Field {
-            title: String::new(),
-            width,
-            right,
-            rank,
-        }
+        Field { title: String::new(), width, right, rank }
     }
 
     #[test]
@@ -85,9 +73,6 @@ mod tests {
     fn cells_are_aligned_and_long_ones_keep_their_end() {
         let fields = [field(6, false, 0), field(4, true, 0)];
         let cells = ["127.0.0.1:8080", "12"];
-        assert_eq!(
-            row(&fields, &[0, 1], |place| cells[place].to_owned()),
-            "…:8080   12"
-        );
+        assert_eq!(row(&fields, &[0, 1], |place| cells[place].to_owned()), "…:8080   12");
     }
 }

@@ -22,13 +22,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, app: &mut App, theme: Theme) {
         let selected = app.position(&rows);
         let first = table.reveal(selected, height, rows.len());
         let shown = &rows[first.min(rows.len())..rows.len().min(first + height)];
-        lines(
-            app,
-            shown,
-            selected - first.min(selected),
-            area.width.into(),
-            theme,
-        )
+        lines(app, shown, selected - first.min(selected), area.width.into(), theme)
     };
     app.table = table;
     frame.render_widget(Text::from(lines), area);
@@ -43,19 +37,11 @@ fn lines(
 ) -> Vec<Line<'static>> {
     let fields = Column::ALL.map(|column| field(app, column, shown));
     let kept = fitting(&fields, width);
-    let mut lines = vec![Line::styled(
-        row(&fields, &kept, |place| fields[place].title.clone()),
-        theme.title(),
-    )];
+    let mut lines =
+        vec![Line::styled(row(&fields, &kept, |place| fields[place].title.clone()), theme.title())];
     for (place, connection) in shown.iter().enumerate() {
-        let text = row(&fields, &kept, |place| {
-            Column::ALL[place].cell(connection, app.view())
-        });
-        let style = if place == selected {
-            theme.selected()
-        } else {
-            Style::new()
-        };
+        let text = row(&fields, &kept, |place| Column::ALL[place].cell(connection, app.view()));
+        let style = if place == selected { theme.selected() } else { Style::new() };
         lines.push(Line::styled(text, style));
     }
     if shown.is_empty() {
@@ -91,19 +77,9 @@ fn field(app: &App, column: Column, shown: &[&Connection]) -> Field {
     };
     // The column that sorts is the one people look at.
     let rank = if column == sort.column { 0 } else { rank };
-    Field {
-        title,
-        width,
-        right: column.largest_first(),
-        rank,
-    }
+    Field { title, width, right: column.largest_first(), rank }
 }
 
 fn address(shown: &[&Connection], of: impl Fn(&Connection) -> &str) -> usize {
-    shown
-        .iter()
-        .map(|connection| of(connection).len())
-        .max()
-        .unwrap_or(0)
-        .clamp(9, ADDRESS)
+    shown.iter().map(|connection| of(connection).len()).max().unwrap_or(0).clamp(9, ADDRESS)
 }

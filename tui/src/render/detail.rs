@@ -34,16 +34,9 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, app: &mut App, theme: Theme) {
     );
     let block = Block::bordered().title(Span::styled(title, theme.title()));
     let inner = block.inner(area);
-    let sections = [
-        identity(connection, app.view()),
-        traffic(connection),
-        memory(connection),
-    ];
-    let text = if area.width >= WIDE {
-        beside(&sections, inner.width, theme)
-    } else {
-        below(&sections, theme)
-    };
+    let sections = [identity(connection, app.view()), traffic(connection), memory(connection)];
+    let text =
+        if area.width >= WIDE { beside(&sections, inner.width, theme) } else { below(&sections, theme) };
     frame.render_widget(Clear, area);
     frame.render_widget(block, area);
     if app.mode() == Mode::Detail {
@@ -79,24 +72,15 @@ impl Section {
     fn lines(&self, theme: Theme) -> Vec<Line<'static>> {
         let title = Line::from(Span::styled(self.title, theme.title()));
         let entry = |(name, value): &(&'static str, String)| {
-            Line::from(vec![
-                Span::styled(format!("{name:<15} "), theme.dim()),
-                Span::raw(value.clone()),
-            ])
+            Line::from(vec![Span::styled(format!("{name:<15} "), theme.dim()), Span::raw(value.clone())])
         };
-        [title]
-            .into_iter()
-            .chain(self.entries.iter().map(entry))
-            .collect()
+        [title].into_iter().chain(self.entries.iter().map(entry)).collect()
     }
 }
 
 fn identity(connection: &Connection, view: &View) -> Section {
     let number = |value: Option<u32>| known(value, |value| value.to_string());
-    let process = connection
-        .pid
-        .and_then(|pid| view.command(pid))
-        .unwrap_or(UNKNOWN);
+    let process = connection.pid.and_then(|pid| view.command(pid)).unwrap_or(UNKNOWN);
     let age_seconds = crate::app::age_seconds(connection, view);
     let ping = &connection.ping;
     let mut entries = vec![
@@ -106,17 +90,11 @@ fn identity(connection: &Connection, view: &View) -> Section {
         ("process", process.to_owned()),
         ("pid", number(connection.pid)),
         ("descriptor", number(connection.fd)),
-        (
-            "opened",
-            known(connection.opened, |opened| format!("{opened:.0}")),
-        ),
+        ("opened", known(connection.opened, |opened| format!("{opened:.0}"))),
         ("age", known(age_seconds, age)),
         ("parse", words::parse(connection.parse).to_owned()),
         ("unparsed", bytes(connection.unparsed_bytes)),
-        (
-            "close code",
-            known(connection.close_code, |code| code.to_string()),
-        ),
+        ("close code", known(connection.close_code, |code| code.to_string())),
         ("ping interval", known(ping.interval_seconds, latency)),
         ("ping rtt", known(ping.rtt_seconds, latency)),
         ("pings missed", count(ping.missed)),
@@ -128,22 +106,13 @@ fn identity(connection: &Connection, view: &View) -> Section {
                 format!("{bits} bits{}", if forgets { ", no takeover" } else { "" })
             };
             entries.extend([
-                (
-                    "server window",
-                    side(deflate.server_max_window_bits, deflate.server_no_context_takeover),
-                ),
-                (
-                    "client window",
-                    side(deflate.client_max_window_bits, deflate.client_no_context_takeover),
-                ),
+                ("server window", side(deflate.server_max_window_bits, deflate.server_no_context_takeover)),
+                ("client window", side(deflate.client_max_window_bits, deflate.client_no_context_takeover)),
                 ("zlib estimate", bytes(deflate.estimated_bytes)),
             ]);
         }
     }
-    Section {
-        title: "connection",
-        entries,
-    }
+    Section { title: "connection", entries }
 }
 
 fn traffic(connection: &Connection) -> Section {
@@ -169,10 +138,7 @@ fn traffic(connection: &Connection) -> Section {
             [connection.received, connection.sent].map(|traffic| known(traffic.as_ref(), cell));
         (name, format!("{received:>9} {sent:>9}"))
     }));
-    Section {
-        title: "traffic",
-        entries,
-    }
+    Section { title: "traffic", entries }
 }
 
 fn memory(connection: &Connection) -> Section {

@@ -19,10 +19,7 @@ const PARSES: [Parse; 4] = [Parse::Exact, Parse::Adopted, Parse::Unsynced, Parse
 
 pub(super) fn draw(frame: &mut Frame, area: Rect, app: &App, theme: Theme) {
     frame.render_widget(
-        Text::from(vec![
-            clip(trust(app, theme), area.width),
-            keys(app, area.width, theme),
-        ]),
+        Text::from(vec![clip(trust(app, theme), area.width), keys(app, area.width, theme)]),
         area,
     );
 }
@@ -47,16 +44,10 @@ fn trust(app: &App, theme: Theme) -> Line<'static> {
     say(parses(view), theme.dim());
     if let Some(tick) = view.tick() {
         let dropped = tick.agent.events_dropped;
-        say(
-            format!("dropped {}", count(dropped)),
-            if dropped > 0 { theme.alert() } else { theme.dim() },
-        );
+        say(format!("dropped {}", count(dropped)), if dropped > 0 { theme.alert() } else { theme.dim() });
         let age = tick.agent.sweep_age_seconds;
         say(
-            age.map_or_else(
-                || "no sweep yet".to_owned(),
-                |age| format!("swept {} ago", span(age)),
-            ),
+            age.map_or_else(|| "no sweep yet".to_owned(), |age| format!("swept {} ago", span(age))),
             theme.dim(),
         );
     }
@@ -74,18 +65,12 @@ fn trust(app: &App, theme: Theme) -> Line<'static> {
 /// `22 exact, 1 adopted`: states that no connection is in are left out, except the one that should be.
 fn parses(view: &View) -> String {
     let counted = PARSES.map(|parse| {
-        let connections = view
-            .connections()
-            .filter(|connection| connection.parse == parse)
-            .count();
+        let connections = view.connections().filter(|connection| connection.parse == parse).count();
         (parse, connections as u64)
     });
-    let shown = counted
-        .iter()
-        .filter(|(parse, connections)| *parse == Parse::Exact || *connections > 0);
-    let texts: Vec<String> = shown
-        .map(|(parse, n)| format!("{} {}", count(*n), words::parse(*parse)))
-        .collect();
+    let shown = counted.iter().filter(|(parse, connections)| *parse == Parse::Exact || *connections > 0);
+    let texts: Vec<String> =
+        shown.map(|(parse, n)| format!("{} {}", count(*n), words::parse(*parse))).collect();
     texts.join(", ")
 }
 
@@ -97,10 +82,7 @@ fn keys(app: &App, width: u16, theme: Theme) -> Line<'static> {
         let (Some(hint), Some(key)) = (binding.hint, binding.keys.first()) else {
             continue;
         };
-        let (key, hint) = (
-            Span::styled(key.to_string(), theme.key()),
-            Span::raw(format!(" {hint}  ")),
-        );
+        let (key, hint) = (Span::styled(key.to_string(), theme.key()), Span::raw(format!(" {hint}  ")));
         if line.width() + key.width() + hint.width() > usize::from(width) + 2 {
             break;
         }

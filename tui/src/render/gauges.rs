@@ -17,12 +17,7 @@ const KINDS: [Kind; 3] = [Kind::Memory, Kind::Descriptors, Kind::Bandwidth];
 pub(super) const HEIGHT: u16 = KINDS.len() as u16;
 
 pub(super) fn draw(frame: &mut Frame, area: Rect, app: &App, theme: Theme) {
-    let line = |kind: Kind| {
-        clip(
-            gauge(kind, app.view().nearest(kind), area.width, theme),
-            area.width,
-        )
-    };
+    let line = |kind: Kind| clip(gauge(kind, app.view().nearest(kind), area.width, theme), area.width);
     frame.render_widget(Text::from(KINDS.map(line).to_vec()), area);
 }
 
@@ -32,10 +27,7 @@ fn gauge(kind: Kind, ceiling: Option<&Ceiling>, width: u16, theme: Theme) -> Lin
     let Some((ceiling, utilization)) = known else {
         let reason = ceiling.map_or("nothing was measured yet", |ceiling| ceiling.basis.as_str());
         let text = format!("{} unknown: {reason}", Theme::mark(Level::Unknown));
-        return Line::from(vec![
-            Span::raw(name),
-            Span::styled(text, theme.level(Level::Unknown)),
-        ]);
+        return Line::from(vec![Span::raw(name), Span::styled(text, theme.level(Level::Unknown))]);
     };
     let style = theme.level(ceiling.level);
     let cells = (width / 5).clamp(10, 40) as usize;

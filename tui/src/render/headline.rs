@@ -18,18 +18,12 @@ pub(super) const HEIGHT: u16 = 2;
 pub(super) fn draw(frame: &mut Frame, area: Rect, app: &App, theme: Theme) {
     let view = app.view();
     let first = view.ceilings().iter().find(|ceiling| ceiling.first);
-    let style = first
-        .map_or(Style::new(), |ceiling| theme.level(ceiling.level))
-        .add_modifier(Modifier::BOLD);
+    let style = first.map_or(Style::new(), |ceiling| theme.level(ceiling.level)).add_modifier(Modifier::BOLD);
     let words = wrap(&report::headline(view.ceilings()), area.width.into(), 0);
     let mut lines: Vec<Line> = words.into_iter().map(|line| Line::styled(line, style)).collect();
     // On a narrow terminal the sentence takes both lines: the host's name is known to whoever looks.
     lines.push(Line::styled(host(view), theme.dim()));
-    let lines: Vec<Line> = lines
-        .into_iter()
-        .take(HEIGHT.into())
-        .map(|line| clip(line, area.width))
-        .collect();
+    let lines: Vec<Line> = lines.into_iter().take(HEIGHT.into()).map(|line| clip(line, area.width)).collect();
     frame.render_widget(Text::from(lines), area);
 }
 

@@ -21,10 +21,7 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
         line.push_str(word);
     }
     lines.push(line);
-    lines
-        .iter()
-        .map(|line| format!("{}{line}", " ".repeat(indent)))
-        .collect()
+    lines.iter().map(|line| format!("{}{line}", " ".repeat(indent))).collect()
 }
 
 /// Cuts a line to `width` and says so: half a sentence must not read like a whole one.

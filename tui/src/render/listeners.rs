@@ -21,12 +21,7 @@ struct Column {
 }
 
 const fn column(title: &'static str, width: usize, rank: u8, cell: fn(&Listener) -> String) -> Column {
-    Column {
-        title,
-        width,
-        rank,
-        cell,
-    }
+    Column { title, width, rank, cell }
 }
 
 const COLUMNS: [Column; 16] = [
@@ -35,23 +30,15 @@ const COLUMNS: [Column; 16] = [
     column("open", 8, 2, |listener| count_short(listener.connections)),
     column("opened", 8, 8, |listener| count_short(listener.opened)),
     column("closed", 8, 9, |listener| count_short(listener.closed)),
-    column("frames in", 9, 5, |listener| {
-        count_short(listener.received.frames)
-    }),
+    column("frames in", 9, 5, |listener| count_short(listener.received.frames)),
     column("out", 8, 5, |listener| count_short(listener.sent.frames)),
     column("pings in", 8, 3, |listener| count_short(listener.received.ping)),
     column("out", 8, 3, |listener| count_short(listener.sent.ping)),
     column("pongs in", 8, 4, |listener| count_short(listener.received.pong)),
     column("out", 8, 4, |listener| count_short(listener.sent.pong)),
-    column("payload", 8, 6, |listener| {
-        bytes(both(listener, |traffic| traffic.payload_bytes))
-    }),
-    column("on wire", 8, 7, |listener| {
-        bytes(both(listener, |traffic| traffic.packet_bytes))
-    }),
-    column("packets", 8, 10, |listener| {
-        count_short(both(listener, |traffic| traffic.packets))
-    }),
+    column("payload", 8, 6, |listener| bytes(both(listener, |traffic| traffic.payload_bytes))),
+    column("on wire", 8, 7, |listener| bytes(both(listener, |traffic| traffic.packet_bytes))),
+    column("packets", 8, 10, |listener| count_short(both(listener, |traffic| traffic.packets))),
     column("unparsed", 8, 6, |listener| bytes(listener.unparsed_bytes)),
     column("netns", 10, 11, |listener| listener.netns.to_string()),
 ];
@@ -68,10 +55,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, app: &mut App, theme: Theme) {
     let mut text = vec![Line::styled(header, theme.title())];
     let listeners = app.view().listeners();
     if listeners.is_empty() {
-        text.push(Line::styled(
-            "no listener has carried a WebSocket yet",
-            theme.dim(),
-        ));
+        text.push(Line::styled("no listener has carried a WebSocket yet", theme.dim()));
     }
     text.extend(
         listeners

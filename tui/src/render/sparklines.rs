@@ -40,26 +40,16 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, app: &App, theme: Theme) {
     if area.height < 2 {
         return;
     }
-    let columns: [Rect; 3] = Layout::horizontal([Constraint::Fill(1); 3])
-        .spacing(2)
-        .areas(area);
+    let columns: [Rect; 3] = Layout::horizontal([Constraint::Fill(1); 3]).spacing(2).areas(area);
     let history = app.view().history();
     for (curve, column) in CURVES.iter().zip(columns) {
         let [title, chart] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(column);
         let label = history.last().map_or_else(String::new, curve.label);
-        let line = Line::from(vec![
-            Span::styled(curve.title, theme.dim()),
-            Span::raw(" "),
-            Span::raw(label),
-        ]);
+        let line = Line::from(vec![Span::styled(curve.title, theme.dim()), Span::raw(" "), Span::raw(label)]);
         frame.render_widget(line, title);
         // The newest at the right edge: from there the row grows to the left.
-        let newest_first: Vec<Option<u64>> = history
-            .samples()
-            .rev()
-            .take(chart.width.into())
-            .map(curve.value)
-            .collect();
+        let newest_first: Vec<Option<u64>> =
+            history.samples().rev().take(chart.width.into()).map(curve.value).collect();
         let sparkline = Sparkline::default()
             .data(newest_first)
             .direction(RenderDirection::RightToLeft)
@@ -70,9 +60,5 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, app: &App, theme: Theme) {
 }
 
 fn rate_text(rate: f64) -> String {
-    if rate >= 1000.0 {
-        count(rate.round() as u64)
-    } else {
-        significant(rate)
-    }
+    if rate >= 1000.0 { count(rate.round() as u64) } else { significant(rate) }
 }

@@ -14,11 +14,7 @@ use super::theme::Theme;
 pub(super) fn draw(frame: &mut Frame, area: Rect, app: &App, theme: Theme) {
     let mut spans = Vec::new();
     for (number, screen) in (1..).zip(Screen::ALL) {
-        let style = if screen == app.screen() {
-            theme.selected()
-        } else {
-            Style::new()
-        };
+        let style = if screen == app.screen() { theme.selected() } else { Style::new() };
         spans.push(Span::styled(format!(" {number} {} ", screen.title()), style));
         spans.push(Span::raw(" "));
     }
@@ -34,10 +30,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, app: &App, theme: Theme) {
         }
         if app.mode() == Mode::Filter || !app.filter().is_empty() {
             let cursor = if app.mode() == Mode::Filter { "█" } else { "" };
-            spans.push(Span::styled(
-                format!("filter: {}{cursor}", app.filter()),
-                theme.alert(),
-            ));
+            spans.push(Span::styled(format!("filter: {}{cursor}", app.filter()), theme.alert()));
         }
     }
     frame.render_widget(clip(Line::from(spans), area.width), area);

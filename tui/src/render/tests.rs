@@ -21,9 +21,7 @@ fn app() -> App {
 fn frame(app: &mut App, width: u16, height: u16, keys: &str) -> TestBackend {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
     let mut show = |app: &mut App| {
-        terminal
-            .draw(|frame| draw(frame, app, Theme::COLOR))
-            .expect("drawn");
+        terminal.draw(|frame| draw(frame, app, Theme::COLOR)).expect("drawn");
     };
     show(app);
     for key in keys.chars() {
@@ -114,9 +112,7 @@ fn no_size_makes_it_panic() {
 #[test]
 fn without_colour_there_is_none() {
     let mut terminal = Terminal::new(TestBackend::new(120, 40)).expect("a terminal");
-    terminal
-        .draw(|frame| draw(frame, &mut app(), Theme::MONOCHROME))
-        .expect("drawn");
+    terminal.draw(|frame| draw(frame, &mut app(), Theme::MONOCHROME)).expect("drawn");
     let colored = |cell: &ratatui::buffer::Cell| cell.fg != Color::Reset || cell.bg != Color::Reset;
     assert!(!terminal.backend().buffer().content.iter().any(colored));
 }

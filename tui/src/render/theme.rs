@@ -45,11 +45,7 @@ impl Theme {
     /// What is there to be read second.
     pub fn dim(self) -> Style {
         // Bright black is dark grey on most palettes and, unlike the dim attribute, is rendered everywhere.
-        if self.color {
-            Style::new().fg(Color::DarkGray)
-        } else {
-            Style::new().add_modifier(Modifier::DIM)
-        }
+        if self.color { Style::new().fg(Color::DarkGray) } else { Style::new().add_modifier(Modifier::DIM) }
     }
 
     /// Titles and table headers.
@@ -78,10 +74,6 @@ impl Theme {
     }
 
     fn foreground(self, color: Color) -> Style {
-        if self.color {
-            Style::new().fg(color)
-        } else {
-            Style::new()
-        }
+        if self.color { Style::new().fg(color) } else { Style::new() }
     }
 }

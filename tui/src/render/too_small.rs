@@ -14,10 +14,6 @@ pub(super) fn draw(frame: &mut Frame, area: Rect) {
         "terminal too small: {}x{}\nneeds {MIN_WIDTH}x{MIN_HEIGHT}, q quits",
         area.width, area.height
     );
-    let middle = Rect {
-        y: area.y + area.height.saturating_sub(2) / 2,
-        height: area.height.min(2),
-        ..area
-    };
+    let middle = Rect { y: area.y + area.height.saturating_sub(2) / 2, height: area.height.min(2), ..area };
     frame.render_widget(Text::from(text).centered(), middle.intersection(area));
 }

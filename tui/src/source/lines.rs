@@ -18,26 +18,14 @@ pub(super) struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     pub(super) fn new(name: String, exit: Exit, reader: R) -> Self {
-        Self {
-            name,
-            exit,
-            reader,
-            number: 0,
-            line: String::new(),
-            ended: false,
-        }
+        Self { name, exit, reader, number: 0, line: String::new(), ended: false }
     }
 
     fn read(&mut self) -> anyhow::Result<Option<Envelope>> {
         loop {
             self.line.clear();
             self.number += 1;
-            if self
-                .reader
-                .read_line(&mut self.line)
-                .map_err(|error| self.failure(error))?
-                == 0
-            {
+            if self.reader.read_line(&mut self.line).map_err(|error| self.failure(error))? == 0 {
                 return Ok(None);
             }
             if self.line.trim().is_empty() {
@@ -50,9 +38,7 @@ impl<R: BufRead> Lines<R> {
                 Err(error) => return Err(self.failure(error).into()),
             };
             if envelope.schema != SCHEMA {
-                return Err(self
-                    .failure(format!("is {:?}, this reads {SCHEMA:?}", envelope.schema))
-                    .into());
+                return Err(self.failure(format!("is {:?}, this reads {SCHEMA:?}", envelope.schema)).into());
             }
             return Ok(Some(envelope));
         }
@@ -88,10 +74,8 @@ mod tests {
     #[test]
     fn reads_back_what_was_written() {
         let sent = fixture::recording(2);
-        let read: Vec<_> = read(&fixture::lines(&sent))
-            .into_iter()
-            .map(|item| item.expect("parses"))
-            .collect();
+        let read: Vec<_> =
+            read(&fixture::lines(&sent)).into_iter().map(|item| item.expect("parses")).collect();
         assert_eq!(read, sent);
     }
 
@@ -101,17 +85,8 @@ mod tests {
         let before = good.lines().count();
         let items = read(&format!("{good}{{\"schema\": 1}}\n{good}"));
         assert_eq!(items.len(), before + 1);
-        let error = items
-            .into_iter()
-            .next_back()
-            .expect("an item")
-            .expect_err("the bad line");
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("x.jsonl: line {}: ", before + 1)),
-            "{error}"
-        );
+        let error = items.into_iter().next_back().expect("an item").expect_err("the bad line");
+        assert!(error.to_string().starts_with(&format!("x.jsonl: line {}: ", before + 1)), "{error}");
     }
 
     #[test]

@@ -20,9 +20,5 @@ pub(super) fn open(options: &Options) -> anyhow::Result<Stream> {
         .check()
         .map_err(|(key, message)| Failure::new(agent::cli::Exit::Usage, format!("--{key}: {message}")))?;
     let (running, events) = daemon::start(&settings).map_err(Failure::from)?;
-    Ok(Stream {
-        events,
-        producer: None,
-        agent: Some(running),
-    })
+    Ok(Stream { events, producer: None, agent: Some(running) })
 }

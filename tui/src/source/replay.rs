@@ -22,11 +22,7 @@ pub(super) fn open(path: &Path, speed: f64) -> anyhow::Result<Stream> {
         let mut before = None;
         for envelope in Lines::new(name, Exit::Config, BufReader::new(file)) {
             let envelope = envelope?;
-            thread::sleep(pause(
-                before.replace(envelope.timestamp),
-                envelope.timestamp,
-                speed,
-            ));
+            thread::sleep(pause(before.replace(envelope.timestamp), envelope.timestamp, speed));
             if sender.send(Box::new(envelope)).is_err() {
                 break;
             }
@@ -58,11 +54,7 @@ mod tests {
         assert_eq!(pause(Some(at(5)), at(7), 1.0), Duration::from_secs(2));
         assert_eq!(pause(Some(at(5)), at(7), 4.0), Duration::from_millis(500));
         assert_eq!(pause(Some(at(5)), at(7), 0.0), Duration::ZERO);
-        assert_eq!(
-            pause(Some(at(7)), at(5), 1.0),
-            Duration::ZERO,
-            "the clock was set back"
-        );
+        assert_eq!(pause(Some(at(7)), at(5), 1.0), Duration::ZERO, "the clock was set back");
     }
 
     #[test]
@@ -73,9 +65,6 @@ mod tests {
         let stream = open(&path, 0.0).expect("opens");
         assert_eq!(stream.events.iter().count(), fixture::recording(2).len());
         let error = stream.finish().expect_err("the last line is bad");
-        assert_eq!(
-            error.downcast_ref::<Failure>().map(Failure::exit),
-            Some(Exit::Config)
-        );
+        assert_eq!(error.downcast_ref::<Failure>().map(Failure::exit), Some(Exit::Config));
     }
 }

@@ -47,12 +47,7 @@ mod tests {
         let sent = fixture::recording(3);
         let lines = fixture::lines(&sent);
         let agent = thread::spawn(move || {
-            listener
-                .accept()
-                .expect("a reader")
-                .0
-                .write_all(lines.as_bytes())
-                .expect("written");
+            listener.accept().expect("a reader").0.write_all(lines.as_bytes()).expect("written");
         });
         let stream = open(&path).expect("connects");
         let read: Vec<_> = stream.events.iter().map(|envelope| *envelope).collect();
@@ -64,9 +59,6 @@ mod tests {
     #[test]
     fn a_missing_agent_is_unavailable() {
         let error = open(Path::new("/nonexistent/agent.sock")).expect_err("there is none");
-        assert_eq!(
-            error.downcast_ref::<Failure>().map(Failure::exit),
-            Some(Exit::Unavailable)
-        );
+        assert_eq!(error.downcast_ref::<Failure>().map(Failure::exit), Some(Exit::Unavailable));
     }
 }

@@ -45,10 +45,8 @@ impl History {
         if self.samples.len() == SAMPLES_KEPT {
             self.samples.pop_front();
         }
-        let host_memory = tick
-            .ceilings
-            .iter()
-            .find(|ceiling| ceiling.kind == Kind::Memory && ceiling.scope == "host");
+        let host_memory =
+            tick.ceilings.iter().find(|ceiling| ceiling.kind == Kind::Memory && ceiling.scope == "host");
         self.samples.push_back(Sample {
             connections: tick.connections,
             memory_bytes: host_memory.and_then(|ceiling| ceiling.used),
@@ -63,10 +61,7 @@ impl History {
 }
 
 fn pings_and_pongs(listener: &Listener) -> u64 {
-    [&listener.received, &listener.sent]
-        .iter()
-        .map(|traffic| traffic.ping + traffic.pong)
-        .sum()
+    [&listener.received, &listener.sent].iter().map(|traffic| traffic.ping + traffic.pong).sum()
 }
 
 /// Unknown where no time passed or a total shrank (a listener was forgotten): a guess would be a spike.

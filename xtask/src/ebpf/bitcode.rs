@@ -25,15 +25,7 @@ pub(super) fn compile(target_dir: &Path) -> Result<PathBuf, BuildError> {
     let mut command = Command::new(&cargo);
     command
         .current_dir(workspace_root())
-        .args([
-            "rustc",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "ebpf",
-            "--package",
-            "agent-ebpf",
-        ])
+        .args(["rustc", "--quiet", "--locked", "--profile", "ebpf", "--package", "agent-ebpf"])
         .args(["--bin", "headroom-ebpf", "--features", "programs", "--target-dir"])
         .arg(target_dir)
         .arg("--")
@@ -41,14 +33,7 @@ pub(super) fn compile(target_dir: &Path) -> Result<PathBuf, BuildError> {
         .arg(format!("--emit=llvm-bc={}", bitcode.display()))
         // Nothing is linked for the host; cargo insists on a linker all the same.
         .args(["-C", "linker=/bin/true"])
-        .args([
-            "-C",
-            "relocation-model=static",
-            "-C",
-            "embed-bitcode=yes",
-            "-C",
-            "force-unwind-tables=no",
-        ])
+        .args(["-C", "relocation-model=static", "-C", "embed-bitcode=yes", "-C", "force-unwind-tables=no"])
         .stdin(Stdio::null())
         // A build script's stdout is read by cargo as directives.
         .stdout(Stdio::null());
@@ -60,13 +45,8 @@ pub(super) fn compile(target_dir: &Path) -> Result<PathBuf, BuildError> {
     if !bitcode.exists() {
         let _ = std::fs::remove_dir_all(target_dir.join("ebpf"));
     }
-    let status = command.status().map_err(|source| BuildError::Spawn {
-        command: format!("`{cargo} rustc`"),
-        source,
-    })?;
-    if status.success() && bitcode.exists() {
-        Ok(bitcode)
-    } else {
-        Err(BuildError::Compile)
-    }
+    let status = command
+        .status()
+        .map_err(|source| BuildError::Spawn { command: format!("`{cargo} rustc`"), source })?;
+    if status.success() && bitcode.exists() { Ok(bitcode) } else { Err(BuildError::Compile) }
 }

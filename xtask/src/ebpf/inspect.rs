@@ -22,36 +22,21 @@ pub struct Contents {
 
 /// Reads an object's symbols.
 pub fn inspect(path: &Path) -> Result<Contents, BuildError> {
-    let data = std::fs::read(path).map_err(|source| BuildError::File {
-        path: path.into(),
-        source,
-    })?;
+    let data = std::fs::read(path).map_err(|source| BuildError::File { path: path.into(), source })?;
     let file = object::File::parse(&*data)
         .map_err(|error| BuildError::Contents(format!("is no ELF file ({error})")))?;
-    let mut contents = Contents {
-        path: path.to_owned(),
-        size: data.len() as u64,
-        programs: Vec::new(),
-        maps: Vec::new(),
-    };
+    let mut contents =
+        Contents { path: path.to_owned(), size: data.len() as u64, programs: Vec::new(), maps: Vec::new() };
     for symbol in file.symbols() {
-        let Some(section) = symbol
-            .section_index()
-            .and_then(|index| file.section_by_index(index).ok())
-        else {
+        let Some(section) = symbol.section_index().and_then(|index| file.section_by_index(index).ok()) else {
             continue;
         };
-        let (name, section) = (
-            symbol.name().unwrap_or_default(),
-            section.name().unwrap_or_default(),
-        );
+        let (name, section) = (symbol.name().unwrap_or_default(), section.name().unwrap_or_default());
         if name.is_empty() || symbol.kind() == SymbolKind::Section {
             continue;
         }
         match symbol.kind() {
-            SymbolKind::Text => contents
-                .programs
-                .push((section.into(), name.into(), symbol.size() / 8)),
+            SymbolKind::Text => contents.programs.push((section.into(), name.into(), symbol.size() / 8)),
             _ if section == ".maps" || section == "maps" => contents.maps.push(name.into()),
             _ => {}
         }

@@ -64,22 +64,11 @@ fn link_quietly(bitcode: &Path, target_dir: &Path, emit: Emit) -> Result<PathBuf
         btf: true,
     });
     linker
-        .link_to_file(
-            [LinkerInput::new_from_file(bitcode)],
-            &output,
-            emit.output_type(),
-            exported(),
-        )
-        .map_err(|error| BuildError::Link {
-            path: bitcode.to_owned(),
-            message: error.to_string(),
-        })?;
+        .link_to_file([LinkerInput::new_from_file(bitcode)], &output, emit.output_type(), exported())
+        .map_err(|error| BuildError::Link { path: bitcode.to_owned(), message: error.to_string() })?;
     if linker.has_errors() {
         let message = "the LLVM BPF back end reported errors; they stand above".to_owned();
-        return Err(BuildError::Link {
-            path: bitcode.to_owned(),
-            message,
-        });
+        return Err(BuildError::Link { path: bitcode.to_owned(), message });
     }
     Ok(output)
 }
@@ -88,12 +77,6 @@ fn link_quietly(bitcode: &Path, target_dir: &Path, emit: Emit) -> Result<PathBuf
 /// loses its name.
 fn exported() -> impl Iterator<Item = &'static str> {
     let offsets = names::OFFSETS.iter().map(|(global, ..)| *global);
-    let lists = [
-        names::PROGRAMS,
-        names::MAPS,
-        names::GLOBALS,
-        names::PRIVATE,
-        &["LICENSE"],
-    ];
+    let lists = [names::PROGRAMS, names::MAPS, names::GLOBALS, names::PRIVATE, &["LICENSE"]];
     lists.into_iter().flatten().copied().chain(offsets)
 }

@@ -29,16 +29,9 @@ pub(super) fn check() -> Result<(), BuildError> {
     let (release, llvm) = (field("release:"), field("LLVM version:"));
     if release != RELEASE || llvm.split('.').next() != Some(LLVM) {
         let found = format!("{release} (LLVM {llvm})");
-        return Err(BuildError::Toolchain {
-            rustc,
-            expected: RELEASE,
-            llvm: LLVM,
-            found,
-        });
+        return Err(BuildError::Toolchain { rustc, expected: RELEASE, llvm: LLVM, found });
     }
-    libllvm(Path::new(
-        run(Command::new(&rustc).args(["--print", "sysroot"]))?.trim(),
-    ))
+    libllvm(Path::new(run(Command::new(&rustc).args(["--print", "sysroot"]))?.trim()))
 }
 
 /// Build scripts and procedural macros are linked by the host's C compiler.
@@ -52,27 +45,15 @@ fn compiler() -> Result<(), BuildError> {
 
 fn libllvm(sysroot: &Path) -> Result<(), BuildError> {
     let lib: PathBuf = sysroot.join("lib");
-    let entries = std::fs::read_dir(&lib).map_err(|source| BuildError::File {
-        path: lib.clone(),
-        source,
-    })?;
-    let found = entries.flatten().any(|entry| {
-        entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(&format!("libLLVM-{LLVM}"))
-    });
-    if found {
-        Ok(())
-    } else {
-        Err(BuildError::NoLlvm(lib))
-    }
+    let entries = std::fs::read_dir(&lib).map_err(|source| BuildError::File { path: lib.clone(), source })?;
+    let found = entries
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with(&format!("libLLVM-{LLVM}")));
+    if found { Ok(()) } else { Err(BuildError::NoLlvm(lib)) }
 }
 
 fn run(command: &mut Command) -> Result<String, BuildError> {
-    let output = command.output().map_err(|source| BuildError::Spawn {
-        command: format!("{command:?}"),
-        source,
-    })?;
+    let output =
+        command.output().map_err(|source| BuildError::Spawn { command: format!("{command:?}"), source })?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

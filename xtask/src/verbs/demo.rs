@@ -43,16 +43,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .and_then(|mut sudo| sudo.wait(&stop))
             .is_ok_and(|status| status.success());
         stop.check()?;
-        ensure!(
-            allowed,
-            "sudo is not there or refuses: run `cargo xtask demo` as root instead"
-        );
+        ensure!(allowed, "sudo is not there or refuses: run `cargo xtask demo` as root instead");
     }
-    let stage = Stage {
-        stop: &stop,
-        connections: arguments.connections,
-        folder,
-    };
+    let stage = Stage { stop: &stop, connections: arguments.connections, folder };
     let server = Server::start(&stage)?;
     if std::io::stdout().is_terminal() {
         watched::run(&stage, &server, arguments.seconds)

@@ -31,12 +31,8 @@ const TESTS: &str = "test --workspace --no-fail-fast --locked";
 
 /// Runs every step, whatever became of the ones before.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    let mut run = Run {
-        stop: Stop::install()?,
-        start: Instant::now(),
-        tally: Tally::default(),
-        failed: Vec::new(),
-    };
+    let mut run =
+        Run { stop: Stop::install()?, start: Instant::now(), tally: Tally::default(), failed: Vec::new() };
     // Not a step that can fail: what cannot run for want of it is skipped, or fails by itself.
     run.announce("set up");
     if let Err(error) = setup::install(&run.stop) {
@@ -49,12 +45,8 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         // Elsewhere than the build, whose bitcode file a check would take for stale.
         run.command(cargo(CLIPPY_EBPF).env("CARGO_TARGET_DIR", target_dir().join("ebpf-check")))
     })?;
-    run.step("clippy, agent without the kernel", |run| {
-        run.cargo(CLIPPY_NO_KERNEL)
-    })?;
-    run.step("build the eBPF object", |_| {
-        build_ebpf::run(&build_ebpf::Arguments::default())
-    })?;
+    run.step("clippy, agent without the kernel", |run| run.cargo(CLIPPY_NO_KERNEL))?;
+    run.step("build the eBPF object", |_| build_ebpf::run(&build_ebpf::Arguments::default()))?;
     let mut privileged: Option<PathBuf> = None;
     run.step("build the binaries", |run| {
         let (status, lines) = run.output(&mut cargo(BINARIES), false)?;
@@ -141,11 +133,7 @@ impl Run {
             println!("==> failed: {name}");
         }
         println!("{}", self.tally);
-        if self.failed.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -158,8 +146,5 @@ fn successful(status: ExitStatus) -> anyhow::Result<()> {
 fn executable(line: &str, target: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(line).ok()?;
     let found = message["target"]["name"] == target;
-    message["executable"]
-        .as_str()
-        .filter(|_| found)
-        .map(PathBuf::from)
+    message["executable"].as_str().filter(|_| found).map(PathBuf::from)
 }

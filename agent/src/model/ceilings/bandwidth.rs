@@ -23,12 +23,7 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
 }
 
 fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<f64>) -> Ceiling {
-    let connections = inputs
-        .summary
-        .interfaces
-        .get(&interface.index)
-        .copied()
-        .unwrap_or(0);
+    let connections = inputs.summary.interfaces.get(&interface.index).copied().unwrap_or(0);
     let used = rate(inputs, interface);
     let (limit, basis) = match &interface.speed {
         LinkSpeed::Known(bits, source) => (Some(*bits), format!("the busier direction against {source}")),
@@ -59,14 +54,9 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<f64>) -> Cei
 /// Bits per second of the busier direction since the earlier reading.
 fn rate(inputs: &Inputs<'_>, interface: &Interface) -> Option<u64> {
     let (reading, _, elapsed) = inputs.earlier?;
-    let before = reading
-        .interfaces
-        .iter()
-        .find(|before| before.index == interface.index)?;
+    let before = reading.interfaces.iter().find(|before| before.index == interface.index)?;
     let received = interface.received_bytes.checked_sub(before.received_bytes)?;
-    let transmitted = interface
-        .transmitted_bytes
-        .checked_sub(before.transmitted_bytes)?;
+    let transmitted = interface.transmitted_bytes.checked_sub(before.transmitted_bytes)?;
     Some((received.max(transmitted) as f64 * 8.0 / elapsed.as_secs_f64()) as u64)
 }
 

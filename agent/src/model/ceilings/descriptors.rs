@@ -8,10 +8,9 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         let connections = inputs.summary.holders.get(&process.pid)?.connections;
         let descriptors = process.descriptors;
         let basis = match (descriptors.open, descriptors.soft_limit) {
-            (Some(_), Some(_)) => format!(
-                "/proc/{}/fd and its soft RLIMIT_NOFILE ({})",
-                process.pid, process.comm
-            ),
+            (Some(_), Some(_)) => {
+                format!("/proc/{}/fd and its soft RLIMIT_NOFILE ({})", process.pid, process.comm)
+            }
             (Some(_), None) => format!("{} has no descriptor limit", process.comm),
             _ => format!("/proc/{} cannot be read; needs CAP_SYS_PTRACE", process.pid),
         };

@@ -44,15 +44,9 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         }
     }
     let ceiling = |(path, members): (&str, Vec<&ProcessReading>)| {
-        let memory = members
-            .first()?
-            .cgroup_memory
-            .filter(|memory| memory.limit < host_total)?;
+        let memory = members.first()?.cgroup_memory.filter(|memory| memory.limit < host_total)?;
         let (cost, how) = cost(inputs, members.iter().copied());
-        let connections = members
-            .iter()
-            .map(|process| holder(inputs, process.pid).connections)
-            .sum();
+        let connections = members.iter().map(|process| holder(inputs, process.pid).connections).sum();
         let parts = Parts {
             kind: Kind::Memory,
             scope: format!("cgroup:{path}"),

@@ -11,18 +11,9 @@ const MIB: u64 = 1 << 20;
 
 fn reading() -> Reading {
     Reading {
-        memory: Some(HostMemory {
-            total: 1000 * MIB,
-            available: 600 * MIB,
-        }),
-        tcp: Some(TcpMemory {
-            used: 0,
-            limit: 100 * MIB,
-        }),
-        descriptors: Some(HostDescriptors {
-            allocated: 1000,
-            max: 100_000,
-        }),
+        memory: Some(HostMemory { total: 1000 * MIB, available: 600 * MIB }),
+        tcp: Some(TcpMemory { used: 0, limit: 100 * MIB }),
+        descriptors: Some(HostDescriptors { allocated: 1000, max: 100_000 }),
         interfaces: vec![Interface {
             name: "eth0".into(),
             index: 2,
@@ -35,11 +26,7 @@ fn reading() -> Reading {
             comm: "server".into(),
             cgroup: Some("/web".into()),
             cgroup_memory: None,
-            descriptors: Descriptors {
-                open: Some(520),
-                soft_limit: Some(1024),
-                hard_limit: Some(4096),
-            },
+            descriptors: Descriptors { open: Some(520), soft_limit: Some(1024), hard_limit: Some(4096) },
             resident_bytes: Some(20 * MIB),
             anonymous_bytes: Some(10 * MIB),
         }],
@@ -48,16 +35,8 @@ fn reading() -> Reading {
 }
 
 fn summary() -> Summary {
-    let holder = Holder {
-        connections: 500,
-        kernel_bytes: 500 * 4096,
-        buffer_bytes: 0,
-        ..Holder::default()
-    };
-    Summary {
-        holders: [(7, holder)].into(),
-        interfaces: [(2, 500)].into(),
-    }
+    let holder = Holder { connections: 500, kernel_bytes: 500 * 4096, buffer_bytes: 0, ..Holder::default() };
+    Summary { holders: [(7, holder)].into(), interfaces: [(2, 500)].into() }
 }
 
 fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
@@ -72,9 +51,7 @@ fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
 }
 
 fn find<'a>(all: &'a [Ceiling], kind: Kind, scope: &str) -> &'a Ceiling {
-    all.iter()
-        .find(|ceiling| ceiling.kind == kind && ceiling.scope == scope)
-        .expect("present")
+    all.iter().find(|ceiling| ceiling.kind == kind && ceiling.scope == scope).expect("present")
 }
 
 #[test]
@@ -82,14 +59,8 @@ fn the_soft_descriptor_limit_comes_first_and_says_how_many_are_left() {
     let (reading, summary) = (reading(), summary());
     let all = compute(&reading, &summary);
     let first = &all[0];
-    assert_eq!(
-        (first.kind, first.scope.as_str(), first.first),
-        (Kind::Descriptors, "process:7", true)
-    );
-    assert_eq!(
-        (first.connections_left, first.connections_max),
-        (Some(504), Some(1004))
-    );
+    assert_eq!((first.kind, first.scope.as_str(), first.first), (Kind::Descriptors, "process:7", true));
+    assert_eq!((first.connections_left, first.connections_max), (Some(504), Some(1004)));
     assert_eq!(all.iter().filter(|ceiling| ceiling.first).count(), 1);
     let advice = advise(&all, &reading);
     assert_eq!(advice[0].effect.connections_max_before, 1004);
@@ -110,10 +81,7 @@ fn memory_prices_kernel_and_process_together() {
 #[test]
 fn a_cgroup_limit_below_the_hosts_is_a_ceiling_of_its_own() {
     let (mut reading, summary) = (reading(), summary());
-    reading.processes[0].cgroup_memory = Some(CgroupMemory {
-        used: 30 * MIB,
-        limit: 32 * MIB,
-    });
+    reading.processes[0].cgroup_memory = Some(CgroupMemory { used: 30 * MIB, limit: 32 * MIB });
     let all = compute(&reading, &summary);
     let cgroup = find(&all, Kind::Memory, "cgroup:/web");
     assert_eq!(cgroup.level, Level::Near);
@@ -125,18 +93,9 @@ fn what_cannot_be_known_is_absent_with_a_reason() {
     let mut reading = reading();
     reading.memory = None;
     reading.interfaces[0].speed = LinkSpeed::Unknown("eth0 reports no speed; give --nic-speed".into());
-    let all = compute(
-        &reading,
-        &Summary {
-            interfaces: [(2, 1)].into(),
-            ..Summary::default()
-        },
-    );
+    let all = compute(&reading, &Summary { interfaces: [(2, 1)].into(), ..Summary::default() });
     let host = find(&all, Kind::Memory, "host");
-    assert_eq!(
-        (host.used, host.limit, host.utilization, host.level),
-        (None, None, None, Level::Unknown)
-    );
+    assert_eq!((host.used, host.limit, host.utilization, host.level), (None, None, None, Level::Unknown));
     assert!(host.basis.contains("/proc/meminfo"));
     let interface = find(&all, Kind::Bandwidth, "interface:eth0");
     assert_eq!((interface.limit, interface.connections_left), (None, None));
@@ -158,11 +117,7 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
         opened: 500,
         closed: 0,
         received: Traffic::default(),
-        sent: Traffic {
-            packets,
-            packet_bytes: bytes,
-            ..Traffic::default()
-        },
+        sent: Traffic { packets, packet_bytes: bytes, ..Traffic::default() },
         unparsed_bytes: 0,
     };
     let (then, later) = ([listener(100, 4_000)], [listener(1_100, 64_000)]);

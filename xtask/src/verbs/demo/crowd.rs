@@ -33,20 +33,12 @@ impl Server {
                 bail!("headroom-server ended with {status}; see {}", log.display());
             }
             let text = std::fs::read_to_string(&output)?;
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix("listening on ws://"));
+            let line = text.lines().find_map(|line| line.strip_prefix("listening on ws://"));
             Ok(line.filter(|_| text.ends_with('\n')).map(str::to_owned))
         })?;
-        let (_, port) = address
-            .rsplit_once(':')
-            .context("headroom-server names no port")?;
+        let (_, port) = address.rsplit_once(':').context("headroom-server names no port")?;
         println!("headroom-server listens on ws://{address} and pings every second");
-        Ok(Self {
-            _running: running,
-            port: port.parse()?,
-            address,
-        })
+        Ok(Self { _running: running, port: port.parse()?, address })
     }
 }
 
@@ -61,38 +53,17 @@ impl Clients {
         let output = stage.folder.join("load.json");
         let rate = (f64::from(stage.connections) / opening.as_secs_f64()).max(200.0);
         let mut command = Command::new(binary("headroom-load"));
-        command.args([
-            "--json",
-            "--duration",
-            "1d",
-            "--message-rate",
-            "0.5",
-            "--message-size",
-            "512B",
-        ]);
+        command.args(["--json", "--duration", "1d", "--message-rate", "0.5", "--message-size", "512B"]);
         command.args(["--url", &format!("ws://{}/echo", server.address)]);
-        command.args([
-            "--connections",
-            &stage.connections.to_string(),
-            "--rate",
-            &rate.to_string(),
-        ]);
-        command
-            .stdout(File::create(&output)?)
-            .stderr(File::create(stage.folder.join("load.log"))?);
-        Ok(Self {
-            running: Running::start(&mut command)?,
-            output,
-        })
+        command.args(["--connections", &stage.connections.to_string(), "--rate", &rate.to_string()]);
+        command.stdout(File::create(&output)?).stderr(File::create(stage.folder.join("load.log"))?);
+        Ok(Self { running: Running::start(&mut command)?, output })
     }
 
     /// Ends it and takes its result.
     pub(super) fn finish(mut self) -> anyhow::Result<Value> {
         if let Some(status) = self.running.child.try_wait()? {
-            bail!(
-                "headroom-load ended with {status}; see {}",
-                self.output.with_extension("log").display()
-            );
+            bail!("headroom-load ended with {status}; see {}", self.output.with_extension("log").display());
         }
         self.running.end()?;
         let text = std::fs::read_to_string(&self.output)?;

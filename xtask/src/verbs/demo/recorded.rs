@@ -25,35 +25,13 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: u64) -> anyhow::R
     // A little longer than the snapshot, so that the last tick is the later of the two. Standard output and not
     // `file:`, which root would own.
     let duration = format!("{}s", seconds + 2);
-    let mut recorder = start(
-        stage,
-        &["run", "--port", &port, "--duration", &duration],
-        "run",
-        &events,
-    )?;
+    let mut recorder = start(stage, &["run", "--port", &port, "--duration", &duration], "run", &events)?;
     attached(stage, &mut recorder, "run", &events, "agent_started")?;
     let settle = format!("{seconds}s");
-    let arguments = [
-        "snapshot",
-        "--table",
-        "--verbose",
-        "--port",
-        &port,
-        "--settle",
-        &settle,
-    ];
+    let arguments = ["snapshot", "--table", "--verbose", "--port", &port, "--settle", &settle];
     let mut snapshot = start(stage, &arguments, "snapshot", &table)?;
-    attached(
-        stage,
-        &mut snapshot,
-        "snapshot",
-        &stage.folder.join("snapshot.log"),
-        "attached",
-    )?;
-    println!(
-        "headroom-load opens {} connections, each with a message every two seconds",
-        stage.connections
-    );
+    attached(stage, &mut snapshot, "snapshot", &stage.folder.join("snapshot.log"), "attached")?;
+    println!("headroom-load opens {} connections, each with a message every two seconds", stage.connections);
     let clients = Clients::start(stage, server, Duration::from_secs(seconds) / 4)?;
     println!("watching for {seconds} seconds\n");
     for (name, agent) in [("snapshot", &mut snapshot), ("run", &mut recorder)] {
@@ -73,10 +51,7 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: u64) -> anyhow::R
 fn start(stage: &Stage<'_>, arguments: &[&str], name: &str, output: &Path) -> anyhow::Result<Running> {
     let log = stage.folder.join(name).with_extension("log");
     let mut command: Command = privileged("headroom-agent");
-    command
-        .args(arguments)
-        .stdout(File::create(output)?)
-        .stderr(File::create(log)?);
+    command.args(arguments).stdout(File::create(output)?).stderr(File::create(log)?);
     Running::start(&mut command)
 }
 
@@ -110,11 +85,7 @@ fn show(text: &str, events: &[Value]) {
         events.iter().rposition(of("tick")),
         events.iter().rposition(of("agent_stopped")),
     ];
-    for line in shown
-        .into_iter()
-        .flatten()
-        .filter_map(|place| text.lines().nth(place))
-    {
+    for line in shown.into_iter().flatten().filter_map(|place| text.lines().nth(place)) {
         match line.char_indices().nth(SHOWN) {
             Some((end, _)) => println!("  {}…", &line[..end]),
             None => println!("  {line}"),
@@ -124,40 +95,21 @@ fn show(text: &str, events: &[Value]) {
 
 /// Whether the agent saw every connection, and the keepalive on them.
 fn judge(events: &[Value], port: u16, load: &Value) -> anyhow::Result<()> {
-    let tick = events
-        .iter()
-        .rfind(|event| event["event"] == "tick")
-        .context("the agent wrote no tick")?;
-    let listeners = tick["tick"]["listeners"]
-        .as_array()
-        .context("the last tick has no listeners")?;
+    let tick = events.iter().rfind(|event| event["event"] == "tick").context("the agent wrote no tick")?;
+    let listeners = tick["tick"]["listeners"].as_array().context("the last tick has no listeners")?;
     let listener = listeners
         .iter()
         .find(|listener| listener["role"] == "server" && listener["port"] == port)
         .with_context(|| format!("the agent saw no connection of port {port}"))?;
     let count = |value: &Value| value.as_u64().context("a count is missing");
-    let (opened, tracked) = (
-        count(&load["connections"]["opened"])?,
-        count(&listener["opened"])?,
-    );
-    let (pings, pongs) = (
-        count(&listener["sent"]["ping"])?,
-        count(&listener["received"]["pong"])?,
-    );
+    let (opened, tracked) = (count(&load["connections"]["opened"])?, count(&listener["opened"])?);
+    let (pings, pongs) = (count(&listener["sent"]["ping"])?, count(&listener["received"]["pong"])?);
     println!(
         "\nheadroom-load opened {opened} connections, the agent tracked {tracked} of them; \
          {pings} pings and {pongs} pongs counted"
     );
-    ensure!(
-        opened > 0,
-        "headroom-load opened no connection: {}",
-        load["errors"]
-    );
-    ensure!(
-        tracked >= opened,
-        "the agent missed {} connections",
-        opened - tracked
-    );
+    ensure!(opened > 0, "headroom-load opened no connection: {}", load["errors"]);
+    ensure!(tracked >= opened, "the agent missed {} connections", opened - tracked);
     ensure!(pings > 0, "the agent counted no ping");
     Ok(())
 }

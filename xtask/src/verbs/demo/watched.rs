@@ -12,10 +12,7 @@ use crate::process::Running;
 const HEAD_START: Duration = Duration::from_secs(3);
 
 pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: Option<u64>) -> anyhow::Result<()> {
-    println!(
-        "headroom-load opens {} connections, each with a message every two seconds",
-        stage.connections
-    );
+    println!("headroom-load opens {} connections, each with a message every two seconds", stage.connections);
     println!("the dashboard opens; quit it with q");
     let mut command = privileged("headroom");
     command.args(["--port", &server.port.to_string()]);
@@ -38,10 +35,7 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: Option<u64>) -> a
     dashboard.end()?;
     if let Some(clients) = clients {
         let result = clients.finish()?;
-        println!(
-            "headroom-load had opened {} connections",
-            result["connections"]["opened"]
-        );
+        println!("headroom-load had opened {} connections", result["connections"]["opened"]);
     }
     Ok(())
 }
