@@ -20,6 +20,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Measure what Headroom costs.
+    #[command(subcommand)]
+    Bench(verbs::bench::Bench),
     /// Build the eBPF object and say what is in it.
     BuildEbpf(verbs::build_ebpf::Arguments),
     /// Show Headroom at work: the reference server, a crowd of clients, and the dashboard (or, without a terminal, the
@@ -31,6 +34,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
+        Verb::Bench(bench) => verbs::bench::run(&bench).map(done),
         Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments).map(done),
         Verb::Demo(arguments) => verbs::demo::run(&arguments).map(done),
         Verb::Test => verbs::test::run(),

@@ -1,6 +1,8 @@
 //! One file per verb.
 
+pub(crate) mod bench;
 pub(crate) mod build_ebpf;
+mod crowd;
 pub(crate) mod demo;
 pub(crate) mod test;
 

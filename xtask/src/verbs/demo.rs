@@ -1,18 +1,15 @@
 //! `cargo xtask demo`: Headroom at work on a server and a crowd of clients that it brings along.
 
-mod crowd;
 mod recorded;
 mod watched;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
-use super::{cargo, target_dir};
+use super::crowd::{Server, Stage};
 use crate::process::{Running, Stop, is_root};
-use crowd::Server;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,19 +21,9 @@ pub(crate) struct Arguments {
     connections: u32,
 }
 
-/// What both forms of the demonstration share.
-struct Stage<'a> {
-    stop: &'a Stop,
-    connections: u32,
-    /// Where outputs and logs go.
-    folder: PathBuf,
-}
-
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let stop = Stop::install()?;
-    build(&stop)?;
-    let folder = target_dir().join("demo");
-    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let stage = Stage::build(&stop, "demo", arguments.connections)?;
     if !is_root() {
         println!("attaching eBPF programs needs root: only the agent is started through sudo");
         let allowed = Running::start_in_foreground(Command::new("sudo").arg("-v"))
@@ -45,34 +32,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         stop.check()?;
         ensure!(allowed, "sudo is not there or refuses: run `cargo xtask demo` as root instead");
     }
-    let stage = Stage { stop: &stop, connections: arguments.connections, folder };
-    let server = Server::start(&stage)?;
+    let server = Server::start(&stage, "1s")?;
     if std::io::stdout().is_terminal() {
         watched::run(&stage, &server, arguments.seconds)
     } else {
         recorded::run(&stage, &server, arguments.seconds.unwrap_or(15))
     }
-}
-
-fn build(stop: &Stop) -> anyhow::Result<()> {
-    println!("building the release binaries (the first time takes some minutes)");
-    let mut command = cargo("build --release --locked --bins --package agent --package server --package tui");
-    let status = Running::start(&mut command)?.wait(stop)?;
-    ensure!(status.success(), "the build failed: {status}");
-    Ok(())
-}
-
-/// One of the binaries just built.
-fn binary(name: &str) -> PathBuf {
-    target_dir().join("release").join(name)
-}
-
-/// One of them with the privilege to attach, which `run` made sure of.
-fn privileged(name: &str) -> Command {
-    if is_root() {
-        return Command::new(binary(name));
-    }
-    let mut command = Command::new("sudo");
-    command.arg("-n").arg(binary(name));
-    command
 }

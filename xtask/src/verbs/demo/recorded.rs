@@ -9,8 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use super::crowd::{Clients, Server};
-use super::{Stage, privileged};
+use super::super::crowd::{Clients, Server, Stage, TALK, privileged};
 use crate::process::Running;
 
 /// Loading on a slow machine.
@@ -32,7 +31,7 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: u64) -> anyhow::R
     let mut snapshot = start(stage, &arguments, "snapshot", &table)?;
     attached(stage, &mut snapshot, "snapshot", &stage.folder.join("snapshot.log"), "attached")?;
     println!("headroom-load opens {} connections, each with a message every two seconds", stage.connections);
-    let clients = Clients::start(stage, server, Duration::from_secs(seconds) / 4)?;
+    let clients = Clients::start(stage, server, Duration::from_secs(seconds) / 4, TALK)?;
     println!("watching for {seconds} seconds\n");
     for (name, agent) in [("snapshot", &mut snapshot), ("run", &mut recorder)] {
         let status = agent.wait(stage.stop)?;

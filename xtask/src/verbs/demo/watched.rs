@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::crowd::{Clients, Server};
-use super::{Stage, privileged};
+use super::super::crowd::{Clients, Server, Stage, TALK, privileged};
 use crate::process::Running;
 
 /// The dashboard attaches first, so that it sees the connections open.
@@ -27,7 +26,7 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: Option<u64>) -> a
             break;
         }
         if clients.is_none() && begun.elapsed() > HEAD_START {
-            clients = Some(Clients::start(stage, server, Duration::from_secs(5))?);
+            clients = Some(Clients::start(stage, server, Duration::from_secs(5), TALK)?);
         }
         std::thread::sleep(Duration::from_millis(50));
     }

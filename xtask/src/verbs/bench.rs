@@ -1,0 +1,31 @@
+//! `cargo xtask bench`: measurements. They report and never judge: machines differ.
+
+mod idle;
+
+use anyhow::ensure;
+
+use super::cargo;
+use crate::process::{Running, Stop};
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// Nanoseconds per tracked and untracked packet, and the echo rate with and without the agent.
+    Packet,
+    /// The agent's share of a core and its memory beside many idle connections.
+    Idle(idle::Arguments),
+}
+
+pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
+    let stop = Stop::install()?;
+    match bench {
+        Bench::Packet => packet(&stop),
+        Bench::Idle(arguments) => idle::run(&stop, arguments),
+    }
+}
+
+/// The measurement itself loads programs, so it lives with the agent.
+fn packet(stop: &Stop) -> anyhow::Result<()> {
+    let status = Running::start(&mut cargo("bench --locked --package agent --bench packet"))?.wait(stop)?;
+    ensure!(status.success(), "the measurement failed: {status}");
+    Ok(())
+}
