@@ -99,17 +99,22 @@ pub fn snapshot(
 ) -> Result<Snapshot, LoadError> {
     let mut engine = attach(settings)?;
     attached(engine.hooks());
-    // Two ticks, as rates need two readings; the ring buffer is drained meanwhile.
-    let start = now();
-    engine.tick(&start, &mut |_| true);
-    let end = start.monotonic_ns + settle.as_nanos() as u64;
+    // Ticks meanwhile, as rates and slopes need readings at different moments.
+    let start = now().monotonic_ns;
+    let end = start + settle.as_nanos() as u64;
+    let mut next_tick = start;
     loop {
+        let clock = now();
+        if clock.monotonic_ns >= next_tick {
+            engine.tick(&clock, &mut |_| true);
+            next_tick += settings.interval.as_nanos() as u64;
+        }
+        engine.drain(&clock, &mut |_| true);
         let left = end.saturating_sub(now().monotonic_ns);
         if left == 0 {
             break;
         }
         std::thread::sleep(Duration::from_nanos(left).min(DRAIN));
-        engine.drain(&now(), &mut |_| true);
     }
     Ok(engine.snapshot(&now()))
 }
