@@ -83,6 +83,8 @@ pub mod names {
         ("OFF_V6_RCV_SADDR", "sock_common", "skc_v6_rcv_saddr"),
         ("OFF_NET", "sock_common", "skc_net"),
         ("OFF_NET_INUM", "net", "ns.inum"),
+        ("OFF_RCV_WUP", "tcp_sock", "rcv_wup"),
+        ("OFF_RCV_WND", "tcp_sock", "rcv_wnd"),
         ("OFF_RCV_NXT", "tcp_sock", "rcv_nxt"),
         ("OFF_COPIED_SEQ", "tcp_sock", "copied_seq"),
         ("OFF_WRITE_SEQ", "tcp_sock", "write_seq"),

@@ -45,7 +45,7 @@ pub(super) unsafe fn connection(sk: *mut c_void) -> *mut Connection {
 #[inline(always)]
 pub(super) fn wanted(port: u16) -> bool {
     // SAFETY: the value is a plain integer, written before the programs attached.
-    FILTER_PORTS.load() == 0 || unsafe { PORTS.get(&port) }.is_some()
+    FILTER_PORTS.load() == 0 || unsafe { PORTS.get(port) }.is_some()
 }
 
 /// Counts something that went by unreported.

@@ -12,9 +12,9 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 
 use super::flows::Flow;
-use super::maps;
 use super::segment::{Bytes, Segment};
 use super::upgrade;
+use super::{kernel, maps};
 
 /// Returned by every path: a packet program that returns 0 would drop traffic.
 const PASS: i32 = 1;
@@ -52,7 +52,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             return;
         }
         let Some(segment) = Segment::of(skb) else { return };
-        let flow = Flow::of(skb, &segment);
+        let flow = Flow::of::<IN>(skb, &segment);
         // A SYN on a settled flow is a port used again.
         if flow.is_settled() && !segment.syn {
             return;
@@ -71,13 +71,18 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             return;
         }
         // Frames may stand right behind a head, in the very same packet; the tracker skips what is before them.
-        tracked::<IN>(skb, connection, segment);
+        tracked::<IN>(skb, sk, connection, segment);
     }
 }
 
 /// Follows one packet of a tracked connection.
 #[inline(always)]
-fn tracked<const IN: bool>(skb: *mut __sk_buff, connection: *mut Connection, segment: Segment) {
+fn tracked<const IN: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    connection: *mut Connection,
+    segment: Segment,
+) {
     // SAFETY: `connection` is a socket storage value that lives as long as this program runs (RCU), and the totals are
     // this CPU's. `direction` is written by this hook only: egress runs under the socket's lock, ingress takes `busy`.
     // The other direction may change underneath; it is only read, field by field, and any mix of old and new values
@@ -105,6 +110,14 @@ fn tracked<const IN: bool>(skb: *mut __sk_buff, connection: *mut Connection, seg
         };
         // Each segment of a GSO packet gets headers of its own on the wire.
         let bytes = u64::from((*skb).len) + (packets - 1) * u64::from(segment.offset);
+        // Ingress runs before TCP's own checks. A segment from beyond the window will be dropped there, and following it
+        // would take every real one after it for a retransmission.
+        if IN
+            && (segment.seq.wrapping_sub((*direction).next_seq) as i32) > 0
+            && !kernel::in_window(sk, segment.seq)
+        {
+            return;
+        }
         if IN && !enter(direction) {
             maps::count(Stat::Contended);
             return;
@@ -158,15 +171,23 @@ extern "C" fn turn(_index: u64, tracker: *mut Tracker<'_, Bytes>) -> i64 {
     i64::from(!more)
 }
 
-/// Claims a direction: ingress runs before the socket's lock is taken, from several CPUs at once.
+/// Claims a direction: ingress runs before the socket's lock is taken, from several CPUs at once. The other CPU is done
+/// within a microsecond or so, which a few tries outlast.
 #[inline(always)]
 unsafe fn enter(direction: *mut Direction) -> bool {
-    // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
-    unsafe {
-        AtomicU32::from_ptr(addr_of_mut!((*direction).busy))
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+    const TRIES: u32 = 16;
+    for _ in 0..TRIES {
+        // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
+        let claimed = unsafe {
+            AtomicU32::from_ptr(addr_of_mut!((*direction).busy))
+                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+        };
+        if claimed {
+            return true;
+        }
     }
+    false
 }
 
 #[inline(always)]

@@ -100,7 +100,7 @@ pub(super) fn scan<const IN: bool>(
         let head = &(*connection).head;
         direction.next_seq = direction.next_seq.wrapping_add(u32::from(head.taken() - before));
         if head.is_upgrade() {
-            flows::unsettle_reverse(segment);
+            flows::unsettle_reverse::<IN>(segment);
             log(skb, u32::from(head.taken()));
             return track::<IN>(skb, sk, connection);
         }
@@ -188,18 +188,18 @@ fn announce(opened: Opened) {
 #[inline(always)]
 fn slot(key: ListenerKey) -> u32 {
     // SAFETY: the value is a plain integer, written once.
-    if let Some(slot) = unsafe { LISTENERS.get(&key) } {
+    if let Some(slot) = unsafe { LISTENERS.get(key) } {
         return *slot;
     }
     // Not relaxed: LLVM's BPF back end turns a relaxed fetch_add into the form that returns nothing, and `next` would be
     // the addend.
     let next = NEXT_SLOT.fetch_add(1, Ordering::AcqRel);
-    if next < LISTENER_SLOTS as u32 && LISTENERS.insert(&key, &next, u64::from(BPF_NOEXIST)).is_ok() {
+    if next < LISTENER_SLOTS as u32 && LISTENERS.insert(key, next, u64::from(BPF_NOEXIST)).is_ok() {
         return next;
     }
     // Full, or another CPU was faster.
     // SAFETY: as above.
-    match unsafe { LISTENERS.get(&key) } {
+    match unsafe { LISTENERS.get(key) } {
         Some(slot) => *slot,
         None => {
             maps::count(Stat::ListenersFull);
