@@ -15,6 +15,7 @@ mod memory;
 mod process;
 mod python;
 mod runner;
+mod segments;
 mod ss;
 mod stream;
 mod traffic;
@@ -34,6 +35,11 @@ const TESTS: &[runner::Test] = &[
     (
         "foreign::counts_equal_a_foreign_peers_when_compressed",
         foreign::counts_equal_a_foreign_peers_when_compressed,
+    ),
+    ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
+    (
+        "segments::a_segment_from_beyond_the_window_changes_nothing",
+        segments::a_segment_from_beyond_the_window_changes_nothing,
     ),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     ("kill::killing_the_agent_leaves_the_host_as_it_was", kill::killing_the_agent_leaves_the_host_as_it_was),
