@@ -156,15 +156,22 @@ proptest! {
         let stream = encode(&frames, masked, seed);
         let (mut direction, mut totals) = (Direction::default(), Counters::default());
         tracker::start(&mut direction, start, masked);
-        let mut again = again.iter();
+        let mut again = again.iter().cycle();
         for (at, len) in segments(stream.len(), &cuts) {
-            packet(&mut direction, &mut totals, start.wrapping_add(at as u32), &stream[at..at + len]);
-            // A copy of anything sent so far, at any offset, reaching up to what is new or ending before it.
-            if let Some((from, more)) = again.next() {
-                let from = from.index(at + len);
-                let end = (from + more).min(at + len);
-                packet(&mut direction, &mut totals, start.wrapping_add(from as u32), &stream[from..end]);
+            let (mut start_at, end) = (at, at + len);
+            if let Some((index, back)) = again.next() {
+                // Half of the segments reach back into what was sent before, as a repacketised retransmission does.
+                if back % 2 == 0 {
+                    start_at = at.saturating_sub(*back);
+                }
+                // And a copy of anything sent so far, at any offset.
+                let from = index.index(end);
+                let to = (from + back).min(at);
+                if from < to {
+                    packet(&mut direction, &mut totals, start.wrapping_add(from as u32), &stream[from..to]);
+                }
             }
+            packet(&mut direction, &mut totals, start.wrapping_add(start_at as u32), &stream[start_at..end]);
         }
         prop_assert_eq!(direction.counters, oracle(&stream));
         prop_assert_eq!(direction.parse, Parse::Exact as u8);
