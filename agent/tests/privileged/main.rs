@@ -16,6 +16,7 @@ mod process;
 mod python;
 mod runner;
 mod segments;
+mod sinks;
 mod ss;
 mod stream;
 mod traffic;
@@ -28,6 +29,8 @@ const TESTS: &[runner::Test] = &[
         "exits::each_refusal_is_one_line_and_a_documented_code",
         exits::each_refusal_is_one_line_and_a_documented_code,
     ),
+    ("sinks::a_late_reader_learns_of_everything", sinks::a_late_reader_learns_of_everything),
+    ("sinks::a_rotated_file_is_opened_anew", sinks::a_rotated_file_is_opened_anew),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),
     ("stream::a_closed_pipe_is_no_error", stream::a_closed_pipe_is_no_error),
     ("load::counts_equal_the_load_generators", load::counts_equal_the_load_generators),
