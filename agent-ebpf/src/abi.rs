@@ -89,6 +89,7 @@ pub mod names {
         ("OFF_COPIED_SEQ", "tcp_sock", "copied_seq"),
         ("OFF_WRITE_SEQ", "tcp_sock", "write_seq"),
         ("OFF_SND_UNA", "tcp_sock", "snd_una"),
+        ("OFF_SOCKET_SK", "socket", "sk"),
         ("OFF_TGID", "task_struct", "tgid"),
     ];
 
@@ -104,7 +105,7 @@ pub mod names {
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
     assert!(size_of::<Direction>() == size_of::<Counters>() + 80);
-    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48 + 32);
+    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 40 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 16 + size_of::<Endpoints>() + size_of::<SocketMemory>());

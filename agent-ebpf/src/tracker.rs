@@ -21,6 +21,10 @@ const FLAG_MASKED: u8 = 2;
 /// times; three in a row, each where the one before said, is a chance of 1.6 in a million per packet.
 pub const EVIDENCE: u8 = 3;
 
+/// Longest payload a candidate for a boundary may claim. Noise that looks like a header with a 64-bit length would
+/// otherwise swallow the rest of the connection as its payload.
+const LONGEST_CANDIDATE: u64 = 16 << 20;
+
 /// Access to the current packet.
 pub trait Payload {
     /// Copies `len` (1–16) bytes at `offset` of the TCP payload to the front of `to`; `false` if they are not there.
@@ -137,10 +141,16 @@ impl<P: Payload> Tracker<'_, P> {
             return self.give_up();
         }
         self.direction.remaining = frame::payload_len(header);
-        if self.direction.parse == Parse::Unsynced as u8 && !self.proven(header) {
-            self.unparsed(header_len);
-            self.eat_payload();
-            return self.offset < self.len;
+        if self.direction.parse == Parse::Unsynced as u8 {
+            if !frame::is_minimal(header) || self.direction.remaining > LONGEST_CANDIDATE {
+                self.unparsed(header_len);
+                return self.give_up();
+            }
+            if !self.proven() {
+                self.unparsed(header_len);
+                self.eat_payload();
+                return self.offset < self.len;
+            }
         }
         let slot = lead.slot();
         self.count(|counters| {
@@ -200,8 +210,8 @@ impl<P: Payload> Tracker<'_, P> {
 
     /// Without known boundaries a plausible header is evidence first and a frame only once there is enough of it.
     #[inline(always)]
-    fn proven(&mut self, header: &[u8; 16]) -> bool {
-        self.direction.evidence = if frame::is_minimal(header) { self.direction.evidence + 1 } else { 0 };
+    fn proven(&mut self) -> bool {
+        self.direction.evidence += 1;
         if self.direction.evidence < EVIDENCE {
             return false;
         }

@@ -238,6 +238,23 @@ fn a_lost_boundary_is_found_again_from_evidence() {
     assert_eq!(direction.counters.unparsed_bytes, 1_000 + 2 * 6);
 }
 
+/// Noise that looks like the header of an enormous frame does not swallow what follows.
+#[test]
+fn a_false_candidate_does_not_end_the_search() {
+    let (mut direction, mut totals) = (Direction::default(), Counters::default());
+    tracker::start(&mut direction, 0, false);
+    // A binary frame of 2^60 bytes, as chance would have it, behind a gap.
+    let noise = [0x82, 127, 0x10, 0, 0, 0, 0, 0, 0, 0, 7, 7, 7, 7];
+    packet(&mut direction, &mut totals, 500, &noise);
+    let mut seq = 500 + noise.len() as u32;
+    for _ in 0..5 {
+        packet(&mut direction, &mut totals, seq, &[0x89, 0]);
+        seq += 2;
+    }
+    assert_eq!(direction.parse, Parse::Adopted as u8);
+    assert_eq!(direction.counters.frames[frame_slot(9)], 3);
+}
+
 /// A hole inside a payload whose end is known costs nothing but the sight of it.
 #[test]
 fn a_hole_inside_a_payload_is_bridged() {

@@ -25,7 +25,8 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
     // entry is written whole before it is submitted.
     unsafe {
         let connection = maps::connection(sk);
-        if connection.is_null() {
+        // Without a role it is a response head that never ended.
+        if connection.is_null() || (*connection).role == 0 {
             return 0;
         }
         if let Some(totals) = TOTALS.get_ptr_mut((*connection).listener) {

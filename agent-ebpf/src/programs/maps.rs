@@ -21,7 +21,7 @@ pub(super) static TOTALS: PerCpuArray<ListenerTotals, LISTENER_SLOTS> = PerCpuAr
 #[btf_map]
 static PORTS: HashMap<u16, u8, 64> = HashMap::new();
 
-/// Room for some 3,700 closed connections between two reads.
+/// Room for about 3,500 closed connections between two reads.
 #[btf_map]
 pub(super) static EVENTS: RingBuf<u8, { 2 << 20 }> = RingBuf::new();
 
