@@ -6,10 +6,12 @@
 mod connection;
 mod counters;
 mod record;
+mod tally;
 
 pub use connection::{Connection, Direction, Parse, Role};
 pub use counters::{Counters, FRAME_SLOTS, ListenerKey, ListenerTotals, Stat, frame_slot};
 pub use record::{Endpoints, Opened, SocketHeader, SocketMemory, event};
+pub use tally::{SharedCounters, Tally};
 
 /// Entries in the per-CPU array of listener totals. Slot 0 collects listeners beyond the last slot.
 pub const LISTENER_SLOTS: usize = 256;

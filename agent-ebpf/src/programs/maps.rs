@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 use core::ptr::{addr_of, null_mut};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, ListenerTotals, Stat};
 use aya_ebpf::Global;
@@ -52,7 +53,17 @@ pub(super) fn wanted(port: u16) -> bool {
 #[inline(always)]
 pub(super) fn count(stat: Stat) {
     if let Some(slot) = STATS.get_ptr_mut(stat as u32) {
-        // SAFETY: a per-CPU slot, and programs are not preempted by themselves on one CPU.
-        unsafe { *slot += 1 };
+        // SAFETY: an aligned u64 in a map value.
+        unsafe { increment(slot) };
     }
+}
+
+/// Adds 1 to a per-CPU count: atomically, as a program in an interrupt may add to the same one meanwhile.
+///
+/// # Safety
+/// `count` is a valid, aligned pointer into a map value.
+#[inline(always)]
+pub(super) unsafe fn increment(count: *mut u64) {
+    // SAFETY: by contract.
+    unsafe { AtomicU64::from_ptr(count) }.fetch_add(1, Ordering::Relaxed);
 }

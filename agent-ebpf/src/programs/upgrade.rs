@@ -1,7 +1,7 @@
 //! Recognises a 101 on a socket that is not tracked yet, and starts tracking it.
 
 use core::ffi::c_void;
-use core::ptr::{addr_of, null_mut};
+use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, Opened, Role, Stat, event};
@@ -164,7 +164,7 @@ fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut 
             tracker::start(&mut (*connection).sent, snd_nxt, true);
         }
         if let Some(totals) = TOTALS.get_ptr_mut(listener) {
-            (*totals).opened += 1;
+            maps::increment(addr_of_mut!((*totals).opened));
         }
         (*connection).role = role as u16;
         endpoints.reserved = role as u32;
