@@ -151,6 +151,13 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    /// The stream's last word waits for room. Whoever drops the receiver ends the wait.
+    fn send_last(&mut self, wall: Timestamp, body: Body) {
+        let _ = self.sender.send(Box::new(self.writer.envelope(wall, body)));
+    }
+}
+
 fn drive<H: Host>(
     engine: &mut Engine<Programs, H>,
     outbox: &mut Outbox,
@@ -168,7 +175,7 @@ fn drive<H: Host>(
             break "signal";
         }
         if control.resend.swap(false, Ordering::Relaxed) {
-            engine.forget_reported();
+            engine.resend();
             outbox.send(clock.wall, engine.started());
         }
         engine.drain(&clock, &mut |body| outbox.send(clock.wall, body));
@@ -184,5 +191,5 @@ fn drive<H: Host>(
         let until = next_tick.min(end.unwrap_or(u64::MAX)).saturating_sub(now().monotonic_ns);
         std::thread::sleep(Duration::from_nanos(until).min(DRAIN));
     };
-    outbox.send(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
+    outbox.send_last(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
 }

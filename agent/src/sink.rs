@@ -22,12 +22,19 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Opens an output. `control` lets a reader that comes late ask for what it missed.
-    pub fn open(output: &Output, control: Arc<Control>) -> io::Result<Self> {
+    /// Opens an output.
+    pub fn open(output: &Output) -> io::Result<Self> {
         match output {
             Output::Stdout => Ok(Sink::Stdout),
             Output::File(path) => Ok(Sink::File(append(path)?, path.clone())),
-            Output::Unix(path) => Ok(Sink::Unix(unix::Readers::listen(path, control)?)),
+            Output::Unix(path) => Ok(Sink::Unix(unix::Readers::listen(path)?)),
+        }
+    }
+
+    /// From now on a reader that comes late is sent what it missed.
+    pub fn attach(&mut self, control: &Arc<Control>) {
+        if let Sink::Unix(readers) = self {
+            readers.attach(control);
         }
     }
 

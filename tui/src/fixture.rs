@@ -172,12 +172,13 @@ pub fn tick(number: u64) -> Tick {
             effect: Effect { connections_max_before: 19_968, connections_max_after: 65_504 },
             evidence: "the soft limit is 20,000, the hard limit 524,288".into(),
         }],
+        degraded: degraded(),
         agent: SelfUsage {
             cpu_seconds: short(0.01 * number as f64),
             resident_bytes: 14_000_000,
             bpf_ns_per_packet: None,
             events_dropped: 3,
-            losses: Losses::default(),
+            losses: Some(Losses::default()),
             sweep_seconds: Some(0.021),
             sweep_age_seconds: Some(1.4),
         },
@@ -285,13 +286,17 @@ fn host() -> Host {
         kernel: "6.12.0".into(),
         lockdown: Some("none".into()),
         hooks: vec!["cgroup_skb".into(), "iter/tcp".into()],
-        degraded: vec![Degraded {
-            probe: "openssl".into(),
-            reason: "no process maps libssl.so; WebSockets inside TLS are not seen".into(),
-        }],
+        degraded: degraded(),
     }
 }
 
 fn start() -> Timestamp {
     "2026-01-01T12:00:00Z".parse().expect("a timestamp")
+}
+
+fn degraded() -> Vec<Degraded> {
+    vec![Degraded {
+        probe: "openssl".into(),
+        reason: "no process maps libssl.so; WebSockets inside TLS are not seen".into(),
+    }]
 }

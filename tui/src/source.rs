@@ -5,7 +5,6 @@ mod local;
 mod replay;
 mod socket;
 
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::JoinHandle;
 
@@ -56,14 +55,13 @@ pub fn open(options: &Options, replay_speed: f64) -> anyhow::Result<Stream> {
         replay::open(path, replay_speed)
     } else if let Some(path) = &options.agent {
         socket::open(path)
-    } else if options.needs_no_agent_of_its_own() && daemon_listens() {
-        socket::open(Path::new(DEFAULT_SOCKET))
+    } else if options.needs_no_agent_of_its_own()
+        // One connection serves as the question whether a daemon is there and as the stream: each makes it send the
+        // state of all connections.
+        && let Ok(stream) = socket::open(Path::new(DEFAULT_SOCKET))
+    {
+        Ok(stream)
     } else {
         local::open(options)
     }
-}
-
-/// Whether a daemon's socket is where it is expected, and somebody behind it.
-fn daemon_listens() -> bool {
-    UnixStream::connect(DEFAULT_SOCKET).is_ok()
 }

@@ -5,7 +5,8 @@ mod history;
 use std::collections::BTreeMap;
 
 use agent::document::{
-    Body, Ceiling, Connection, Envelope, Host, Kind, Listener, SCHEMA, SelfUsage, Snapshot, Started, Tick,
+    Body, Ceiling, Connection, Degraded, Envelope, Host, Kind, Listener, SCHEMA, SelfUsage, Snapshot,
+    Started, Tick,
 };
 use jiff::Timestamp;
 
@@ -139,13 +140,29 @@ impl View {
         self.stopped.as_deref()
     }
 
+    /// What the agent lacks at present, by its last word on it.
+    pub fn degraded(&self) -> &[Degraded] {
+        match (&self.tick, self.host()) {
+            (Some(tick), _) => &tick.degraded,
+            (None, Some(host)) => &host.degraded,
+            (None, None) => &[],
+        }
+    }
+
     /// All of it as the document that `--json` prints.
     pub fn snapshot(&self) -> Snapshot {
         let tick = self.tick.as_ref();
+        let mut host = self.host().cloned().unwrap_or_default();
+        host.degraded = self.degraded().to_vec();
+        let unlisted = self.open().saturating_sub(self.connections.len() as u64);
+        if unlisted > 0 {
+            let reason = format!("{unlisted} open connections are not listed: not visited yet, or too many");
+            host.degraded.push(Degraded { probe: "connections".into(), reason });
+        }
         Snapshot {
             schema: SCHEMA.to_owned(),
             timestamp: self.timestamp.unwrap_or(Timestamp::UNIX_EPOCH),
-            host: self.host().cloned().unwrap_or_default(),
+            host,
             ceilings: self.ceilings().to_vec(),
             processes: tick.map_or_else(Vec::new, |tick| tick.processes.clone()),
             listeners: self.listeners().to_vec(),

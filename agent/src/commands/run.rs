@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use agent::cli::{Exit, Failure, parse_duration};
 use agent::daemon::{self, Output};
+use agent::document::Body;
 use agent::sink::Sink;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::{Scope, check};
 
@@ -46,30 +48,42 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let reopen = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("installing a signal handler")?;
+        // The second one ends the process at once: a reader that has stalled must not keep it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .context("installing a signal handler")?;
     }
-    signal_hook::flag::register(SIGHUP, Arc::clone(&reopen)).context("installing a signal handler")?;
+    flag::register(SIGHUP, Arc::clone(&reopen)).context("installing a signal handler")?;
 
+    let output = &settings.output;
+    // Before anything attaches: an output that cannot be written is the cheaper thing to find out.
+    let mut sink = Sink::open(output)
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot open output {output}: {error}")))?;
     let (running, events) = daemon::start(&settings).map_err(Failure::from)?;
     if verbose > 0 {
         eprintln!("attached");
     }
     let control = running.control();
-    let mut sink = Sink::open(&settings.output, running.control()).map_err(|error| {
-        Failure::new(Exit::Unavailable, format!("cannot open output {:?}: {error}", settings.output))
-    })?;
+    sink.attach(&control);
+    let mut ended = false;
     loop {
         if stop.load(Ordering::Relaxed) {
             // The engine still says goodbye; what is in the queue is written before this loop ends.
             control.stop();
         }
         if reopen.swap(false, Ordering::Relaxed) {
-            sink.reopen().context("reopening the output")?;
+            sink.reopen().with_context(|| format!("reopening output {output}"))?;
         }
         match events.recv_timeout(Duration::from_millis(100)) {
-            Ok(event) => sink.write(&event)?,
+            Ok(event) => {
+                ended = matches!(event.body, Body::AgentStopped(_));
+                sink.write(&event).with_context(|| format!("writing to output {output}"))?;
+            }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => {
+                ensure!(ended, "the agent's engine ended without a word; its own message stands above");
+                return Ok(());
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::document::{
     ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
-use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes};
+use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, ReadError};
 use crate::model::{
     Clock, Growths, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
     opened,
@@ -43,6 +43,8 @@ pub struct Engine<P, H> {
     sweeps: Pace,
     owners: Pace,
     reported: Reported,
+    /// The next sweep reports every connection.
+    resend: bool,
     dropped: u64,
 }
 
@@ -83,6 +85,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             sweeps: Pace::new(budget),
             owners: Pace::new(budget),
             reported: Reported::default(),
+            resend: false,
             dropped: 0,
         }
     }
@@ -101,9 +104,10 @@ impl<P: Probes, H: Host> Engine<P, H> {
         })
     }
 
-    /// Has every connection reported again.
-    pub fn forget_reported(&mut self) {
+    /// Has the next sweep report every connection, whether updates are asked for or not.
+    pub fn resend(&mut self) {
         self.reported.forget();
+        self.resend = true;
         self.sweeps.hurry();
     }
 
@@ -114,16 +118,23 @@ impl<P: Probes, H: Host> Engine<P, H> {
 
     /// Life-cycle events since the last call.
     pub fn drain(&mut self, clock: &Clock, emit: Emit<'_>) {
-        let (slab, reported) = (self.slab, &mut self.reported);
+        let (slab, updates, reported) = (self.slab, self.settings.updates, &mut self.reported);
         let drained = self.probes.events(&mut |event| {
-            let body = match event {
-                Lifecycle::Opened(record) => Body::ConnectionOpened(opened(&record, clock)),
-                Lifecycle::Closed(socket) => {
-                    reported.closed(socket.connection.cookie);
-                    Body::ConnectionClosed(connection(&socket, clock, slab))
+            match event {
+                Lifecycle::Opened(record) => {
+                    // Known from now on: should its close be lost, a sweep finds it gone.
+                    if updates {
+                        reported.opened(record.cookie);
+                    }
+                    emit(Body::ConnectionOpened(opened(&record, clock)));
                 }
-            };
-            emit(body);
+                Lifecycle::Closed(socket) => {
+                    // A close that found no room stays known, and is told of as vanished.
+                    if emit(Body::ConnectionClosed(connection(&socket, clock, slab))) {
+                        reported.closed(socket.connection.cookie);
+                    }
+                }
+            }
         });
         if let Err(error) = drained {
             self.degrade("life-cycle events", error.to_string());
@@ -135,13 +146,13 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.drain(clock, emit);
         self.sweep(clock, emit);
         let state = self.state(clock);
-        let connections = state.listeners.iter().map(|listener| listener.connections).sum();
         let tick = Tick {
-            connections,
+            connections: self.connections(&state.listeners),
             ceilings: state.ceilings,
             processes: state.processes,
             listeners: state.listeners,
             advice: state.advice,
+            degraded: self.degraded(state.degraded),
             agent: self.usage(clock),
         };
         emit(Body::Tick(tick));
@@ -154,17 +165,16 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.drain(clock, &mut |_| true);
         self.reported.forget();
         let mut connections: Vec<Connection> = Vec::new();
-        let updates = std::mem::replace(&mut self.settings.updates, true);
+        self.resend = true;
         self.sweep(clock, &mut |body| {
             if let Body::ConnectionUpdated(connection) = body {
                 connections.push(connection);
             }
             true
         });
-        self.settings.updates = updates;
         let state = self.state(clock);
         let mut host = self.document.clone();
-        host.degraded.extend(state.degraded);
+        host.degraded = self.degraded(state.degraded);
         Snapshot {
             schema: SCHEMA.to_owned(),
             timestamp: clock.wall,
@@ -193,15 +203,19 @@ impl<P: Probes, H: Host> Engine<P, H> {
         if !self.sweeps.is_due(now) {
             return;
         }
-        let reported = self.settings.updates.then_some(&mut self.reported);
+        let reported = (self.settings.updates || self.resend).then_some(&mut self.reported);
         match sweep(&mut self.probes, clock, self.slab, reported, emit) {
             Ok((summary, cost)) => {
                 self.summary = summary;
                 self.sweeps.done(now, cost);
+                self.resend = false;
+                if !self.settings.updates {
+                    self.reported.forget();
+                }
             }
             Err(error) => {
                 self.degrade("iter/tcp", error.to_string());
-                self.sweeps.done(now, Duration::ZERO);
+                self.sweeps.failed(now);
             }
         }
     }
@@ -233,6 +247,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             (!elapsed.is_zero()).then_some((reading, listeners.as_slice(), elapsed))
         });
         let ceilings = ceilings(&Inputs {
+            connections: self.connections(&listeners),
             reading: &reading,
             earlier,
             summary: &self.summary,
@@ -289,23 +304,31 @@ impl<P: Probes, H: Host> Engine<P, H> {
     }
 
     fn usage(&mut self, clock: &Clock) -> SelfUsage {
-        let mut stat = |stat| self.probes.stat(stat).unwrap_or(0);
-        let losses = Losses {
-            events: stat(Stat::EventsLost),
-            listeners: stat(Stat::ListenersFull),
-            storage: stat(Stat::StorageRefused),
-            handshakes: stat(Stat::HandshakesUnparsed),
-            packets: stat(Stat::Contended),
-        };
+        let losses = self.losses().map_err(|error| self.degrade("losses", error.to_string())).ok();
         SelfUsage {
             cpu_seconds: usage::process_cpu().as_secs_f64(),
             resident_bytes: usage::resident_bytes(),
             bpf_ns_per_packet: self.probes.packet_nanoseconds(),
-            events_dropped: losses.events + self.dropped,
+            events_dropped: losses.map_or(0, |losses| losses.events) + self.dropped,
             losses,
             sweep_seconds: self.sweeps.cost().map(|cost| cost.as_secs_f64()),
             sweep_age_seconds: self.sweeps.age(clock.monotonic_ns).map(|age| age.as_secs_f64()),
         }
+    }
+
+    fn losses(&mut self) -> Result<Losses, ReadError> {
+        Ok(Losses {
+            events: self.probes.stat(Stat::EventsLost)?,
+            listeners: self.probes.stat(Stat::ListenersFull)?,
+            storage: self.probes.stat(Stat::StorageRefused)?,
+            handshakes: self.probes.stat(Stat::HandshakesUnparsed)?,
+            packets: self.probes.stat(Stat::Contended)?,
+        })
+    }
+
+    /// All that is missing now: for good, and in this reading.
+    fn degraded(&self, reading: Vec<Degraded>) -> Vec<Degraded> {
+        self.document.degraded.iter().cloned().chain(reading).collect()
     }
 
     /// Notes once what does not work.
@@ -315,3 +338,6 @@ impl<P: Probes, H: Host> Engine<P, H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Settings: flags over the configuration file over defaults.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,6 +24,16 @@ pub enum Output {
     File(PathBuf),
     /// A listening Unix socket; every reader gets the whole stream from then on.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Output::Stdout => f.write_str("stdout"),
+            Output::File(path) => write!(f, "file:{}", path.display()),
+            Output::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl FromStr for Output {

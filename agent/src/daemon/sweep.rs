@@ -12,6 +12,9 @@ use crate::model::{Clock, SlabCost, Summary, buffer_bytes, connection, estimated
 use super::usage;
 use crate::document::{Body, Vanished};
 
+/// Pause after a sweep that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Decides when the next sweep is due: its CPU time, spread over the time until the one after it, stays within the
 /// budget. Few connections are swept every tick, a million every minute or so.
 #[derive(Debug)]
@@ -36,6 +39,11 @@ impl Pace {
         self.last_ns = Some(now_ns);
         self.cost = Some(cost);
         self.due_ns = now_ns + (cost.as_nanos() as f64 / self.budget) as u64;
+    }
+
+    /// Tries again after a pause; what the last sweep said stands, and grows old.
+    pub(super) fn failed(&mut self, now_ns: u64) {
+        self.due_ns = now_ns + RETRY.as_nanos() as u64;
     }
 
     /// Has the next tick sweep, whatever the budget says and however fresh the last one is.
@@ -63,6 +71,11 @@ pub(super) struct Reported {
 impl Reported {
     pub(super) fn forget(&mut self) {
         self.seen.clear();
+    }
+
+    /// A connection that was told of but not visited yet. The fingerprint is none that a visit would take for known.
+    pub(super) fn opened(&mut self, cookie: u64) {
+        self.seen.entry(cookie).or_insert((0, self.generation));
     }
 
     pub(super) fn closed(&mut self, cookie: u64) {

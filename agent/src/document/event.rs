@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Advice, Ceiling, Connection, Host, Listener, Process, SCHEMA, SelfUsage};
+use super::{Advice, Ceiling, Connection, Degraded, Host, Listener, Process, SCHEMA, SelfUsage};
 
 /// One line of the stream. The payload stands under the event's own name:
 /// `{"schema":…,"seq":…,"timestamp":…,"event":"tick","severity_text":"INFO","severity_number":9,"tick":{…}}`.
@@ -70,6 +70,8 @@ pub struct Tick {
     pub listeners: Vec<Listener>,
     /// What would move the first ceiling.
     pub advice: Vec<Advice>,
+    /// What is missing at present, and why.
+    pub degraded: Vec<Degraded>,
     /// What the agent itself costs.
     #[serde(rename = "self")]
     pub agent: SelfUsage,
@@ -85,7 +87,7 @@ pub struct Vanished {
 /// Payload of `agent_stopped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
-    /// `signal`, `duration` or `error`.
+    /// `signal` or `duration`.
     pub reason: String,
 }
 

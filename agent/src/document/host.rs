@@ -80,8 +80,8 @@ pub struct SelfUsage {
     pub bpf_ns_per_packet: Option<f64>,
     /// Life-cycle events the kernel had no room for, and events a sink could not take.
     pub events_dropped: u64,
-    /// What the kernel side had to leave out, by kind.
-    pub losses: Losses,
+    /// What the kernel side had to leave out, by kind; null where that cannot be read.
+    pub losses: Option<Losses>,
     /// CPU time of the last sweep over all connections; null before the first.
     pub sweep_seconds: Option<f64>,
     /// Age of the oldest per-connection figure, bounded by the sweep budget; null before the first sweep.

@@ -15,6 +15,8 @@ const CRITICAL: f64 = 0.95;
 
 /// Everything the ceilings are computed from.
 pub struct Inputs<'a> {
+    /// Tracked connections open now.
+    pub connections: u64,
     /// The host now.
     pub reading: &'a Reading,
     /// The host some seconds ago and how long ago that was, for rates; none on the first tick.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ type Line = Arc<[u8]>;
 /// The listening socket and its readers. The socket's file goes with it.
 pub struct Readers {
     readers: Arc<Mutex<Vec<Reader>>>,
+    /// Asked to send everything again for each new reader, once there is somebody to ask.
+    control: Arc<OnceLock<Arc<Control>>>,
     path: PathBuf,
 }
 
@@ -35,12 +37,13 @@ struct Reader {
 }
 
 impl Readers {
-    pub(super) fn listen(path: &Path, control: Arc<Control>) -> io::Result<Self> {
+    pub(super) fn listen(path: &Path) -> io::Result<Self> {
         remove_leftover(path)?;
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         let readers: Arc<Mutex<Vec<Reader>>> = Arc::default();
-        let accepted = Arc::clone(&readers);
+        let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+        let (accepted, asked) = (Arc::clone(&readers), Arc::clone(&control));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else {
@@ -51,10 +54,21 @@ impl Readers {
                 let (lines, queue) = sync_channel(QUEUE);
                 let feeder = std::thread::spawn(move || feed(stream, &queue));
                 accepted.lock().unwrap_or_else(PoisonError::into_inner).push(Reader { lines, feeder });
-                control.resend();
+                if let Some(control) = asked.get() {
+                    control.resend();
+                }
             }
         });
-        Ok(Self { readers, path: path.to_owned() })
+        Ok(Self { readers, control, path: path.to_owned() })
+    }
+
+    pub(super) fn attach(&self, control: &Arc<Control>) {
+        let control = self.control.get_or_init(|| Arc::clone(control));
+        let waiting = !self.readers.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if waiting {
+            // They came before there was anybody to ask.
+            control.resend();
+        }
     }
 
     /// Hands a line to every reader; one that is gone or too far behind is dropped.
@@ -108,13 +122,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("file");
         std::fs::write(&file, "precious").expect("written");
-        assert!(Readers::listen(&file, Arc::default()).is_err(), "a file is in the way");
+        assert!(Readers::listen(&file).is_err(), "a file is in the way");
         assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
 
         let socket = folder.path().join("socket");
         drop(UnixListener::bind(&socket).expect("bound"));
-        let readers = Readers::listen(&socket, Arc::default()).expect("a leftover is replaced");
-        assert!(Readers::listen(&socket, Arc::default()).is_err(), "a live one is not");
+        let readers = Readers::listen(&socket).expect("a leftover is replaced");
+        assert!(Readers::listen(&socket).is_err(), "a live one is not");
         drop(readers);
         assert!(!socket.exists());
     }
@@ -123,7 +137,7 @@ mod tests {
     fn the_last_lines_reach_a_reader_that_takes_them() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("socket");
-        let readers = Readers::listen(&path, Arc::default()).expect("listens");
+        let readers = Readers::listen(&path).expect("listens");
         let mut reader = UnixStream::connect(&path).expect("connects");
         let deadline = Instant::now() + Duration::from_secs(5);
         while readers.readers.lock().expect("lock").is_empty() && Instant::now() < deadline {

@@ -6,9 +6,10 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use agent::document::{Body, Envelope, Role, Snapshot};
-use anyhow::{Context as _, ensure};
+use anyhow::{bail, ensure};
 use rustix::process::Signal;
 
 use crate::agent_process::{Run, command};
@@ -29,23 +30,23 @@ pub(crate) fn a_late_reader_learns_of_everything() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port().to_string();
     let agent = Process::start(command(&["run", "--updates", "--port", &port])?.args(["--output", &output]))?;
+    // The socket is there before the programs are attached; its first reader learns when they are.
     until("listening on the socket", SOON, || Ok(UnixStream::connect(&socket).is_ok()))?;
+    events_until(&socket, |body| matches!(body, Body::AgentStarted(_)))?;
     let pairs: Vec<_> =
         (0..CONNECTIONS).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<_>>()?;
 
-    let reader = UnixStream::connect(&socket)?;
-    reader.set_read_timeout(Some(SOON))?;
-    let (mut lines, mut started, mut seen) = (BufReader::new(reader).lines(), false, BTreeSet::new());
-    while !started || seen.len() < 2 * CONNECTIONS {
-        let event: Envelope = serde_json::from_str(&lines.next().context("the socket was closed")??)?;
-        match event.body {
+    let (mut started, mut seen) = (false, BTreeSet::new());
+    events_until(&socket, |body| {
+        match body {
             Body::AgentStarted(_) => started = true,
             Body::ConnectionUpdated(connection) if started => {
-                seen.insert(connection.id);
+                seen.insert(connection.id.clone());
             }
             _ => {}
         }
-    }
+        started && seen.len() == 2 * CONNECTIONS
+    })?;
 
     let mut dashboard = Command::new(binaries::path("headroom")?);
     let shown = process::run(dashboard.arg("--json").arg("--agent").arg(&socket), SOON)?;
@@ -84,6 +85,22 @@ pub(crate) fn a_rotated_file_is_opened_anew() -> anyhow::Result<()> {
         next += 1;
     }
     Ok(())
+}
+
+/// Joins the socket and reads until an event is the last one wanted.
+fn events_until(socket: &Path, mut last: impl FnMut(&Body) -> bool) -> anyhow::Result<()> {
+    let reader = UnixStream::connect(socket)?;
+    reader.set_read_timeout(Some(SOON))?;
+    let deadline = Instant::now() + SOON;
+    for line in BufReader::new(reader).lines() {
+        let event: Envelope = serde_json::from_str(&line?)?;
+        if last(&event.body) {
+            return Ok(());
+        }
+        // Ticks keep coming whatever else does not.
+        ensure!(Instant::now() < deadline, "what was waited for did not come");
+    }
+    bail!("the socket was closed")
 }
 
 fn events(path: &Path) -> anyhow::Result<usize> {

@@ -84,7 +84,7 @@ fn text(view: &View, width: usize, theme: Theme) -> Vec<Line<'static>> {
         text.extend(wrap(&action, width, 0).into_iter().map(Line::raw));
         text.extend(dim(&advice.evidence));
     }
-    let degraded = view.host().map_or(&[][..], |host| &host.degraded);
+    let degraded = view.degraded();
     if !degraded.is_empty() {
         text.extend([Line::raw(""), Line::styled("not available", theme.title())]);
     }

@@ -54,7 +54,7 @@ fn trust(app: &App, theme: Theme) -> Line<'static> {
     if view.lost() > 0 {
         say(format!("missing {}", count(view.lost())), theme.alert());
     }
-    let degraded = view.host().map_or(&[][..], |host| &host.degraded);
+    let degraded = view.degraded();
     if !degraded.is_empty() {
         let probes: Vec<&str> = degraded.iter().map(|missing| missing.probe.as_str()).collect();
         say(format!("degraded: {}", probes.join(", ")), theme.alert());

@@ -63,10 +63,8 @@ fn rate(inputs: &Inputs<'_>, interface: &Interface) -> Option<u64> {
 /// Bits per second and connection of the busier direction, keepalive and messages together, on Ethernet.
 fn cost(inputs: &Inputs<'_>) -> Option<f64> {
     let (_, before, elapsed) = inputs.earlier?;
-    let mut connections = 0;
     let (mut received, mut sent) = (0u64, 0u64);
     for listener in inputs.listeners {
-        connections += listener.connections;
         let earlier = before.iter().find(|earlier| same(earlier, listener));
         let wire = |now: &Traffic, then: Option<&Traffic>| {
             let bytes = |traffic: &Traffic| traffic.packet_bytes + traffic.packets * ETHERNET;
@@ -76,6 +74,7 @@ fn cost(inputs: &Inputs<'_>) -> Option<f64> {
         sent += wire(&listener.sent, earlier.map(|listener| &listener.sent));
     }
     let bits = received.max(sent) as f64 * 8.0;
+    let connections = inputs.connections;
     (connections > 0 && bits > 0.0).then(|| bits / elapsed.as_secs_f64() / connections as f64)
 }
 

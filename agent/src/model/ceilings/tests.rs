@@ -41,6 +41,7 @@ fn summary() -> Summary {
 
 fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
     ceilings(&Inputs {
+        connections: 500,
         reading,
         earlier: None,
         summary,
@@ -149,6 +150,7 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
     };
     let (then, later) = ([listener(100, 4_000)], [listener(1_100, 64_000)]);
     let all = ceilings(&Inputs {
+        connections: 500,
         reading: &now,
         earlier: Some((&before, &then, Duration::from_secs(2))),
         summary: &summary,
@@ -174,6 +176,7 @@ fn growth_gives_every_ceiling_its_time() {
         growth.observe_processes(at, [(7, 300 + 10 * second)].into_iter());
     }
     let all = ceilings(&Inputs {
+        connections: 500,
         reading: &reading,
         earlier: None,
         summary: &summary,

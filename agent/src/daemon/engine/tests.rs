@@ -1,0 +1,162 @@
+//! The engine on a kernel and a host that are made up.
+
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened};
+use jiff::Timestamp;
+
+use super::*;
+use crate::kernel::Socket;
+use crate::model::HostMemory;
+
+/// What the made-up kernel will say next.
+#[derive(Default)]
+struct Kernel {
+    sockets: Vec<Socket>,
+    events: Vec<Lifecycle>,
+    totals: ListenerTotals,
+    broken: bool,
+}
+
+impl Probes for Kernel {
+    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<(), ReadError> {
+        if self.broken {
+            return Err(ReadError::NoMap("broken"));
+        }
+        self.sockets.iter().for_each(visit);
+        Ok(())
+    }
+
+    fn find_owners(&mut self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn listeners(&mut self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError> {
+        Ok(vec![(ListenerKey { netns: 1, port: 80, role: 1 }, self.totals)])
+    }
+
+    fn events(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError> {
+        self.events.drain(..).for_each(visit);
+        Ok(())
+    }
+
+    fn stat(&mut self, _stat: Stat) -> Result<u64, ReadError> {
+        Ok(0)
+    }
+
+    fn packet_nanoseconds(&mut self) -> Option<f64> {
+        None
+    }
+}
+
+struct Fixed;
+
+impl Host for Fixed {
+    fn read(&mut self, _pids: &[u32]) -> Reading {
+        Reading { memory: Some(HostMemory { total: 1 << 30, available: 1 << 29 }), ..Reading::default() }
+    }
+
+    fn slab(&self) -> Result<SlabCost, String> {
+        Ok(SlabCost { ipv4: 4_000, ipv6: 4_100 })
+    }
+}
+
+fn socket(cookie: u64) -> Socket {
+    let mut socket = Socket { header: Default::default(), connection: Default::default() };
+    socket.connection.cookie = cookie;
+    socket.connection.role = 1;
+    socket
+}
+
+fn engine(updates: bool, hooks: Vec<&'static str>) -> Engine<Kernel, Fixed> {
+    let settings = Settings { updates, ..Settings::default() };
+    Engine::new(Kernel::default(), Fixed, HostDocument::default(), hooks, &settings)
+}
+
+/// A moment so late that every sweep is due.
+fn at(second: u64) -> Clock {
+    Clock { wall: Timestamp::UNIX_EPOCH, monotonic_ns: second * 1_000_000_000_000 }
+}
+
+/// The events of one tick; `room` says which of them find room.
+fn tick(engine: &mut Engine<Kernel, Fixed>, second: u64, room: impl Fn(&Body) -> bool) -> Vec<Body> {
+    let mut told = Vec::new();
+    engine.tick(&at(second), &mut |body| {
+        let sent = room(&body);
+        if sent {
+            told.push(body);
+        }
+        sent
+    });
+    told
+}
+
+fn names(bodies: &[Body]) -> Vec<&'static str> {
+    bodies.iter().map(Body::name).collect()
+}
+
+#[test]
+fn a_connection_is_reported_when_it_changed_and_not_before() {
+    let mut engine = engine(true, vec![DESTROY_HOOK]);
+    engine.probes.sockets = vec![socket(7)];
+    assert_eq!(names(&tick(&mut engine, 1, |_| true)), ["connection_updated", "tick"]);
+    assert_eq!(names(&tick(&mut engine, 2, |_| true)), ["tick"]);
+    engine.probes.sockets[0].connection.received.counters.frames[1] = 1;
+    assert_eq!(names(&tick(&mut engine, 3, |_| true)), ["connection_updated", "tick"]);
+}
+
+#[test]
+fn a_close_that_found_no_room_is_told_as_vanished() {
+    let mut engine = engine(true, vec![DESTROY_HOOK]);
+    engine.probes.sockets = vec![socket(7)];
+    tick(&mut engine, 1, |_| true);
+    engine.probes.sockets.clear();
+    engine.probes.events = vec![Lifecycle::Closed(Box::new(socket(7)))];
+    let full = |body: &Body| !matches!(body, Body::ConnectionClosed(_));
+    assert_eq!(names(&tick(&mut engine, 2, full)), ["tick"]);
+    assert_eq!(names(&tick(&mut engine, 3, |_| true)), ["connection_vanished", "tick"]);
+    assert_eq!(names(&tick(&mut engine, 4, |_| true)), ["tick"]);
+}
+
+#[test]
+fn a_connection_that_was_only_opened_vanishes_too() {
+    let mut engine = engine(true, vec![DESTROY_HOOK]);
+    engine.probes.events = vec![Lifecycle::Opened(Opened { cookie: 9, ..Opened::default() })];
+    assert_eq!(names(&tick(&mut engine, 1, |_| true)), ["connection_opened", "tick"]);
+    let later = [tick(&mut engine, 2, |_| true), tick(&mut engine, 3, |_| true)].concat();
+    assert!(names(&later).contains(&"connection_vanished"), "{:?}", names(&later));
+}
+
+#[test]
+fn a_late_reader_gets_every_connection_even_without_updates() {
+    let mut engine = engine(false, vec![DESTROY_HOOK]);
+    engine.probes.sockets = vec![socket(7), socket(8)];
+    assert_eq!(names(&tick(&mut engine, 1, |_| true)), ["tick"]);
+    engine.resend();
+    let told = tick(&mut engine, 2, |_| true);
+    assert_eq!(names(&told), ["connection_updated", "connection_updated", "tick"]);
+    assert_eq!(names(&tick(&mut engine, 3, |_| true)), ["tick"]);
+}
+
+#[test]
+fn without_close_events_the_sweep_counts() {
+    let mut blind = engine(false, vec![]);
+    blind.probes.totals.opened = 5;
+    blind.probes.sockets = vec![socket(7)];
+    let told = tick(&mut blind, 1, |_| true);
+    assert!(matches!(told.last(), Some(Body::Tick(tick)) if tick.connections == 1));
+    let mut sighted = engine(false, vec![DESTROY_HOOK]);
+    sighted.probes.totals.opened = 5;
+    sighted.probes.totals.closed = 2;
+    let told = tick(&mut sighted, 1, |_| true);
+    assert!(matches!(told.last(), Some(Body::Tick(tick)) if tick.connections == 3));
+}
+
+#[test]
+fn a_sweep_that_fails_is_said_in_the_stream_and_makes_figures_old() {
+    let mut engine = engine(false, vec![DESTROY_HOOK]);
+    tick(&mut engine, 1, |_| true);
+    engine.probes.broken = true;
+    let told = tick(&mut engine, 2, |_| true);
+    let Some(Body::Tick(tick)) = told.last() else { panic!("no tick") };
+    assert!(tick.degraded.iter().any(|missing| missing.probe == "iter/tcp"), "{:?}", tick.degraded);
+    assert_eq!(tick.agent.sweep_age_seconds, Some(1000.0));
+}
