@@ -1,0 +1,69 @@
+//! The first process of the machine that `cargo xtask vm-test` boots: runs the agent's check and the privileged tests,
+//! prints the result line, and powers off.
+//!
+//! The kernel hands it what stands behind `--` on its command line: names of tests.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the serial line is all there is")]
+
+use std::fs;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, ensure};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, reboot};
+
+/// Where the initramfs has the binaries.
+const BINARIES: &str = "/bin";
+/// File system, mount point.
+const MOUNTS: &[(&str, &str)] = &[
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("tmpfs", "/tmp"),
+    ("cgroup2", "/sys/fs/cgroup"),
+];
+/// IFF_UP and IFF_LOOPBACK of `linux/if.h`.
+const LOOPBACK_UP: &str = "0x9";
+
+fn main() -> ExitCode {
+    if !rustix::process::getpid().is_init() {
+        eprintln!("vm-init is the first process of a virtual machine and nothing else");
+        return ExitCode::FAILURE;
+    }
+    // vm_test/machine.rs looks for these lines.
+    match run() {
+        Ok(()) => println!("headroom-vm: passed"),
+        Err(error) => println!("headroom-vm: failed: {error:#}"),
+    }
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("cannot power off: {error}");
+    }
+    // The kernel panics when its first process ends, and so ends the machine.
+    ExitCode::FAILURE
+}
+
+fn run() -> anyhow::Result<()> {
+    for (kind, target) in MOUNTS {
+        fs::create_dir_all(target).with_context(|| format!("creating {target}"))?;
+        mount(*kind, *target, *kind, MountFlags::empty(), None)
+            .with_context(|| format!("mounting {target}"))?;
+    }
+    fs::write("/sys/class/net/lo/flags", LOOPBACK_UP).context("bringing lo up")?;
+    // Says which hooks there are; the tests judge.
+    start(Command::new(format!("{BINARIES}/headroom-agent")).arg("check"))?;
+    start(
+        Command::new(format!("{BINARIES}/privileged"))
+            .args(std::env::args_os().skip(1))
+            .env("HEADROOM_BIN_DIR", BINARIES)
+            // Emulation is slow.
+            .env("HEADROOM_TEST_SLOWNESS", "2")
+            // A test that skips itself here would prove nothing.
+            .env("CI", "true"),
+    )
+}
+
+fn start(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("running {name}"))?;
+    ensure!(status.success(), "{name}: {status}");
+    Ok(())
+}
