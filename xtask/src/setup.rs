@@ -21,7 +21,8 @@ const NEEDED: &[(&[&str], &str)] = &[
 const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
 /// What `cargo xtask vm-test` needs.
-const EMULATOR: &[(&[&str], &str)] = &[(&["qemu-system-x86_64", "--version"], "qemu-system-x86")];
+const EMULATOR: &[(&[&str], &str)] =
+    &[(&["qemu-system-x86_64", "--version"], "qemu-system-x86"), (&["ss", "-V"], "iproute2")];
 
 /// Installs what is missing. An error names what somebody else has to install; most tests run without it.
 pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
@@ -33,9 +34,9 @@ pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
     packages(stop, NEEDED, "some privileged tests cannot run here")
 }
 
-/// Installs the emulator, where it is missing.
+/// Installs the emulator and what goes into its machines, where they are missing.
 pub(crate) fn emulator(stop: &Stop) -> anyhow::Result<()> {
-    packages(stop, EMULATOR, "there is no emulator here")
+    packages(stop, EMULATOR, "no machine can be emulated here")
 }
 
 /// Installs those packages whose probe fails; `lack` says what is the matter where that cannot be done.

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, ensure};
 use rustix::mount::{MountFlags, mount};
-use rustix::system::{RebootCommand, reboot};
+use rustix::system::{RebootCommand, finit_module, reboot};
 
 /// Where the initramfs has the binaries.
 const BINARIES: &str = "/bin";
@@ -21,6 +21,10 @@ const MOUNTS: &[(&str, &str)] = &[
     ("tmpfs", "/tmp"),
     ("cgroup2", "/sys/fs/cgroup"),
 ];
+/// Where it has the modules, named in the order in which they are loaded.
+const MODULES: &str = "/modules";
+/// MODULE_INIT_COMPRESSED_FILE of `linux/module.h`.
+const COMPRESSED: i32 = 4;
 /// IFF_UP and IFF_LOOPBACK of `linux/if.h`.
 const LOOPBACK_UP: &str = "0x9";
 
@@ -48,17 +52,31 @@ fn run() -> anyhow::Result<()> {
             .with_context(|| format!("mounting {target}"))?;
     }
     fs::write("/sys/class/net/lo/flags", LOOPBACK_UP).context("bringing lo up")?;
+    modules()?;
     // Says which hooks there are; the tests judge.
     start(Command::new(format!("{BINARIES}/headroom-agent")).arg("check"))?;
     start(
         Command::new(format!("{BINARIES}/privileged"))
             .args(std::env::args_os().skip(1))
             .env("HEADROOM_BIN_DIR", BINARIES)
+            .env("PATH", BINARIES)
             // Emulation is slow.
             .env("HEADROOM_TEST_SLOWNESS", "2")
             // A test that skips itself here would prove nothing.
             .env("CI", "true"),
     )
+}
+
+fn modules() -> anyhow::Result<()> {
+    let entries = fs::read_dir(MODULES).with_context(|| format!("reading {MODULES}"))?;
+    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    for path in files {
+        let flags = if path.extension().is_some_and(|extension| extension == "ko") { 0 } else { COMPRESSED };
+        let file = fs::File::open(&path)?;
+        finit_module(file, c"", flags).with_context(|| format!("loading {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn start(command: &mut Command) -> anyhow::Result<()> {

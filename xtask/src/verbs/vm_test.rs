@@ -12,13 +12,14 @@ mod machine;
 mod sources;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 
+use self::machine::Machine;
 use super::{cargo, executable, target_dir};
 use crate::process::{Running, Stop};
 use crate::setup;
@@ -28,8 +29,8 @@ const BUILD: &str =
     "build --workspace --bins --test privileged --locked --message-format=json-render-diagnostics";
 const PROFILE_DIR: &str = "debug";
 
-/// The tests that need nothing beside the binaries. The others start Python, `ss` or `setpriv`.
-const TESTS: &[&str] = &["load::", "stream::", "kill::"];
+/// The tests that need little beside the binaries. The others start Python, or a shell with `setpriv` and `unshare`.
+const TESTS: &[&str] = &["load::", "stream::", "memory::", "kill::"];
 
 /// Far beyond what a run takes (about 80 s on two cores).
 const LIMIT: Duration = Duration::from_secs(300);
@@ -65,26 +66,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     setup::emulator(&stop)?;
     let folder = target_dir().join("vm");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let initramfs = folder.join("initramfs.cpio");
-    initramfs::write(&initramfs, &build(&stop)?)?;
+    let programs = build(&stop)?;
     let chosen = arguments.kernel.map_or(Kernel::value_variants().to_vec(), |kernel| vec![kernel]);
     let mut failed = Vec::new();
     for kernel in chosen {
         let series = kernel.series();
         println!("\n==> Linux {}", series.version);
         let begun = Instant::now();
-        let outcome = debian::kernel(&stop, &folder, &series).and_then(|(name, image)| {
-            println!("{name}");
-            let log = folder.join(format!("serial-{}.log", series.version));
-            machine::Machine {
-                image: &image,
-                initramfs: &initramfs,
-                arguments: TESTS,
-                log: &log,
-                limit: LIMIT,
-            }
-            .run(&stop)
-        });
+        let outcome = test(&stop, &folder, &series, &programs);
         stop.check()?;
         let seconds = begun.elapsed().as_secs_f64();
         match outcome {
@@ -99,6 +88,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("failed on Linux {}", failed.join(", "));
     }
     Ok(())
+}
+
+fn test(
+    stop: &Stop,
+    folder: &Path,
+    series: &debian::Series,
+    programs: &[(&str, PathBuf)],
+) -> anyhow::Result<()> {
+    let kernel = debian::kernel(stop, folder, series)?;
+    println!("{}", kernel.name);
+    let initramfs = folder.join(format!("initramfs-{}.cpio", series.version));
+    initramfs::write(&initramfs, programs, &kernel.modules)?;
+    let log = folder.join(format!("serial-{}.log", series.version));
+    let machine =
+        Machine { image: &kernel.image, initramfs: &initramfs, arguments: TESTS, log: &log, limit: LIMIT };
+    machine.run(stop)
 }
 
 /// Builds what goes into a machine; returns path in the machine and file here.
@@ -119,5 +124,6 @@ fn build(stop: &Stop) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
         ("bin/headroom-server", binaries.join("headroom-server")),
         ("bin/headroom-load", binaries.join("headroom-load")),
         ("bin/privileged", tests),
+        ("bin/ss", libraries::command("ss")?),
     ])
 }

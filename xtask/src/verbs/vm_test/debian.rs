@@ -18,8 +18,19 @@ pub(super) struct Series {
     pub(super) suite: &'static str,
 }
 
-/// Package name and image of the series' newest kernel, kept in `folder`.
-pub(super) fn kernel(stop: &Stop, folder: &Path, series: &Series) -> anyhow::Result<(String, PathBuf)> {
+/// What `ss` asks through, of which Debian makes modules.
+const MODULES: &[&str] = &["inet_diag", "tcp_diag"];
+
+/// A kernel, unpacked.
+pub(super) struct Kernel {
+    /// The package's name.
+    pub(super) name: String,
+    pub(super) image: PathBuf,
+    pub(super) modules: Vec<PathBuf>,
+}
+
+/// The series' newest kernel, kept in `folder`.
+pub(super) fn kernel(stop: &Stop, folder: &Path, series: &Series) -> anyhow::Result<Kernel> {
     let kernels = folder.join("kernels");
     // What the machine knows already is a matter of milliseconds; its lists may be absent, old, or of other releases.
     if let Ok(found) = from(stop, &Apt::of_machine(), &kernels, series) {
@@ -31,36 +42,30 @@ pub(super) fn kernel(stop: &Stop, folder: &Path, series: &Series) -> anyhow::Res
     from(stop, &apt, &kernels, series).or_else(|error| updated.and(Err(error)))
 }
 
-fn from(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Result<(String, PathBuf)> {
+fn from(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Result<Kernel> {
     let pattern = format!("^linux-image-{}\\..*-cloud-amd64$", series.version.replace('.', "\\."));
     let names = apt.search(&pattern)?;
     let newest = names.into_iter().filter(|name| !name.contains("unsigned")).max_by_key(|name| numbers(name));
     let name = newest.with_context(|| format!("apt knows no cloud image of Linux {}", series.version))?;
     let folder = kernels.join(&name);
-    let image = folder.join("vmlinuz");
-    if !image.is_file() {
+    if !folder.is_dir() {
         let scratch = kernels.join(format!("{name}.part"));
         if scratch.exists() {
             fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
         }
-        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
         apt.download(stop, &name, &scratch)?;
-        unpack(stop, &scratch, &image)?;
-        fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+        let package = find(&scratch, |name| name.ends_with(".deb"))?;
+        let mut command = Command::new("dpkg-deb");
+        let status = Running::start(command.arg("--extract").arg(&package).arg(&scratch))?.wait(stop)?;
+        ensure!(status.success(), "unpacking {}: {status}", package.display());
+        fs::remove_file(&package).with_context(|| format!("removing {}", package.display()))?;
+        fs::rename(&scratch, &folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    Ok((name, image))
-}
-
-/// Takes the image out of the package in `scratch`.
-fn unpack(stop: &Stop, scratch: &Path, image: &Path) -> anyhow::Result<()> {
-    let package = find(scratch, |name| name.ends_with(".deb"))?;
-    let contents = scratch.join("contents");
-    let mut command = Command::new("dpkg-deb");
-    let status = Running::start(command.arg("--extract").arg(&package).arg(&contents))?.wait(stop)?;
-    ensure!(status.success(), "unpacking {}: {status}", package.display());
-    let unpacked = find(&contents.join("boot"), |name| name.starts_with("vmlinuz"))?;
-    fs::rename(&unpacked, image).with_context(|| format!("moving {}", unpacked.display()))
+    let image = find(&folder.join("boot"), |name| name.starts_with("vmlinuz"))?;
+    let modules = find(&folder.join("lib/modules"), |_| true)?.join("kernel/net/ipv4");
+    let modules = MODULES.iter().map(|module| find(&modules, |name| name.split('.').next() == Some(module)));
+    Ok(Kernel { name, image, modules: modules.collect::<anyhow::Result<_>>()? })
 }
 
 fn find(folder: &Path, is_it: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> {

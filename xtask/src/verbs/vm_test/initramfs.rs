@@ -1,4 +1,4 @@
-//! The machine's only file system: programs and the libraries they are loaded with.
+//! The machine's only file system: programs, the libraries they are loaded with, and kernel modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -10,8 +10,11 @@ use anyhow::Context as _;
 use super::cpio::Archive;
 use super::libraries;
 
-/// Writes the archive; `programs` are paths in the machine and files here.
-pub(super) fn write(to: &Path, programs: &[(&str, PathBuf)]) -> anyhow::Result<()> {
+/// Where vm-init finds the modules, to be loaded in the order of their names.
+const MODULES: &str = "modules";
+
+/// Writes the archive; `programs` are paths in the machine and files here, `modules` are loaded in their order.
+pub(super) fn write(to: &Path, programs: &[(&str, PathBuf)], modules: &[PathBuf]) -> anyhow::Result<()> {
     let mut files: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for (path, file) in programs {
         for library in libraries::of(file)? {
@@ -20,6 +23,10 @@ pub(super) fn write(to: &Path, programs: &[(&str, PathBuf)]) -> anyhow::Result<(
             files.insert(path, library);
         }
         files.insert(path.into(), file.clone());
+    }
+    for (index, module) in modules.iter().enumerate() {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        files.insert(Path::new(MODULES).join(format!("{index}-{name}")), module.clone());
     }
     let folders: BTreeSet<&Path> = files
         .keys()

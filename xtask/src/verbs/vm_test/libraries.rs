@@ -1,10 +1,17 @@
-//! Which shared libraries a program is loaded with.
+//! Where programs are, and which shared libraries they are loaded with.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+
+/// The file of a command, as a shell finds it.
+pub(super) fn command(name: &str) -> anyhow::Result<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let mut files = std::env::split_paths(&folders).map(|folder| folder.join(name));
+    files.find(|file| file.is_file()).with_context(|| format!("there is no {name} here"))
+}
 
 /// Paths of the libraries of `program` and of the loader, by `ldd`. None for a program that is linked statically.
 pub(super) fn of(program: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {

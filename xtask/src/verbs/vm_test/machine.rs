@@ -69,9 +69,9 @@ impl Machine<'_> {
             };
             writeln!(log, "{line}")?;
             if let Some((_, result)) = line.split_once(RESULT) {
-                ensure!(result == PASSED, "{}", result.trim_start_matches(FAILED));
                 // Left alone it powers off, which is quieter than being ended.
                 while serial.recv_timeout(LAST_WORDS).is_ok() {}
+                ensure!(result == PASSED, "{}", result.trim_start_matches(FAILED));
                 return Ok(());
             }
             if line.starts_with("test ") {
