@@ -6,10 +6,12 @@
 mod connection;
 mod counters;
 mod record;
+mod tally;
 
 pub use connection::{Connection, Direction, Parse, Role};
 pub use counters::{Counters, FRAME_SLOTS, ListenerKey, ListenerTotals, Stat, frame_slot};
 pub use record::{Endpoints, Opened, SocketHeader, SocketMemory, event};
+pub use tally::{SharedCounters, Tally};
 
 /// Entries in the per-CPU array of listener totals. Slot 0 collects listeners beyond the last slot.
 pub const LISTENER_SLOTS: usize = 256;
@@ -83,10 +85,13 @@ pub mod names {
         ("OFF_V6_RCV_SADDR", "sock_common", "skc_v6_rcv_saddr"),
         ("OFF_NET", "sock_common", "skc_net"),
         ("OFF_NET_INUM", "net", "ns.inum"),
+        ("OFF_RCV_WUP", "tcp_sock", "rcv_wup"),
+        ("OFF_RCV_WND", "tcp_sock", "rcv_wnd"),
         ("OFF_RCV_NXT", "tcp_sock", "rcv_nxt"),
         ("OFF_COPIED_SEQ", "tcp_sock", "copied_seq"),
         ("OFF_WRITE_SEQ", "tcp_sock", "write_seq"),
         ("OFF_SND_UNA", "tcp_sock", "snd_una"),
+        ("OFF_SOCKET_SK", "socket", "sk"),
         ("OFF_TGID", "task_struct", "tgid"),
     ];
 
@@ -102,7 +107,7 @@ pub mod names {
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
     assert!(size_of::<Direction>() == size_of::<Counters>() + 80);
-    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48 + 32);
+    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 40 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 16 + size_of::<Endpoints>() + size_of::<SocketMemory>());

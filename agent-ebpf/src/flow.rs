@@ -45,14 +45,18 @@ pub enum Start {
 }
 
 impl Key {
-    /// `ports` are both ports as they stand in the packet, `source` and `destination` the addresses (for IPv6 their
-    /// words combined), `hash` the packet's flow hash: random per connection where TCP sets it, which tells equal
-    /// addresses in different network namespaces apart.
+    /// `ports` are both ports as they stand in the packet, `source` and `destination` the addresses (for IPv6 their last
+    /// words), `hash` the packet's flow hash: random per connection where TCP sets it, which tells equal addresses in
+    /// different network namespaces apart. `inbound` keeps the two sockets of a connection within this host apart:
+    /// what settles a flow at its sender must not hide it at its receiver.
     #[inline(always)]
-    pub const fn new(ports: u32, source: u32, destination: u32, hash: u32) -> Self {
+    pub const fn new(ports: u32, source: u32, destination: u32, hash: u32, inbound: bool) -> Self {
         let mixed = ((ports as u64) << 32 | (source ^ destination.rotate_left(16)) as u64)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Key { index: (mixed >> 48) as usize & (FLOWS - 1), tag: ((mixed >> 16) as u32 ^ hash) as u64 }
+        Key {
+            index: ((mixed >> 48) as usize ^ inbound as usize) & (FLOWS - 1),
+            tag: ((mixed >> 16) as u32 ^ hash) as u64,
+        }
     }
 
     /// The word of a flow whose SYN just went by.
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        Key::new(0x1234_0050, 1, 2, 3)
+        Key::new(0x1234_0050, 1, 2, 3, false)
     }
 
     #[test]
@@ -138,8 +142,9 @@ mod tests {
         let key = key();
         let settled = key.unwanted();
         assert!(key.is_settled(settled) && !key.is_settled(key.fresh()));
-        let other_namespace = Key::new(0x1234_0050, 1, 2, 4);
+        let other_namespace = Key::new(0x1234_0050, 1, 2, 4, false);
         assert_eq!(other_namespace.index, key.index);
+        assert_ne!(Key::new(0x1234_0050, 1, 2, 3, true).index, key.index, "the receiver's word is another");
         assert!(other_namespace.is_new(settled) && !other_namespace.is_settled(settled));
     }
 }

@@ -9,7 +9,7 @@
 //! bridged where it lies inside a payload whose end is known, and anything else leaves the direction
 //! [`Parse::Unsynced`] until [`EVIDENCE`] consecutive frames fit, which makes it [`Parse::Adopted`].
 
-use crate::abi::{Counters, Direction, Parse};
+use crate::abi::{Direction, Parse, Tally};
 use crate::frame::{self, Lead};
 
 /// The current frame is a control frame: its payload counts as control bytes.
@@ -20,6 +20,10 @@ const FLAG_MASKED: u8 = 2;
 /// Consecutive plausible frames that prove a boundary. A random byte pair passes [`Lead::is_valid`] once in about 85
 /// times; three in a row, each where the one before said, is a chance of 1.6 in a million per packet.
 pub const EVIDENCE: u8 = 3;
+
+/// Longest payload a candidate for a boundary may claim. Noise that looks like a header with a 64-bit length would
+/// otherwise swallow the rest of the connection as its payload.
+const LONGEST_CANDIDATE: u64 = 16 << 20;
 
 /// Access to the current packet.
 pub trait Payload {
@@ -38,13 +42,13 @@ pub fn start(direction: &mut Direction, next_seq: u32, masked: bool) {
 }
 
 /// One packet on its way through one direction.
-pub struct Tracker<'a, P> {
+pub struct Tracker<'a, P, T> {
     /// The direction this packet belongs to.
     pub direction: &'a mut Direction,
     /// The other direction, for matching pongs to pings. Only read: the other hook may be writing it on another CPU.
     pub other: &'a Direction,
     /// The listener's totals for the same direction.
-    pub totals: &'a mut Counters,
+    pub totals: &'a mut T,
     /// The packet.
     pub payload: P,
     /// Next byte of the payload to look at.
@@ -53,7 +57,7 @@ pub struct Tracker<'a, P> {
     pub len: u32,
 }
 
-impl<P: Payload> Tracker<'_, P> {
+impl<P: Payload, T: Tally> Tracker<'_, P, T> {
     /// Positions the tracker for `len` payload bytes at TCP sequence number `seq`. Returns whether any byte is new.
     #[inline(always)]
     pub fn begin(&mut self, seq: u32, len: u32) -> bool {
@@ -137,23 +141,28 @@ impl<P: Payload> Tracker<'_, P> {
             return self.give_up();
         }
         self.direction.remaining = frame::payload_len(header);
-        if self.direction.parse == Parse::Unsynced as u8 && !self.proven(header) {
-            self.unparsed(header_len);
-            self.eat_payload();
-            return self.offset < self.len;
+        if self.direction.parse == Parse::Unsynced as u8 {
+            if !frame::is_minimal(header) || self.direction.remaining > LONGEST_CANDIDATE {
+                self.unparsed(header_len);
+                return self.give_up();
+            }
+            if !self.proven() {
+                self.unparsed(header_len);
+                self.eat_payload();
+                return self.offset < self.len;
+            }
         }
         let slot = lead.slot();
-        self.count(|counters| {
-            counters.frames[slot] += 1;
-            counters.header_bytes += header_len;
-        });
+        self.direction.counters.frame(slot, header_len);
+        self.totals.frame(slot, header_len);
         if lead.is_control() {
             self.direction.flags |= FLAG_CONTROL;
             self.control(lead, header);
         } else {
             self.direction.flags &= !FLAG_CONTROL;
             if lead.is_compressed() {
-                self.count(|counters| counters.compressed_frames += 1);
+                self.direction.counters.compressed();
+                self.totals.compressed();
             }
         }
         self.eat_payload();
@@ -200,8 +209,8 @@ impl<P: Payload> Tracker<'_, P> {
 
     /// Without known boundaries a plausible header is evidence first and a frame only once there is enough of it.
     #[inline(always)]
-    fn proven(&mut self, header: &[u8; 16]) -> bool {
-        self.direction.evidence = if frame::is_minimal(header) { self.direction.evidence + 1 } else { 0 };
+    fn proven(&mut self) -> bool {
+        self.direction.evidence += 1;
         if self.direction.evidence < EVIDENCE {
             return false;
         }
@@ -226,9 +235,11 @@ impl<P: Payload> Tracker<'_, P> {
         if self.direction.parse == Parse::Unsynced as u8 {
             self.unparsed(bytes);
         } else if self.direction.flags & FLAG_CONTROL != 0 {
-            self.count(|counters| counters.control_bytes += bytes);
+            self.direction.counters.control(bytes);
+            self.totals.control(bytes);
         } else {
-            self.count(|counters| counters.payload_bytes += bytes);
+            self.direction.counters.payload(bytes);
+            self.totals.payload(bytes);
         }
     }
 
@@ -269,12 +280,7 @@ impl<P: Payload> Tracker<'_, P> {
 
     #[inline(always)]
     fn unparsed(&mut self, bytes: u64) {
-        self.count(|counters| counters.unparsed_bytes += bytes);
-    }
-
-    #[inline(always)]
-    fn count(&mut self, add: impl Fn(&mut Counters)) {
-        add(&mut self.direction.counters);
-        add(self.totals);
+        self.direction.counters.unparsed(bytes);
+        self.totals.unparsed(bytes);
     }
 }

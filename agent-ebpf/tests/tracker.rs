@@ -156,15 +156,22 @@ proptest! {
         let stream = encode(&frames, masked, seed);
         let (mut direction, mut totals) = (Direction::default(), Counters::default());
         tracker::start(&mut direction, start, masked);
-        let mut again = again.iter();
+        let mut again = again.iter().cycle();
         for (at, len) in segments(stream.len(), &cuts) {
-            packet(&mut direction, &mut totals, start.wrapping_add(at as u32), &stream[at..at + len]);
-            // A copy of anything sent so far, at any offset, reaching up to what is new or ending before it.
-            if let Some((from, more)) = again.next() {
-                let from = from.index(at + len);
-                let end = (from + more).min(at + len);
-                packet(&mut direction, &mut totals, start.wrapping_add(from as u32), &stream[from..end]);
+            let (mut start_at, end) = (at, at + len);
+            if let Some((index, back)) = again.next() {
+                // Half of the segments reach back into what was sent before, as a repacketised retransmission does.
+                if back % 2 == 0 {
+                    start_at = at.saturating_sub(*back);
+                }
+                // And a copy of anything sent so far, at any offset.
+                let from = index.index(end);
+                let to = (from + back).min(at);
+                if from < to {
+                    packet(&mut direction, &mut totals, start.wrapping_add(from as u32), &stream[from..to]);
+                }
             }
+            packet(&mut direction, &mut totals, start.wrapping_add(start_at as u32), &stream[start_at..end]);
         }
         prop_assert_eq!(direction.counters, oracle(&stream));
         prop_assert_eq!(direction.parse, Parse::Exact as u8);
@@ -229,6 +236,23 @@ fn a_lost_boundary_is_found_again_from_evidence() {
     // One before the gap; of the five behind it the first two are only evidence.
     assert_eq!(direction.counters.frames[frame_slot(9)], 4);
     assert_eq!(direction.counters.unparsed_bytes, 1_000 + 2 * 6);
+}
+
+/// Noise that looks like the header of an enormous frame does not swallow what follows.
+#[test]
+fn a_false_candidate_does_not_end_the_search() {
+    let (mut direction, mut totals) = (Direction::default(), Counters::default());
+    tracker::start(&mut direction, 0, false);
+    // A binary frame of 2^60 bytes, as chance would have it, behind a gap.
+    let noise = [0x82, 127, 0x10, 0, 0, 0, 0, 0, 0, 0, 7, 7, 7, 7];
+    packet(&mut direction, &mut totals, 500, &noise);
+    let mut seq = 500 + noise.len() as u32;
+    for _ in 0..5 {
+        packet(&mut direction, &mut totals, seq, &[0x89, 0]);
+        seq += 2;
+    }
+    assert_eq!(direction.parse, Parse::Adopted as u8);
+    assert_eq!(direction.counters.frames[frame_slot(9)], 3);
 }
 
 /// A hole inside a payload whose end is known costs nothing but the sight of it.

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod interfaces;
+pub(crate) mod mounts;
 mod process;
 mod slab;
 

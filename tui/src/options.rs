@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent::cli::parse_duration;
+use agent::host::NicSpeed;
 use clap::Parser;
 
 /// How many more WebSocket connections this host can take, and which ceiling it hits first.
@@ -45,6 +46,10 @@ pub struct Options {
     #[arg(long = "port", value_name = "N", conflicts_with_all = ["agent", "replay"])]
     pub ports: Vec<u16>,
 
+    /// What an interface can really carry, for all or for one: 10G, eth0=2.5G; may be repeated.
+    #[arg(long = "nic-speed", value_name = "[NAME=]RATE", conflicts_with_all = ["agent", "replay"])]
+    pub nic_speeds: Vec<NicSpeed>,
+
     /// Time between two looks at the host. Default: 1s.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["agent", "replay"])]
     pub interval: Option<Duration>,
@@ -59,6 +64,11 @@ pub(crate) enum Output {
 }
 
 impl Options {
+    /// Whether a daemon that runs already would do: nothing is asked of the agent that only a new one could be told.
+    pub(crate) fn needs_no_agent_of_its_own(&self) -> bool {
+        self.ports.is_empty() && self.interval.is_none() && self.nic_speeds.is_empty()
+    }
+
     pub(crate) fn headless(&self) -> Option<Output> {
         match &self.svg {
             Some(path) => Some(Output::Svg(path.clone())),

@@ -56,7 +56,7 @@ pub fn open(options: &Options, replay_speed: f64) -> anyhow::Result<Stream> {
         replay::open(path, replay_speed)
     } else if let Some(path) = &options.agent {
         socket::open(path)
-    } else if options.ports.is_empty() && options.interval.is_none() && daemon_listens() {
+    } else if options.needs_no_agent_of_its_own() && daemon_listens() {
         socket::open(Path::new(DEFAULT_SOCKET))
     } else {
         local::open(options)

@@ -54,22 +54,18 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// Opens the dashboard's screen and panics beside the thread that owns it: the case that would be missed otherwise.
-    #[test]
-    #[ignore = "ends the process; run on a terminal of its own by the test below"]
-    fn panics_in_a_thread() {
-        let _screen = Screen::open().expect("a terminal");
-        let thread = std::thread::spawn(|| panic!("on purpose"));
-        let _ = thread.join();
-        std::thread::sleep(std::time::Duration::from_secs(10));
-    }
+    /// Has this very test open the screen and panic instead, in a process and on a terminal of its own.
+    const ROLE: &str = "HEADROOM_TEST_PANICS";
 
     #[test]
     fn a_panic_in_any_thread_gives_the_terminal_back_and_ends_the_process() {
+        if std::env::var_os(ROLE).is_some() {
+            return panic_in_a_thread();
+        }
         let binary = std::env::current_exe().expect("this binary");
-        let child = "terminal::tests::panics_in_a_thread";
+        let test = "terminal::tests::a_panic_in_any_thread_gives_the_terminal_back_and_ends_the_process";
         let line =
-            format!("{} --ignored --exact --nocapture {child}; echo status=$?; stty -a", binary.display());
+            format!("{ROLE}=1 {} --exact --nocapture {test}; echo status=$?; stty -a", binary.display());
         let output = Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").output();
         let output = String::from_utf8_lossy(&output.expect("script runs").stdout).into_owned();
         let message = output.find("on purpose").expect("the message is printed");
@@ -80,5 +76,14 @@ mod tests {
         for setting in ["icanon", "echo", "isig"] {
             assert!(output.split_whitespace().any(|word| word == setting), "{setting} is set: {output:?}");
         }
+    }
+
+    /// Beside the thread that owns the screen: the case that would be missed otherwise.
+    fn panic_in_a_thread() {
+        let _screen = Screen::open().expect("a terminal");
+        let thread = std::thread::spawn(|| panic!("on purpose"));
+        let _ = thread.join();
+        // The hook ends the process before this is over.
+        std::thread::sleep(std::time::Duration::from_secs(10));
     }
 }

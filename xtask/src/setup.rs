@@ -9,6 +9,7 @@ use crate::process::{self, Running, Stop};
 /// A command that says whether something is there, and the Debian package that brings it.
 const NEEDED: &[(&[&str], &str)] = &[
     (&["ss", "-V"], "iproute2"),
+    (&["script", "--version"], "bsdutils"),
     (&["setpriv", "--version"], "util-linux"),
     (&["unshare", "--version"], "util-linux"),
     (&["mount", "--version"], "mount"),

@@ -113,8 +113,6 @@ pub struct Connection {
     pub deflate: u16,
     /// Keeps the size a multiple of 8 without padding.
     pub reserved: u32,
-    /// `bpf_ktime_get_ns` of the iterator sweep that last confirmed `pid`.
-    pub owner_ns: u64,
     /// The scan of the response head. Here and not on the stack, because a head may come in several packets, and
     /// because the verifier takes memory in a map for unknown and so need not follow the scan byte by byte.
     pub head: Scanner,

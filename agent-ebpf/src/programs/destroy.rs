@@ -1,6 +1,7 @@
 //! tp_btf on `tcp_destroy_sock`: a tracked socket's last word, with its final counts.
 
 use core::ffi::c_void;
+use core::ptr::addr_of_mut;
 
 use agent_ebpf::abi::{Connection, SocketHeader, Stat, event};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
@@ -25,11 +26,12 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
     // entry is written whole before it is submitted.
     unsafe {
         let connection = maps::connection(sk);
-        if connection.is_null() {
+        // Without a role it is a response head that never ended.
+        if connection.is_null() || (*connection).role == 0 {
             return 0;
         }
         if let Some(totals) = TOTALS.get_ptr_mut((*connection).listener) {
-            (*totals).closed += 1;
+            maps::increment(addr_of_mut!((*totals).closed));
         }
         let tcp = kernel::tcp_sock(sk);
         if tcp.is_null() {

@@ -25,10 +25,10 @@ pub(super) struct Flow {
 
 impl Flow {
     #[inline(always)]
-    pub(super) fn of(skb: *const __sk_buff, segment: &Segment) -> Flow {
+    pub(super) fn of<const IN: bool>(skb: *const __sk_buff, segment: &Segment) -> Flow {
         let (source, destination) = segment.addresses;
         // SAFETY: the context.
-        let key = Key::new(segment.ports, source, destination, unsafe { (*skb).hash });
+        let key = Key::new(segment.ports, source, destination, unsafe { (*skb).hash }, IN);
         // SAFETY: a word of the table, read whole.
         Flow { key, word: unsafe { place(key.index).read_volatile() } }
     }
@@ -57,9 +57,9 @@ impl Flow {
 
 /// Forgets what is known of the flow in the other direction: its connection is tracked from now on.
 #[inline(always)]
-pub(super) fn unsettle_reverse(segment: &Segment) {
+pub(super) fn unsettle_reverse<const IN: bool>(segment: &Segment) {
     let (source, destination) = segment.addresses;
-    let reverse = Key::new(segment.ports.rotate_left(16), destination, source, 0);
+    let reverse = Key::new(segment.ports.rotate_left(16), destination, source, 0, !IN);
     // SAFETY: a word of the table, written whole.
     unsafe { place(reverse.index).write_volatile(0) };
 }

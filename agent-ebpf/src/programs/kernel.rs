@@ -21,7 +21,7 @@ macro_rules! offsets {
 offsets! {
     OFF_RMEM_ALLOC OFF_BACKLOG_LEN OFF_WMEM_ALLOC OFF_WMEM_QUEUED OFF_FORWARD_ALLOC OFF_OMEM_ALLOC OFF_RCVBUF
     OFF_SNDBUF OFF_DROPS OFF_FAMILY OFF_STATE OFF_SPORT OFF_DPORT OFF_DADDR OFF_RCV_SADDR OFF_V6_DADDR OFF_V6_RCV_SADDR
-    OFF_NET OFF_NET_INUM OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_TGID
+    OFF_NET OFF_NET_INUM OFF_RCV_WUP OFF_RCV_WND OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_SOCKET_SK OFF_TGID
 }
 
 const AF_INET: u16 = 2;
@@ -56,6 +56,24 @@ pub(super) unsafe fn netns(tcp: *const c_void) -> u32 {
     unsafe {
         let net: *const c_void = member(tcp, &OFF_NET);
         if net.is_null() { 0 } else { member(net, &OFF_NET_INUM) }
+    }
+}
+
+/// Whether TCP will take a segment that begins at `seq` (`tcp_sequence` in net/ipv4/tcp_input.c): not where it lies
+/// beyond the window offered to the peer.
+///
+/// # Safety
+/// `sk` is a socket pointer the verifier accepts, null excluded.
+#[inline(never)]
+pub(super) unsafe fn in_window(sk: *mut c_void, seq: u32) -> bool {
+    // SAFETY: by contract; the pointer is checked before use.
+    unsafe {
+        let tcp = tcp_sock(sk);
+        if tcp.is_null() {
+            return false;
+        }
+        let (rcv_wup, rcv_wnd): (u32, u32) = (member(tcp, &OFF_RCV_WUP), member(tcp, &OFF_RCV_WND));
+        seq.wrapping_sub(rcv_wup.wrapping_add(rcv_wnd)) as i32 <= 0
     }
 }
 

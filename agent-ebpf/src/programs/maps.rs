@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 use core::ptr::{addr_of, null_mut};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, ListenerTotals, Stat};
 use aya_ebpf::Global;
@@ -21,7 +22,7 @@ pub(super) static TOTALS: PerCpuArray<ListenerTotals, LISTENER_SLOTS> = PerCpuAr
 #[btf_map]
 static PORTS: HashMap<u16, u8, 64> = HashMap::new();
 
-/// Room for some 3,700 closed connections between two reads.
+/// Room for about 3,500 closed connections between two reads.
 #[btf_map]
 pub(super) static EVENTS: RingBuf<u8, { 2 << 20 }> = RingBuf::new();
 
@@ -45,14 +46,24 @@ pub(super) unsafe fn connection(sk: *mut c_void) -> *mut Connection {
 #[inline(always)]
 pub(super) fn wanted(port: u16) -> bool {
     // SAFETY: the value is a plain integer, written before the programs attached.
-    FILTER_PORTS.load() == 0 || unsafe { PORTS.get(&port) }.is_some()
+    FILTER_PORTS.load() == 0 || unsafe { PORTS.get(port) }.is_some()
 }
 
 /// Counts something that went by unreported.
 #[inline(always)]
 pub(super) fn count(stat: Stat) {
     if let Some(slot) = STATS.get_ptr_mut(stat as u32) {
-        // SAFETY: a per-CPU slot, and programs are not preempted by themselves on one CPU.
-        unsafe { *slot += 1 };
+        // SAFETY: an aligned u64 in a map value.
+        unsafe { increment(slot) };
     }
+}
+
+/// Adds 1 to a per-CPU count: atomically, as a program in an interrupt may add to the same one meanwhile.
+///
+/// # Safety
+/// `count` is a valid, aligned pointer into a map value.
+#[inline(always)]
+pub(super) unsafe fn increment(count: *mut u64) {
+    // SAFETY: by contract.
+    unsafe { AtomicU64::from_ptr(count) }.fetch_add(1, Ordering::Relaxed);
 }

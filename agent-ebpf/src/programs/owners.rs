@@ -2,9 +2,9 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sock_from_file};
+use aya_ebpf::helpers::generated::bpf_sock_from_file;
 
-use super::kernel::{self, OFF_TGID};
+use super::kernel::{self, OFF_SOCKET_SK, OFF_TGID};
 use super::maps;
 
 /// `struct bpf_iter__task_file`: stable since 5.8.
@@ -16,9 +16,6 @@ struct TaskFileIterator {
     reserved: u32,
     file: *mut aya_ebpf::bindings::file,
 }
-
-/// Offset of `sk` in `struct socket`: the same on every kernel the programs load on.
-const SOCKET_SK: usize = 24;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
@@ -34,7 +31,7 @@ extern "C" fn headroom_owners(ctx: *const TaskFileIterator) -> i32 {
         if socket.is_null() {
             return 0;
         }
-        let sk = *socket.cast::<u8>().add(SOCKET_SK).cast::<*mut c_void>();
+        let sk: *mut c_void = kernel::member(socket.cast_const().cast(), &OFF_SOCKET_SK);
         if sk.is_null() {
             return 0;
         }
@@ -44,7 +41,6 @@ extern "C" fn headroom_owners(ctx: *const TaskFileIterator) -> i32 {
         }
         (*connection).pid = kernel::member(task, &OFF_TGID);
         (*connection).fd = (*ctx).fd as i32;
-        (*connection).owner_ns = bpf_ktime_get_ns();
     }
     0
 }

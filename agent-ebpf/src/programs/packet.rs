@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use agent_ebpf::abi::{Connection, Counters, Direction, Stat};
+use agent_ebpf::abi::{Connection, Direction, SharedCounters, Stat, Tally};
 use agent_ebpf::tracker::Tracker;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_loop;
@@ -12,9 +12,9 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 
 use super::flows::Flow;
-use super::maps;
 use super::segment::{Bytes, Segment};
 use super::upgrade;
+use super::{kernel, maps};
 
 /// Returned by every path: a packet program that returns 0 would drop traffic.
 const PASS: i32 = 1;
@@ -52,7 +52,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             return;
         }
         let Some(segment) = Segment::of(skb) else { return };
-        let flow = Flow::of(skb, &segment);
+        let flow = Flow::of::<IN>(skb, &segment);
         // A SYN on a settled flow is a port used again.
         if flow.is_settled() && !segment.syn {
             return;
@@ -71,69 +71,66 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             return;
         }
         // Frames may stand right behind a head, in the very same packet; the tracker skips what is before them.
-        tracked::<IN>(skb, connection, segment);
+        tracked::<IN>(skb, sk, connection, segment);
     }
 }
 
 /// Follows one packet of a tracked connection.
 #[inline(always)]
-fn tracked<const IN: bool>(skb: *mut __sk_buff, connection: *mut Connection, segment: Segment) {
+fn tracked<const IN: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    connection: *mut Connection,
+    segment: Segment,
+) {
     // SAFETY: `connection` is a socket storage value that lives as long as this program runs (RCU), and the totals are
     // this CPU's. `direction` is written by this hook only: egress runs under the socket's lock, ingress takes `busy`.
     // The other direction may change underneath; it is only read, field by field, and any mix of old and new values
-    // is a valid state of the ping bookkeeping.
+    // is a valid state of the ping bookkeeping. Received totals are written in softirq context alone, which does not
+    // interrupt itself; sent ones from process context as well, and so atomically.
     unsafe {
         let Some(totals) = maps::TOTALS.get_ptr_mut((*connection).listener) else {
             return;
         };
-        let (direction, other, totals) = if IN {
-            (
-                addr_of_mut!((*connection).received),
-                addr_of_mut!((*connection).sent),
-                addr_of_mut!((*totals).received),
-            )
-        } else {
-            (
-                addr_of_mut!((*connection).sent),
-                addr_of_mut!((*connection).received),
-                addr_of_mut!((*totals).sent),
-            )
-        };
-        let packets = match (*skb).gso_segs {
-            0 => 1,
-            segments => u64::from(segments),
-        };
-        // Each segment of a GSO packet gets headers of its own on the wire.
-        let bytes = u64::from((*skb).len) + (packets - 1) * u64::from(segment.offset);
-        if IN && !enter(direction) {
+        let (received, sent) = (addr_of_mut!((*connection).received), addr_of_mut!((*connection).sent));
+        if !IN {
+            let totals: *mut SharedCounters = addr_of_mut!((*totals).sent).cast();
+            follow(skb, &mut *sent, &*received, &mut *totals, segment);
+            return;
+        }
+        // Ingress runs before TCP's own checks. A segment from beyond the window will be dropped there, and following it
+        // would take every real one after it for a retransmission.
+        let ahead = segment.seq.wrapping_sub((*received).next_seq) as i32 > 0;
+        if ahead && !kernel::in_window(sk, segment.seq) {
+            return;
+        }
+        if !enter(received) {
             maps::count(Stat::Contended);
             return;
         }
-        wire(&mut (*direction).counters, packets, bytes);
-        wire(&mut *totals, packets, bytes);
-        if segment.len > 0 {
-            follow(skb, &mut *direction, &*other, &mut *totals, segment);
-        }
-        if IN {
-            leave(direction);
-        }
+        follow(skb, &mut *received, &*sent, &mut (*totals).received, segment);
+        leave(received);
     }
 }
 
 #[inline(always)]
-fn wire(counters: &mut Counters, packets: u64, bytes: u64) {
-    counters.packets += packets;
-    counters.packet_bytes += bytes;
-}
-
-#[inline(always)]
-fn follow(
+fn follow<T: Tally>(
     skb: *mut __sk_buff,
     direction: &mut Direction,
     other: &Direction,
-    totals: &mut Counters,
+    totals: &mut T,
     segment: Segment,
 ) {
+    // SAFETY: the program's context.
+    let (segments, len) = unsafe { ((*skb).gso_segs, (*skb).len) };
+    let packets = if segments == 0 { 1 } else { u64::from(segments) };
+    // Each segment of a GSO packet gets headers of its own on the wire.
+    let bytes = u64::from(len) + (packets - 1) * u64::from(segment.offset);
+    direction.counters.wire(packets, bytes);
+    totals.wire(packets, bytes);
+    if segment.len == 0 {
+        return;
+    }
     let payload = Bytes { skb, base: segment.offset };
     let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
     if !tracker.begin(segment.seq, segment.len) {
@@ -146,27 +143,35 @@ fn follow(
         // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left, and every turn eats a
         // byte, so `turns` bounds it as well.
         unsafe {
-            bpf_loop(turns, turn as *mut c_void, (&raw mut tracker).cast(), 0);
+            bpf_loop(turns, turn::<T> as *mut c_void, (&raw mut tracker).cast(), 0);
         }
     }
 }
 
 /// One turn of the tracker, as `bpf_loop` wants it: 0 goes on, 1 stops.
-extern "C" fn turn(_index: u64, tracker: *mut Tracker<'_, Bytes>) -> i64 {
+extern "C" fn turn<T: Tally>(_index: u64, tracker: *mut Tracker<'_, Bytes, T>) -> i64 {
     // SAFETY: `follow` passes a live tracker that nothing else refers to meanwhile.
     let more = unsafe { (*tracker).step() };
     i64::from(!more)
 }
 
-/// Claims a direction: ingress runs before the socket's lock is taken, from several CPUs at once.
+/// Claims a direction: ingress runs before the socket's lock is taken, from several CPUs at once. The other CPU is done
+/// within a microsecond or so, which a few tries outlast.
 #[inline(always)]
 unsafe fn enter(direction: *mut Direction) -> bool {
-    // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
-    unsafe {
-        AtomicU32::from_ptr(addr_of_mut!((*direction).busy))
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+    const TRIES: u32 = 16;
+    for _ in 0..TRIES {
+        // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
+        let claimed = unsafe {
+            AtomicU32::from_ptr(addr_of_mut!((*direction).busy))
+                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+        };
+        if claimed {
+            return true;
+        }
     }
+    false
 }
 
 #[inline(always)]

@@ -66,7 +66,7 @@ impl Segment {
             let seq = u32::from_be(*((tcp + 4) as *const u32));
             let offset = ip_len as u32 + u32::from(*((tcp + 12) as *const u8) >> 4) * 4;
             let total = (*skb).len;
-            let len = if total > offset { total - offset } else { 0 };
+            let len = total.saturating_sub(offset);
             let ports = *(tcp as *const u32);
             let syn = *((tcp + 13) as *const u8) & SYN != 0;
             Some(Segment { seq, offset, len, ports, addresses, syn })

@@ -34,7 +34,8 @@ extern "C" fn headroom_sockets(ctx: *const TcpIterator) -> i32 {
             return 0;
         }
         let connection = maps::connection(sk);
-        if connection.is_null() {
+        // Without a role it is a response head that is still being scanned.
+        if connection.is_null() || (*connection).role == 0 {
             return 0;
         }
         let tcp = kernel::tcp_sock(sk);

@@ -1,7 +1,7 @@
 //! Recognises a 101 on a socket that is not tracked yet, and starts tracking it.
 
 use core::ffi::c_void;
-use core::ptr::{addr_of, null_mut};
+use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, Opened, Role, Stat, event};
@@ -100,7 +100,7 @@ pub(super) fn scan<const IN: bool>(
         let head = &(*connection).head;
         direction.next_seq = direction.next_seq.wrapping_add(u32::from(head.taken() - before));
         if head.is_upgrade() {
-            flows::unsettle_reverse(segment);
+            flows::unsettle_reverse::<IN>(segment);
             log(skb, u32::from(head.taken()));
             return track::<IN>(skb, sk, connection);
         }
@@ -164,7 +164,7 @@ fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut 
             tracker::start(&mut (*connection).sent, snd_nxt, true);
         }
         if let Some(totals) = TOTALS.get_ptr_mut(listener) {
-            (*totals).opened += 1;
+            maps::increment(addr_of_mut!((*totals).opened));
         }
         (*connection).role = role as u16;
         endpoints.reserved = role as u32;
@@ -188,18 +188,18 @@ fn announce(opened: Opened) {
 #[inline(always)]
 fn slot(key: ListenerKey) -> u32 {
     // SAFETY: the value is a plain integer, written once.
-    if let Some(slot) = unsafe { LISTENERS.get(&key) } {
+    if let Some(slot) = unsafe { LISTENERS.get(key) } {
         return *slot;
     }
     // Not relaxed: LLVM's BPF back end turns a relaxed fetch_add into the form that returns nothing, and `next` would be
     // the addend.
     let next = NEXT_SLOT.fetch_add(1, Ordering::AcqRel);
-    if next < LISTENER_SLOTS as u32 && LISTENERS.insert(&key, &next, u64::from(BPF_NOEXIST)).is_ok() {
+    if next < LISTENER_SLOTS as u32 && LISTENERS.insert(key, next, u64::from(BPF_NOEXIST)).is_ok() {
         return next;
     }
     // Full, or another CPU was faster.
     // SAFETY: as above.
-    match unsafe { LISTENERS.get(&key) } {
+    match unsafe { LISTENERS.get(key) } {
         Some(slot) => *slot,
         None => {
             maps::count(Stat::ListenersFull);

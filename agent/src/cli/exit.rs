@@ -85,9 +85,12 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     let Err(error) = body() else {
         return ExitCode::SUCCESS;
     };
-    let closed_pipe = error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-    });
+    // serde_json keeps the I/O error it met out of its chain of causes.
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        io.or_else(|| cause.downcast_ref::<serde_json::Error>()?.io_error_kind())
+    };
+    let closed_pipe = error.chain().any(|cause| kind(cause) == Some(std::io::ErrorKind::BrokenPipe));
     if closed_pipe {
         // The reader went away (`… | head`): it has what it wanted.
         return ExitCode::SUCCESS;

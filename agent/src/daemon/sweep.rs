@@ -133,7 +133,7 @@ pub(super) fn sweep(
     emit: &mut dyn FnMut(Body) -> bool,
 ) -> Result<(Summary, Duration), ReadError> {
     let start = usage::thread_cpu();
-    let mut summary = Summary::default();
+    let mut summary = Summary { fixed_known: slab.is_some(), ..Summary::default() };
     if let Some(reported) = reported.as_deref_mut() {
         reported.begin();
     }

@@ -167,7 +167,7 @@ pub struct Connection {
 /// Sums over all connections of one listener (or, as a client, of one remote port).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
-    /// Local port of a server, remote port of a client.
+    /// Local port of a server, remote port of a client; 0 for those beyond the listeners that can be told apart.
     pub port: u16,
     /// Which end this host's sockets are.
     pub role: Role,

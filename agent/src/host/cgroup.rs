@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::mounts;
 use crate::model::CgroupMemory;
 
 /// A process's memory cgroup.
@@ -42,14 +43,17 @@ fn parse(text: &str) -> Option<Group> {
 }
 
 impl Group {
-    /// The nearest limited ancestor's use and limit; `None` where nothing is limited.
+    /// Use and limit of the group, or of the ancestor, that has the least room left; `None` where none is limited.
     pub(super) fn memory(&self) -> Option<CgroupMemory> {
-        let root = mount_point(self.version)?;
+        self.memory_below(&mount_point(self.version)?)
+    }
+
+    fn memory_below(&self, root: &Path) -> Option<CgroupMemory> {
         let mut directory = root.join(self.path.trim_start_matches('/'));
         let mut nearest: Option<CgroupMemory> = None;
         // Every ancestor's limit holds as well; the one with the least room left decides.
-        while directory.starts_with(&root) {
-            if let Some(memory) = self.read(&directory) {
+        while directory.starts_with(root) {
+            if let Some(memory) = self.read(root, &directory) {
                 let room = |memory: &CgroupMemory| memory.limit.saturating_sub(memory.used);
                 if nearest.as_ref().is_none_or(|nearest| room(&memory) < room(nearest)) {
                     nearest = Some(memory);
@@ -62,14 +66,20 @@ impl Group {
         nearest
     }
 
-    fn read(&self, directory: &Path) -> Option<CgroupMemory> {
-        let (limit, used) = match self.version {
-            Version::V1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-            Version::V2 => ("memory.max", "memory.current"),
+    fn read(&self, root: &Path, directory: &Path) -> Option<CgroupMemory> {
+        let (limit, used, cache) = match self.version {
+            Version::V1 => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+            Version::V2 => ("memory.max", "memory.current", "inactive_file"),
         };
         // v2 says "max" and v1 a number near 2^63 where there is no limit: neither is one.
         let limit = value(&directory.join(limit)).filter(|limit| *limit < 1 << 62)?;
-        Some(CgroupMemory { limit, used: value(&directory.join(used))? })
+        let used = value(&directory.join(used))?;
+        // File pages that nobody uses make room by themselves before anything fails.
+        let stat = std::fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+        let reclaimable =
+            stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
+        let path = format!("/{}", directory.strip_prefix(root).ok()?.display());
+        Some(CgroupMemory { path, limit, used: used.saturating_sub(reclaimable) })
     }
 }
 
@@ -78,15 +88,9 @@ fn value(path: &Path) -> Option<u64> {
 }
 
 fn mount_point(version: Version) -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let (path, kind, options) = (fields.get(1)?, fields.get(2)?, fields.get(3)?);
-        let matches = match version {
-            Version::V1 => *kind == "cgroup" && options.split(',').any(|option| option == "memory"),
-            Version::V2 => *kind == "cgroup2",
-        };
-        matches.then(|| PathBuf::from(path))
+    mounts::find(|kind, options| match version {
+        Version::V1 => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
+        Version::V2 => kind == "cgroup2",
     })
 }
 
@@ -103,5 +107,25 @@ mod tests {
         let unified = parse("0::/system.slice/web.service\n").expect("found");
         assert!(unified.version == Version::V2);
         assert!(parse("").is_none());
+    }
+
+    #[test]
+    fn the_ancestor_with_the_least_room_decides_and_is_named() {
+        let root = tempfile::tempdir().expect("folder");
+        let leaf = root.path().join("slice/web");
+        std::fs::create_dir_all(&leaf).expect("created");
+        let write = |folder: &Path, file: &str, text: &str| {
+            std::fs::write(folder.join(file), text).expect("written");
+        };
+        write(&leaf, "memory.max", "1000\n");
+        write(&leaf, "memory.current", "100\n");
+        let slice = root.path().join("slice");
+        write(&slice, "memory.max", "500\n");
+        write(&slice, "memory.current", "450\n");
+        write(&slice, "memory.stat", "anon 400\ninactive_file 30\nactive_file 20\n");
+        write(root.path(), "memory.max", "max\n");
+        let group = Group { path: "/slice/web".into(), version: Version::V2 };
+        let memory = group.memory_below(root.path()).expect("limited");
+        assert_eq!(memory, CgroupMemory { path: "/slice".into(), used: 420, limit: 500 });
     }
 }

@@ -15,6 +15,7 @@ use super::btf::{Btf, BtfError};
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
+use crate::host::mounts;
 
 /// Why nothing can be measured here.
 #[derive(Debug, Error)]
@@ -163,7 +164,6 @@ impl Programs {
                 Err(reason) => programs.degraded.push(Degraded { probe: hook.name.into(), reason }),
             }
         }
-        programs.ports(&options.ports);
         release_free_memory();
         Ok(programs)
     }
@@ -181,6 +181,8 @@ impl Programs {
         let mut ebpf = load_object(options)?;
         let events = ebpf.take_map(names::EVENTS).ok_or(LoadError::NoMap(names::EVENTS))?;
         let events = RingBuf::try_from(events)?;
+        // Before anything attaches: a flow is judged by its first packets.
+        watch(&mut ebpf, &options.ports)?;
         let logs = match options.log_level {
             0 => None,
             _ => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Logs(error.to_string()))?),
@@ -199,19 +201,6 @@ impl Programs {
     fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), String> {
         let program = self.ebpf.program_mut(hook.program).ok_or("it is not in the object")?;
         attach(program, hook, cgroup, btf).map_err(|error| reason(&error))
-    }
-
-    fn ports(&mut self, ports: &[u16]) {
-        let Some(map) = self.ebpf.map_mut(names::PORTS) else {
-            return;
-        };
-        let Ok(mut map) = aya::maps::HashMap::<_, u16, u8>::try_from(map) else {
-            return;
-        };
-        for port in ports {
-            // The map holds as many as the configuration allows.
-            let _ = map.insert(port, 1, 0);
-        }
     }
 }
 
@@ -237,6 +226,16 @@ fn attach(program: &mut Program, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> 
             let program: &mut Iter = program.try_into()?;
             program.load(after_slash, btf)?;
         }
+    }
+    Ok(())
+}
+
+/// Tells the programs which ports are wanted.
+fn watch(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), LoadError> {
+    let map = ebpf.map_mut(names::PORTS).ok_or(LoadError::NoMap(names::PORTS))?;
+    let mut map = aya::maps::HashMap::<_, u16, u8>::try_from(map)?;
+    for port in ports {
+        map.insert(port, 1, 0)?;
     }
     Ok(())
 }
@@ -286,13 +285,7 @@ fn reason(error: &ProgramError) -> String {
 
 /// Mount point of the cgroup v2 hierarchy.
 pub(super) fn cgroup_root() -> Result<PathBuf, LoadError> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mut fields = mounts.lines().map(|line| line.split(' '));
-    let found = fields.find_map(|mut field| {
-        let (_, path, kind) = (field.next()?, field.next()?, field.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path))
-    });
-    found.ok_or(LoadError::NoCgroup)
+    mounts::find(|kind, _| kind == "cgroup2").ok_or(LoadError::NoCgroup)
 }
 
 /// Hands free heap pages back to the kernel: glibc would keep what parsing BTF needed for good.

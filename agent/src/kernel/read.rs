@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Stat, event, names};
-use aya::maps::{HashMap, MapError, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::Iter;
 use thiserror::Error;
 
@@ -108,11 +108,12 @@ impl Probes for Programs {
         let mut sums = Vec::new();
         for entry in slots.iter() {
             let (MapValue(key), slot) = entry?;
-            let mut sum = ListenerTotals::default();
-            for MapValue(part) in totals.get(&slot, 0)?.iter() {
-                sum.add(part);
-            }
-            sums.push((key, sum));
+            sums.push((key, sum(&totals, slot)?));
+        }
+        // Slot 0 has no key: it collects those beyond the last slot.
+        let rest = sum(&totals, 0)?;
+        if rest != ListenerTotals::default() {
+            sums.push((ListenerKey::default(), rest));
         }
         sums.sort_by_key(|(key, _)| *key);
         Ok(sums)
@@ -163,4 +164,16 @@ impl Programs {
         let link = program.take_link(link).map_err(|error| failed(format!("{error}")))?;
         link.into_file().map_err(|error| failed(format!("{error}")))
     }
+}
+
+/// A slot's totals over all CPUs.
+fn sum(
+    totals: &PerCpuArray<&MapData, MapValue<ListenerTotals>>,
+    slot: u32,
+) -> Result<ListenerTotals, ReadError> {
+    let mut sum = ListenerTotals::default();
+    for MapValue(part) in totals.get(&slot, 0)?.iter() {
+        sum.add(part);
+    }
+    Ok(sum)
 }

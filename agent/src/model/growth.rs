@@ -10,6 +10,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// A trend is said from this many samples and this much time on; before, it would be a guess.
 const FEWEST_SAMPLES: usize = 8;
 const SHORTEST: Duration = Duration::from_secs(8);
+/// Samples are at least this far apart, whatever the tick: pairs grow with their square.
+const SPACING: Duration = Duration::from_millis(950);
 
 /// Samples of the connection count.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +20,14 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Takes the count at monotonic time `at`.
+    /// Takes the count at monotonic time `at`. Of counts that come faster than [`SPACING`], the last one stands.
     pub fn observe(&mut self, at: Duration, connections: u64) {
+        if let [.., (before, _), (last, count)] = self.samples.make_contiguous()
+            && at.saturating_sub(*before) < SPACING
+        {
+            (*last, *count) = (at, connections);
+            return;
+        }
         self.samples.push_back((at, connections));
         while self.samples.front().is_some_and(|(first, _)| at.saturating_sub(*first) > WINDOW) {
             self.samples.pop_front();
@@ -105,6 +113,16 @@ mod tests {
         assert_eq!(after([1, 1000]).seconds_until(10), None);
         assert_eq!(after([7; 40]).seconds_until(10), None);
         assert_eq!(after((0..30).map(|second| 1000 - 10 * second)).seconds_until(10), None);
+    }
+
+    #[test]
+    fn fast_ticks_do_not_add_samples() {
+        let mut growth = Growth::default();
+        for tick in 0..3_000u64 {
+            growth.observe(Duration::from_millis(10 * tick), tick);
+        }
+        assert!(growth.samples.len() < 40, "{} samples of 30 s", growth.samples.len());
+        assert!((growth.per_second().expect("growing") - 100.0).abs() < 1.0);
     }
 
     #[test]

@@ -89,10 +89,12 @@ pub struct ProcessReading {
     pub anonymous_bytes: Option<u64>,
 }
 
-/// A memory cgroup's use and limit in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A limited memory cgroup, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupMemory {
-    /// `memory.current` (v2) or `memory.usage_in_bytes` (v1).
+    /// The group that owns the limit: the process's own or an ancestor.
+    pub path: String,
+    /// `memory.current` (v2) or `memory.usage_in_bytes` (v1), less the file pages that nobody uses.
     pub used: u64,
     /// `memory.max` or `memory.limit_in_bytes`.
     pub limit: u64,

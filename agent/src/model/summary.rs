@@ -23,6 +23,8 @@ pub struct Holder {
 pub struct Summary {
     /// By process id; 0 holds those whose process is not known.
     pub holders: BTreeMap<u32, Holder>,
+    /// Whether the fixed part of a connection's memory is known, and so in `kernel_bytes`.
+    pub fixed_known: bool,
     /// Connections by interface index.
     pub interfaces: BTreeMap<u32, u64>,
 }

@@ -5,7 +5,7 @@ use crate::document::{Advice, Ceiling, Connection, Listener, Process, Snapshot, 
 use super::format::{bytes, cost, count, known, latency, percent, quantity, span};
 use super::grid::{grid, printable};
 use super::headline::{headline, scope};
-use super::words::{level, parse, role};
+use super::words::{level, open_connections, parse, role};
 
 /// Connections that are listed; the rest is counted.
 const CONNECTIONS_LISTED: usize = 20;
@@ -37,7 +37,7 @@ fn host(snapshot: &Snapshot) -> String {
     // The agent lists connections within a budget; the listeners' sums are always complete.
     let listed = snapshot.connections.len() as u64;
     let open = snapshot.listeners.iter().map(|listener| listener.connections).sum::<u64>().max(listed);
-    line.push_str(&format!(" · {} · {} connections", snapshot.timestamp, count(open)));
+    line.push_str(&format!(" · {} · {}", snapshot.timestamp, open_connections(open, &snapshot.listeners)));
     if listed < open {
         line.push_str(&format!(", {} of them listed", count(listed)));
     }

@@ -1,6 +1,7 @@
-//! The documents' enumerations in the words the documents use.
+//! Words: enumerations as the documents spell them, counts as people say them.
 
-use crate::document::{Level, Parse, Role, Transport};
+use super::format::count;
+use crate::document::{Level, Listener, Parse, Role, Transport};
 
 /// How near a ceiling is.
 pub const fn level(level: Level) -> &'static str {
@@ -37,5 +38,18 @@ pub const fn transport(transport: Transport) -> &'static str {
         Transport::Http2 => "http2",
         Transport::Http3 => "http3",
         Transport::Webtransport => "webtransport",
+    }
+}
+
+/// How many connections are open; where both of their ends are on this host, or it is a proxy, how many as which end.
+pub fn open_connections(open: u64, listeners: &[Listener]) -> String {
+    let as_end = |role: Role| -> u64 {
+        listeners.iter().filter(|listener| listener.role == role).map(|listener| listener.connections).sum()
+    };
+    let (server, client) = (as_end(Role::Server), as_end(Role::Client));
+    if server > 0 && client > 0 {
+        format!("{} connections ({} as server, {} as client)", count(open), count(server), count(client))
+    } else {
+        format!("{} connections", count(open))
     }
 }

@@ -61,10 +61,15 @@ impl Settling {
         let (settle, port) = (format!("{}ms", settle.as_millis()), port.to_string());
         let arguments = ["snapshot", "--json", "-v", "--settle", &settle, "--port", &port];
         let process = Process::start(&mut command(&arguments)?)?;
-        match process.stderr.after("attached")? {
-            Some(_) => Ok(Self(process)),
-            None => Err(refused(process.finish(SOON)?)),
+        let mut said = Vec::new();
+        while let Some(line) = process.stderr.next(SOON)? {
+            if line.starts_with("attached") {
+                return Ok(Self(process));
+            }
+            said.push(line);
         }
+        let ended = process.finish(SOON)?;
+        Err(refused(Ended { stderr: said, ..ended }))
     }
 
     pub(crate) fn is_settling(&mut self) -> anyhow::Result<bool> {

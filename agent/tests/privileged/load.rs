@@ -1,5 +1,6 @@
 //! Counts of the snapshot against those of the load generator, to the last frame and byte.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use agent::document::{Connection, Role, Snapshot};
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
+use procfs::net::TcpNetEntry;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -73,9 +75,10 @@ pub(crate) fn counts_equal_the_load_generators() -> anyhow::Result<()> {
     );
     let holders =
         [(Role::Server, vec![server.pid()]), (Role::Client, loads.iter().map(Process::pid).collect())];
+    let inodes = inodes()?;
     for (role, pids) in &holders {
         for connection in snapshot.connections.iter().filter(|connection| connection.role == *role) {
-            held(connection, pids)?;
+            held(connection, pids, &inodes)?;
         }
     }
     let (mut sent, mut received) = (Counts::new(), Counts::new());
@@ -117,25 +120,27 @@ fn without_closes(mut sent: Counts) -> Counts {
     sent
 }
 
+/// Socket inodes by local and remote address, from /proc/net/tcp.
+type Inodes = BTreeMap<(String, String), u64>;
+
+/// Read once: where many sockets are in TIME_WAIT, a reading takes its time.
+fn inodes() -> anyhow::Result<Inodes> {
+    let ends = |entry: &TcpNetEntry| (entry.local_address.to_string(), entry.remote_address.to_string());
+    Ok(procfs::net::tcp()?.iter().map(|entry| (ends(entry), entry.inode)).collect())
+}
+
 /// The descriptor that the agent names is that connection's socket.
-fn held(connection: &Connection, pids: &[u32]) -> anyhow::Result<()> {
-    let (pid, fd) =
-        connection.pid.zip(connection.fd).with_context(|| format!("{connection:?}: no holder"))?;
-    ensure!(pids.contains(&pid), "{} is held by {pid}, not one of {pids:?}", connection.local);
+fn held(connection: &Connection, pids: &[u32], inodes: &Inodes) -> anyhow::Result<()> {
+    let ends = (connection.local.clone(), connection.remote.clone());
+    let holder = connection.pid.zip(connection.fd);
+    let (pid, fd) = holder.with_context(|| format!("{ends:?}: no holder"))?;
+    ensure!(pids.contains(&pid), "{ends:?} is held by {pid}, not one of {pids:?}");
     let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
-    let inode = inode(connection)?;
+    let inode = inodes.get(&ends).with_context(|| format!("/proc/net/tcp has no {ends:?}"))?;
     ensure!(
         link.as_os_str() == format!("socket:[{inode}]").as_str(),
         "{pid}'s descriptor {fd} is {}, the connection's inode {inode}",
         link.display()
     );
     Ok(())
-}
-
-/// The socket's inode by /proc/net/tcp.
-fn inode(connection: &Connection) -> anyhow::Result<u64> {
-    let (local, remote): (SocketAddr, SocketAddr) = (connection.local.parse()?, connection.remote.parse()?);
-    let table = procfs::net::tcp()?;
-    let entry = table.iter().find(|entry| entry.local_address == local && entry.remote_address == remote);
-    Ok(entry.with_context(|| format!("/proc/net/tcp has no {local} → {remote}"))?.inode)
 }

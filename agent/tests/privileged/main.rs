@@ -16,6 +16,8 @@ mod pace;
 mod process;
 mod python;
 mod runner;
+mod segments;
+mod sinks;
 mod ss;
 mod stream;
 mod traffic;
@@ -28,6 +30,8 @@ const TESTS: &[runner::Test] = &[
         "exits::each_refusal_is_one_line_and_a_documented_code",
         exits::each_refusal_is_one_line_and_a_documented_code,
     ),
+    ("sinks::a_late_reader_learns_of_everything", sinks::a_late_reader_learns_of_everything),
+    ("sinks::a_rotated_file_is_opened_anew", sinks::a_rotated_file_is_opened_anew),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),
     ("stream::a_closed_pipe_is_no_error", stream::a_closed_pipe_is_no_error),
     ("load::counts_equal_the_load_generators", load::counts_equal_the_load_generators),
@@ -35,6 +39,11 @@ const TESTS: &[runner::Test] = &[
     (
         "foreign::counts_equal_a_foreign_peers_when_compressed",
         foreign::counts_equal_a_foreign_peers_when_compressed,
+    ),
+    ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
+    (
+        "segments::a_segment_from_beyond_the_window_changes_nothing",
+        segments::a_segment_from_beyond_the_window_changes_nothing,
     ),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     ("kill::killing_the_agent_leaves_the_host_as_it_was", kill::killing_the_agent_leaves_the_host_as_it_was),

@@ -37,13 +37,17 @@ pub(crate) fn pair(listener: &TcpListener) -> anyhow::Result<(TcpStream, TcpStre
     let (mut server, _) = listener.accept()?;
     server.set_read_timeout(Some(SOON))?;
     head(&mut server)?;
-    write!(
-        server,
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
-    )?;
+    server.write_all(response().as_bytes())?;
     opened(&mut client)?;
     Ok((server, client))
+}
+
+/// The head with which a server accepts [`request`].
+pub(crate) fn response() -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    )
 }
 
 /// A client's binary frame. The masking key is zero, so the payload stands as it is.
@@ -82,7 +86,8 @@ pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) -> anyhow::Result<()>
     }
 }
 
-fn head(stream: &mut TcpStream) -> anyhow::Result<String> {
+/// Reads a message head to its empty line and no further.
+pub(crate) fn head(stream: &mut TcpStream) -> anyhow::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     // By the byte: what follows the head belongs to the frames.

@@ -1,7 +1,7 @@
 //! The first ceiling in words, and where that leaves room the host.
 
 use agent::report;
-use agent::report::format::count;
+use agent::report::words;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
@@ -32,7 +32,7 @@ fn host(view: &View) -> String {
     if let Some(host) = view.host() {
         text.push_str(&format!("{} · Linux {} · ", host.name, host.kernel));
     }
-    text.push_str(&format!("{} connections", count(view.open())));
+    text.push_str(&words::open_connections(view.open(), view.listeners()));
     if let Some(timestamp) = view.timestamp() {
         // Seconds are enough for people; the stream has the rest.
         text.push_str(&format!(" · {timestamp:.0}"));

@@ -11,6 +11,7 @@ pub(super) fn open(options: &Options) -> anyhow::Result<Stream> {
     let defaults = Settings::default();
     let settings = Settings {
         ports: options.ports.clone(),
+        nic_speeds: options.nic_speeds.clone(),
         interval: options.interval.unwrap_or(defaults.interval),
         // The table of connections lives on them.
         updates: true,

@@ -37,7 +37,10 @@ pub(super) fn check() -> Result<(), BuildError> {
 /// Build scripts and procedural macros are linked by the host's C compiler.
 fn compiler() -> Result<(), BuildError> {
     let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-    match Command::new(&cc).arg("--version").output() {
+    // CC may hold a launcher and flags: ccache gcc -m64.
+    let mut words = cc.split_whitespace();
+    let program = words.next().unwrap_or("cc");
+    match Command::new(program).args(words).arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
         _ => Err(BuildError::NoCompiler(cc)),
     }

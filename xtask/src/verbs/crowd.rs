@@ -13,6 +13,9 @@ use crate::process::{Running, Stop, is_root};
 
 const READY: Duration = Duration::from_secs(20);
 
+/// What the demonstration takes loopback for, which has no speed of its own.
+pub(super) const LINK: &str = "lo=1G";
+
 /// Flags of headroom-load for a little conversation.
 pub(super) const TALK: &[&str] = &["--message-rate", "0.5", "--message-size", "512B"];
 

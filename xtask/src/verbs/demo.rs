@@ -32,6 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         stop.check()?;
         ensure!(allowed, "sudo is not there or refuses: run `cargo xtask demo` as root instead");
     }
+    println!("loopback has no link speed: the bandwidth ceiling takes it for one of 1 Gbit/s");
     let server = Server::start(&stage, "1s")?;
     if std::io::stdout().is_terminal() {
         watched::run(&stage, &server, arguments.seconds)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Inputs, Parts};
 use crate::document::{Ceiling, Kind, Unit};
-use crate::model::{Holder, ProcessReading};
+use crate::model::{CgroupMemory, Holder, ProcessReading};
 
 pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     let mut all = Vec::new();
@@ -35,31 +35,30 @@ fn host(inputs: &Inputs<'_>) -> Option<Ceiling> {
     Some(parts.ceiling())
 }
 
+/// One ceiling for each limited group, whichever of its descendants the processes are in.
 fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     let host_total = inputs.reading.memory.map_or(u64::MAX, |memory| memory.total);
-    let mut groups: BTreeMap<&str, Vec<&ProcessReading>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, (&CgroupMemory, Vec<&ProcessReading>)> = BTreeMap::new();
     for process in &inputs.reading.processes {
-        if let (Some(path), Some(_)) = (&process.cgroup, process.cgroup_memory) {
-            groups.entry(path).or_default().push(process);
+        if let Some(memory) = process.cgroup_memory.as_ref().filter(|memory| memory.limit < host_total) {
+            groups.entry(&memory.path).or_insert_with(|| (memory, Vec::new())).1.push(process);
         }
     }
-    let ceiling = |(path, members): (&str, Vec<&ProcessReading>)| {
-        let memory = members.first()?.cgroup_memory.filter(|memory| memory.limit < host_total)?;
+    let ceiling = |(path, (memory, members)): (&str, (&CgroupMemory, Vec<&ProcessReading>))| {
         let (cost, how) = cost(inputs, members.iter().copied());
-        let connections = members.iter().map(|process| holder(inputs, process.pid).connections).sum();
         let parts = Parts {
             kind: Kind::Memory,
             scope: format!("cgroup:{path}"),
             unit: Unit::Bytes,
             used: Some(memory.used),
             limit: Some(memory.limit),
-            connections,
+            connections: members.iter().map(|process| holder(inputs, process.pid).connections).sum(),
             cost,
-            basis: format!("the cgroup's memory use and limit; {how}"),
+            basis: format!("the cgroup's memory use, less unused file pages, and its limit; {how}"),
         };
-        Some(parts.ceiling())
+        parts.ceiling()
     };
-    groups.into_iter().filter_map(ceiling).collect()
+    groups.into_iter().map(ceiling).collect()
 }
 
 /// `tcp_mem` counts buffers only: slab objects are not charged to it.
@@ -97,29 +96,35 @@ fn cost<'a>(
     inputs: &Inputs<'_>,
     processes: impl Iterator<Item = &'a ProcessReading>,
 ) -> (Option<f64>, String) {
+    let unknown = |why: &str| (None, why.to_owned());
+    if !inputs.summary.fixed_known {
+        return unknown(
+            "the fixed kernel memory of a connection is not known: /proc/slabinfo cannot be read",
+        );
+    }
     let (mut bytes, mut connections, mut bounded) = (0.0, 0u64, false);
     for process in processes {
         let holder = holder(inputs, process.pid);
         if holder.connections == 0 {
             continue;
         }
-        bytes += holder.kernel_bytes as f64;
         connections += holder.connections;
-        match inputs.costs.per_connection(process.pid) {
-            Some(own) => bytes += own * holder.connections as f64,
-            None => {
+        bytes += holder.kernel_bytes as f64;
+        match (inputs.costs.per_connection(process.pid), process.anonymous_bytes) {
+            (Some(own), _) => bytes += own * holder.connections as f64,
+            (None, Some(anonymous)) => {
                 bounded = true;
-                bytes += process.anonymous_bytes.unwrap_or(0) as f64;
+                bytes += anonymous as f64;
             }
+            (None, None) => return unknown("the memory of a process that holds connections cannot be read"),
         }
     }
     if connections == 0 {
-        let how = if inputs.summary.total().connections == 0 {
+        return unknown(if inputs.summary.total().connections == 0 {
             "no connection to price yet"
         } else {
             "the processes of the connections are not known yet"
-        };
-        return (None, how.into());
+        });
     }
     let how = if bounded {
         "cost: kernel memory measured per socket, plus, as an upper bound until the count changes, all anonymous memory \

@@ -36,7 +36,7 @@ fn reading() -> Reading {
 
 fn summary() -> Summary {
     let holder = Holder { connections: 500, kernel_bytes: 500 * 4096, buffer_bytes: 0, ..Holder::default() };
-    Summary { holders: [(7, holder)].into(), interfaces: [(2, 500)].into() }
+    Summary { holders: [(7, holder)].into(), fixed_known: true, interfaces: [(2, 500)].into() }
 }
 
 fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
@@ -81,11 +81,38 @@ fn memory_prices_kernel_and_process_together() {
 #[test]
 fn a_cgroup_limit_below_the_hosts_is_a_ceiling_of_its_own() {
     let (mut reading, summary) = (reading(), summary());
-    reading.processes[0].cgroup_memory = Some(CgroupMemory { used: 30 * MIB, limit: 32 * MIB });
+    reading.processes[0].cgroup_memory =
+        Some(CgroupMemory { path: "/web".into(), used: 30 * MIB, limit: 32 * MIB });
     let all = compute(&reading, &summary);
     let cgroup = find(&all, Kind::Memory, "cgroup:/web");
     assert_eq!(cgroup.level, Level::Near);
     assert!(cgroup.first, "2 MiB hold fewer connections than 504 descriptors");
+}
+
+#[test]
+fn processes_under_one_limited_ancestor_share_one_ceiling() {
+    let (mut reading, mut summary) = (reading(), summary());
+    let limit = CgroupMemory { path: "/slice".into(), used: 30 * MIB, limit: 64 * MIB };
+    let mut other = reading.processes[0].clone();
+    other.pid = 8;
+    reading.processes.push(other);
+    for process in &mut reading.processes {
+        process.cgroup_memory = Some(limit.clone());
+    }
+    summary.holders.insert(8, summary.holders[&7]);
+    let all = compute(&reading, &summary);
+    assert_eq!(find(&all, Kind::Memory, "cgroup:/slice").connections, 1000);
+    assert_eq!(all.iter().filter(|ceiling| ceiling.scope.starts_with("cgroup:")).count(), 1);
+}
+
+#[test]
+fn without_slab_sizes_memory_has_no_price() {
+    let (reading, mut summary) = (reading(), summary());
+    summary.fixed_known = false;
+    let host = compute(&reading, &summary);
+    let host = find(&host, Kind::Memory, "host");
+    assert_eq!((host.cost_per_connection, host.connections_left), (None, None));
+    assert!(host.basis.contains("/proc/slabinfo"));
 }
 
 #[test]

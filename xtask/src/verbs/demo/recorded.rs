@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use super::super::crowd::{Clients, Server, Stage, TALK, privileged};
+use super::super::crowd::{Clients, LINK, Server, Stage, TALK, privileged};
 use crate::process::Running;
 
 /// Loading on a slow machine.
@@ -24,10 +24,16 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: u64) -> anyhow::R
     // A little longer than the snapshot, so that the last tick is the later of the two. Standard output and not
     // `file:`, which root would own.
     let duration = format!("{}s", seconds + 2);
-    let mut recorder = start(stage, &["run", "--port", &port, "--duration", &duration], "run", &events)?;
+    let mut recorder = start(
+        stage,
+        &["run", "--port", &port, "--nic-speed", LINK, "--duration", &duration],
+        "run",
+        &events,
+    )?;
     attached(stage, &mut recorder, "run", &events, "agent_started")?;
     let settle = format!("{seconds}s");
-    let arguments = ["snapshot", "--table", "--verbose", "--port", &port, "--settle", &settle];
+    let arguments =
+        ["snapshot", "--table", "--verbose", "--port", &port, "--nic-speed", LINK, "--settle", &settle];
     let mut snapshot = start(stage, &arguments, "snapshot", &table)?;
     attached(stage, &mut snapshot, "snapshot", &stage.folder.join("snapshot.log"), "attached")?;
     println!("headroom-load opens {} connections, each with a message every two seconds", stage.connections);

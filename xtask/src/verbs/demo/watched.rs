@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::super::crowd::{Clients, Server, Stage, TALK, privileged};
+use super::super::crowd::{Clients, LINK, Server, Stage, TALK, privileged};
 use crate::process::Running;
 
 /// The dashboard attaches first, so that it sees the connections open.
@@ -14,7 +14,7 @@ pub(super) fn run(stage: &Stage<'_>, server: &Server, seconds: Option<u64>) -> a
     println!("headroom-load opens {} connections, each with a message every two seconds", stage.connections);
     println!("the dashboard opens; quit it with q");
     let mut command = privileged("headroom");
-    command.args(["--port", &server.port.to_string()]);
+    command.args(["--port", &server.port.to_string(), "--nic-speed", LINK]);
     let mut dashboard = Running::start_in_foreground(&mut command)?;
     let begun = Instant::now();
     let mut clients = None;
