@@ -30,6 +30,8 @@ enum Verb {
     Demo(verbs::demo::Arguments),
     /// Run every check and test there is, those that need root included, and count them.
     Test,
+    /// Run the privileged tests on Debian's kernels in emulated machines.
+    VmTest(verbs::vm_test::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments).map(done),
         Verb::Demo(arguments) => verbs::demo::run(&arguments).map(done),
         Verb::Test => verbs::test::run(),
+        Verb::VmTest(arguments) => verbs::vm_test::run(&arguments).map(done),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

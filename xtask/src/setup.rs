@@ -21,6 +21,10 @@ const NEEDED: &[(&[&str], &str)] = &[
 /// Components of the toolchain that a minimal one lacks, by the name of cargo's subcommand.
 const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
+/// What `cargo xtask vm-test` needs.
+const EMULATOR: &[(&[&str], &str)] =
+    &[(&["qemu-system-x86_64", "--version"], "qemu-system-x86"), (&["ss", "-V"], "iproute2")];
+
 /// Installs what is missing. An error names what somebody else has to install; most tests run without it.
 pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
     for (subcommand, component) in COMPONENTS {
@@ -28,15 +32,25 @@ pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
             run(stop, &["rustup", "component", "add", component])?;
         }
     }
+    packages(stop, NEEDED, "some privileged tests cannot run here")
+}
+
+/// Installs the emulator and what goes into its machines, where they are missing.
+pub(crate) fn emulator(stop: &Stop) -> anyhow::Result<()> {
+    packages(stop, EMULATOR, "no machine can be emulated here")
+}
+
+/// Installs those packages whose probe fails; `lack` says what is the matter where that cannot be done.
+fn packages(stop: &Stop, needed: &[(&[&str], &str)], lack: &str) -> anyhow::Result<()> {
     let mut packages: Vec<&str> =
-        NEEDED.iter().filter(|(probe, _)| !works(probe)).map(|(_, package)| *package).collect();
+        needed.iter().filter(|(probe, _)| !works(probe)).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
     }
     ensure!(
         process::is_root() && works(&["apt-get", "--version"]),
-        "some privileged tests cannot run here: install {} (Debian: apt-get install {})",
+        "{lack}: install {} (Debian: apt-get install {})",
         packages.join(", "),
         packages.join(" ")
     );

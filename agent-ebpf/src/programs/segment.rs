@@ -84,13 +84,12 @@ pub(super) struct Bytes {
 impl Payload for Bytes {
     #[inline(always)]
     fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
-        // The compiler proves the bounds from the caller's arithmetic and would drop the check, but the verifier
-        // cannot follow that proof and needs to see it: the volatile read hides the value's history.
+        // The verifier must see the bounds, which the compiler knows and would leave out: the volatile read hides the
+        // value's history from it. A mask and no comparison, because LLVM merges the two ends of a range into one
+        // comparison of a shifted copy, and verifiers before 6.18's do not relate that back (seen on 6.1 and 6.12:
+        // "invalid zero-sized read").
         // SAFETY: reads a local.
-        let len = unsafe { core::ptr::read_volatile(&len) };
-        if len == 0 || len > 16 {
-            return false;
-        }
+        let len = (unsafe { core::ptr::read_volatile(&len) }.wrapping_sub(1) & 15) + 1;
         // SAFETY: `to` has room for 16 bytes.
         unsafe {
             bpf_skb_load_bytes(self.skb.cast(), self.base + offset, to.as_mut_ptr().cast::<c_void>(), len)

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use crate::agent_process::Run;
 use crate::load;
+use crate::pace::patient;
 use crate::process::{SOON, until};
 use crate::websocket;
 
@@ -19,7 +20,7 @@ pub(crate) fn killing_the_agent_leaves_the_host_as_it_was() -> anyhow::Result<()
     let pid = agent.process.pid();
     let mut client = websocket::request(address)?;
     websocket::opened(&mut client)?;
-    let crowd = load::load(address, 50, &["--message-rate", "50"])?;
+    let crowd = load::load(address, 50, 50, &[])?;
     for _ in 0..ECHOES {
         websocket::echo(&mut client, b"before")?;
     }
@@ -39,7 +40,7 @@ pub(crate) fn killing_the_agent_leaves_the_host_as_it_was() -> anyhow::Result<()
     websocket::opened(&mut another)?;
     websocket::echo(&mut another, b"a connection that no agent has seen")?;
 
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(patient(Duration::from_secs(4)));
     let report = load::result(crowd)?;
     let connections = &report["connections"];
     ensure!(connections["opened"] == 50 && connections["closed_by_peer"] == 0, "the load: {connections}");

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::agent_process::Settling;
 use crate::binaries;
+use crate::pace::{gentle, patient};
 use crate::process::{Process, SOON};
 use crate::traffic::{self, Counts};
 
@@ -33,12 +34,17 @@ pub(crate) fn server() -> anyhow::Result<(Process, SocketAddr)> {
 }
 
 /// headroom-load on that server, lingering until it is told to stop.
-pub(crate) fn load(address: SocketAddr, connections: usize, arguments: &[&str]) -> anyhow::Result<Process> {
+pub(crate) fn load(
+    address: SocketAddr,
+    connections: usize,
+    rate: u32,
+    arguments: &[&str],
+) -> anyhow::Result<Process> {
     let (url, connections) = (format!("ws://{address}/echo"), connections.to_string());
-    let seconds = format!("{}s", TRAFFIC.as_secs());
-    let fixed =
-        ["--json", "--linger", "10m", "--duration", &seconds, "--url", &url, "--connections", &connections];
-    Process::start(Command::new(binaries::path("headroom-load")?).args(fixed).args(arguments))
+    let (seconds, rate) = (format!("{}s", TRAFFIC.as_secs()), gentle(rate).to_string());
+    let fixed = ["--json", "--linger", "10m", "--duration", &seconds, "--url", &url];
+    let sized = ["--connections", &connections, "--message-rate", &rate];
+    Process::start(Command::new(binaries::path("headroom-load")?).args(fixed).args(sized).args(arguments))
 }
 
 /// Stops a load generator and takes its result.
@@ -51,13 +57,13 @@ pub(crate) fn result(load: Process) -> anyhow::Result<Value> {
 
 pub(crate) fn counts_equal_the_load_generators() -> anyhow::Result<()> {
     let (server, address) = server()?;
-    let snapshot = Settling::attach(address.port(), SETTLE)?;
+    let snapshot = Settling::attach(address.port(), patient(SETTLE))?;
     let attached = Instant::now();
     let loads = [
-        load(address, CONNECTIONS, &["--message-rate", "20", "--message-size", "300B"])?,
-        load(address, CONNECTIONS, &["--message-rate", "4", "--message-size", "70000B", "--binary"])?,
+        load(address, CONNECTIONS, 20, &["--message-size", "300B"])?,
+        load(address, CONNECTIONS, 4, &["--message-size", "70000B", "--binary"])?,
     ];
-    std::thread::sleep(STOP.saturating_sub(attached.elapsed()));
+    std::thread::sleep(patient(STOP).saturating_sub(attached.elapsed()));
     // Both ends are quiet from here: the load generators only answer, and the server no longer asks.
     server.signal(Signal::STOP)?;
     let stopped = Timestamp::now();

@@ -12,6 +12,7 @@ mod foreign;
 mod kill;
 mod load;
 mod memory;
+mod pace;
 mod process;
 mod python;
 mod runner;

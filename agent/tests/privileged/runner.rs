@@ -19,10 +19,13 @@ enum Outcome {
     Skipped(String),
 }
 
-/// Runs those tests whose name contains the first argument that is not a flag, if there is one.
+/// Runs those tests whose name contains one of the arguments that are not flags; without any, all.
 pub(crate) fn run(tests: &[Test]) -> ExitCode {
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let (chosen, rest): (Vec<&Test>, Vec<&Test>) = tests.iter().partition(|(name, _)| name.contains(&filter));
+    let filters: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let (chosen, rest): (Vec<&Test>, Vec<&Test>) = tests
+        .iter()
+        .partition(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter)));
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     println!("\nrunning {} tests", chosen.len());
     let start = Instant::now();

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 
 use crate::agent_process::Settling;
+use crate::pace::patient;
 use crate::process::SOON;
 use crate::websocket;
 
@@ -23,7 +24,7 @@ const SERVER_PONG: [u8; 2] = [0x8a, 0];
 pub(crate) fn any_cut_is_counted_exactly() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    let snapshot = Settling::attach(port, SETTLE)?;
+    let snapshot = Settling::attach(port, patient(SETTLE))?;
     let mut client = websocket::request(listener.local_addr()?)?;
     let (mut server, _) = listener.accept()?;
     for stream in [&client, &server] {

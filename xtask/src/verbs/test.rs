@@ -6,9 +6,8 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
 
-use super::{build_ebpf, cargo, target_dir};
+use super::{build_ebpf, cargo, executable, target_dir};
 use crate::process::{Running, Stop};
 use crate::setup;
 use crate::tally::Tally;
@@ -140,11 +139,4 @@ impl Run {
 fn successful(status: ExitStatus) -> anyhow::Result<()> {
     ensure!(status.success(), "{status}");
     Ok(())
-}
-
-/// The path of a target's executable, from a line of cargo's messages.
-fn executable(line: &str, target: &str) -> Option<PathBuf> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let found = message["target"]["name"] == target;
-    message["executable"].as_str().filter(|_| found).map(PathBuf::from)
 }

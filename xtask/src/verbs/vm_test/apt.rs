@@ -1,0 +1,72 @@
+//! apt, with the machine's settings or with another Debian release in its sources' place.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use super::sources;
+use crate::process::{Running, Stop};
+
+/// How to call apt.
+pub(super) struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    /// As the machine is set up.
+    pub(super) fn of_machine() -> Self {
+        Self { options: Vec::new() }
+    }
+
+    /// With sources of `suite` derived from the machine's, and all state in `folder`.
+    pub(super) fn of_suite(folder: &Path, suite: &str) -> anyhow::Result<Self> {
+        let parts = folder.join("sources.d");
+        for needed in [&parts, &folder.join("state/lists/partial"), &folder.join("cache/archives/partial")] {
+            fs::create_dir_all(needed).with_context(|| format!("creating {}", needed.display()))?;
+        }
+        sources::derive(suite, &parts)?;
+        let folder = folder.display();
+        let options = [
+            format!("Dir::State={folder}/state"),
+            format!("Dir::Cache={folder}/cache"),
+            "Dir::Etc::sourcelist=/dev/null".to_owned(),
+            format!("Dir::Etc::sourceparts={}", parts.display()),
+            "Acquire::Languages=none".to_owned(),
+            // Its usual user cannot be counted on to reach the build folder.
+            "APT::Sandbox::User=root".to_owned(),
+        ];
+        Ok(Self { options: options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect() })
+    }
+
+    /// Fetches the lists of packages.
+    pub(super) fn update(&self, stop: &Stop) -> anyhow::Result<()> {
+        println!("apt-get update, in a folder of its own");
+        self.wait(stop, Command::new("apt-get").args(&self.options).args(["--quiet=2", "update"]))
+    }
+
+    /// Names of the packages that match a regular expression.
+    pub(super) fn search(&self, pattern: &str) -> anyhow::Result<Vec<String>> {
+        let mut command = Command::new("apt-cache");
+        command.args(&self.options).args(["search", "--names-only", pattern]).stderr(Stdio::null());
+        let output = command.output().context("cannot run apt-cache: this needs a Debian machine")?;
+        ensure!(output.status.success(), "apt-cache search: {}", output.status);
+        let lines = String::from_utf8_lossy(&output.stdout);
+        Ok(lines.lines().filter_map(|line| Some(line.split_once(" - ")?.0.to_owned())).collect())
+    }
+
+    /// Puts the package's file into `folder`.
+    pub(super) fn download(&self, stop: &Stop, package: &str, folder: &Path) -> anyhow::Result<()> {
+        println!("apt-get download {package}");
+        let mut command = Command::new("apt-get");
+        command.args(&self.options).args(["-o", "APT::Sandbox::User=root", "--quiet=2", "download", package]);
+        self.wait(stop, command.current_dir(folder))
+    }
+
+    fn wait(&self, stop: &Stop, command: &mut Command) -> anyhow::Result<()> {
+        let status = Running::start(command)?.wait(stop)?;
+        ensure!(status.success(), "apt-get: {status}");
+        Ok(())
+    }
+}

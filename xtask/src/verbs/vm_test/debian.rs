@@ -1,0 +1,96 @@
+//! Debian's kernel images for cloud machines, fetched through apt and never installed.
+
+use std::cmp::Reverse;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use super::apt::Apt;
+use crate::process::{Running, Stop};
+
+/// A series of kernels.
+pub(super) struct Series {
+    /// As in `linux-image-6.12.…`.
+    pub(super) version: &'static str,
+    /// Codename of the Debian release that carries it.
+    pub(super) suite: &'static str,
+}
+
+/// What `ss` asks through, of which Debian makes modules.
+const MODULES: &[&str] = &["inet_diag", "tcp_diag"];
+
+/// A kernel, unpacked.
+pub(super) struct Kernel {
+    /// The package's name.
+    pub(super) name: String,
+    pub(super) image: PathBuf,
+    pub(super) modules: Vec<PathBuf>,
+}
+
+/// The series' newest kernel, kept in `folder`.
+pub(super) fn kernel(stop: &Stop, folder: &Path, series: &Series) -> anyhow::Result<Kernel> {
+    let kernels = folder.join("kernels");
+    // What the machine knows already is a matter of milliseconds; its lists may be absent, old, or of other releases.
+    if let Ok(found) = from(stop, &Apt::of_machine(), &kernels, series) {
+        return Ok(found);
+    }
+    stop.check()?;
+    let apt = Apt::of_suite(&folder.join("apt").join(series.suite), series.suite)?;
+    let updated = apt.update(stop);
+    from(stop, &apt, &kernels, series).or_else(|error| updated.and(Err(error)))
+}
+
+fn from(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Result<Kernel> {
+    let pattern = format!("^linux-image-{}\\..*-cloud-amd64$", series.version.replace('.', "\\."));
+    let names = apt.search(&pattern)?;
+    let newest = names.into_iter().filter(|name| !name.contains("unsigned")).max_by_key(|name| numbers(name));
+    let name = newest.with_context(|| format!("apt knows no cloud image of Linux {}", series.version))?;
+    let folder = kernels.join(&name);
+    if !folder.is_dir() {
+        let scratch = kernels.join(format!("{name}.part"));
+        if scratch.exists() {
+            fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+        }
+        fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
+        apt.download(stop, &name, &scratch)?;
+        let package = find(&scratch, |name| name.ends_with(".deb"))?;
+        let mut command = Command::new("dpkg-deb");
+        let status = Running::start(command.arg("--extract").arg(&package).arg(&scratch))?.wait(stop)?;
+        ensure!(status.success(), "unpacking {}: {status}", package.display());
+        fs::remove_file(&package).with_context(|| format!("removing {}", package.display()))?;
+        fs::rename(&scratch, &folder).with_context(|| format!("creating {}", folder.display()))?;
+    }
+    let image = find(&folder.join("boot"), |name| name.starts_with("vmlinuz"))?;
+    let modules = find(&folder.join("lib/modules"), |_| true)?.join("kernel/net/ipv4");
+    let modules = MODULES.iter().map(|module| find(&modules, |name| name.split('.').next() == Some(module)));
+    Ok(Kernel { name, image, modules: modules.collect::<anyhow::Result<_>>()? })
+}
+
+fn find(folder: &Path, is_it: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let found = names.find(|name| name.to_str().is_some_and(&is_it));
+    Ok(folder.join(found.with_context(|| format!("not what was expected in {}", folder.display()))?))
+}
+
+/// The numbers in a package's name, which order its versions. Of names with equal numbers the shorter counts more.
+fn numbers(name: &str) -> (Vec<u64>, Reverse<usize>) {
+    let groups = name.split(|c: char| !c.is_ascii_digit());
+    (groups.filter_map(|group| group.parse().ok()).collect(), Reverse(name.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_is_found_by_number() {
+        let newest = |names: &[&'static str]| names.iter().copied().max_by_key(|name| numbers(name));
+        let old = ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-56-cloud-amd64"];
+        assert_eq!(newest(&old), Some(old[1]));
+        let new = ["linux-image-6.12.117+deb12-cloud-amd64", "linux-image-6.12.99+deb12-cloud-amd64"];
+        assert_eq!(newest(&new), Some(new[0]));
+    }
+}
