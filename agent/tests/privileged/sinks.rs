@@ -78,11 +78,10 @@ pub(crate) fn a_rotated_file_is_opened_anew() -> anyhow::Result<()> {
     let ended = agent.finish(SOON)?;
     ensure!(ended.status.success(), "{}: {}", ended.status, ended.stderr.join(" "));
     // Nothing fell between the two: the numbering goes on.
-    let mut next = 0;
-    for line in std::fs::read_to_string(&moved)?.lines().chain(std::fs::read_to_string(&path)?.lines()) {
+    let (before, after) = (std::fs::read_to_string(&moved)?, std::fs::read_to_string(&path)?);
+    for (due, line) in before.lines().chain(after.lines()).enumerate() {
         let event: Envelope = serde_json::from_str(line)?;
-        ensure!(event.seq == next, "event {} where {next} was due", event.seq);
-        next += 1;
+        ensure!(event.seq == due as u64, "event {} where {due} was due", event.seq);
     }
     Ok(())
 }
