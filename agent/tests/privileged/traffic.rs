@@ -14,7 +14,8 @@ const NAMES: &[&str] =
 
 /// From the agent.
 pub(crate) fn seen(traffic: &Traffic) -> Counts {
-    BTreeMap::from([
+    // What cannot be seen is left out, and so equals no count.
+    let counts = [
         ("frames", traffic.frames),
         ("text", traffic.text),
         ("binary", traffic.binary),
@@ -24,7 +25,8 @@ pub(crate) fn seen(traffic: &Traffic) -> Counts {
         ("close", traffic.close),
         ("payload_bytes", traffic.payload_bytes),
         ("control_bytes", traffic.control_bytes),
-    ])
+    ];
+    counts.into_iter().filter_map(|(name, count)| Some((name, count?))).collect()
 }
 
 /// From a peer's JSON object, in which a count of nothing may be absent.
