@@ -9,14 +9,20 @@ use anyhow::{Context as _, ensure};
 use crate::binaries;
 use crate::process::{Process, run};
 
-/// What keepalive.py is written against.
+/// What frames.py is written against.
 const PACKAGE: &str = "websockets>=14,<18";
 const INSTALL: Duration = Duration::from_secs(180);
 
 /// Starts one of this folder's scripts.
 pub(crate) fn start(script: &str, arguments: &[&str]) -> anyhow::Result<Process> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/privileged");
-    Process::start(Command::new(interpreter()?).arg(folder.join(script)).args(arguments))
+    let mut command = Command::new(interpreter()?);
+    // No compiled modules beside the scripts.
+    Process::start(command.arg("-B").arg(path(script)).args(arguments))
+}
+
+/// Where a script of this folder is.
+pub(crate) fn path(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/privileged").join(script)
 }
 
 /// The environment's interpreter; the first call makes the environment.
