@@ -62,9 +62,7 @@ impl Exchange<'_> {
         client.tell("go")?;
         let all = holders.iter().map(|(_, number)| number).sum();
         let last = agent.until("closing", SOON, |_, closed| closed.len() >= all)?;
-        let ended = client.finish(SOON)?;
-        ensure!(ended.status.success(), "client.py: {}", ended.stderr.join("\n"));
-        let told = serde_json::from_str(ended.stdout.last().context("client.py printed nothing")?)?;
+        let told = python::result(client)?;
         ensure!(agent.closed.len() == all, "{} of {all} connections closed", agent.closed.len());
         ensure!(last.agent.events_dropped == 0, "{} events dropped", last.agent.events_dropped);
         Ok(Outcome { closed: agent.closed, open, last, told, client: own[0] })
@@ -126,7 +124,7 @@ impl Outcome {
 }
 
 /// How many connections these processes hold, as a tick says.
-fn held(tick: &Tick, pids: &[u32]) -> u64 {
+pub(crate) fn held(tick: &Tick, pids: &[u32]) -> u64 {
     let of = |pid| tick.processes.iter().filter(move |process| process.pid == pid);
     pids.iter().flat_map(|pid| of(*pid)).map(|process| process.connections).sum()
 }
@@ -142,11 +140,22 @@ pub(crate) fn announced(server: Process) -> anyhow::Result<(Process, u16)> {
 /// Starts a server that takes its port from us and says nothing; `package` is what it comes with.
 pub(crate) fn silent(package: &str, command: &mut Command, port: u16) -> anyhow::Result<Process> {
     let mut server = Process::start(command).with_context(|| format!("Debian's {package} is missing"))?;
-    until("listening", SOON, || {
-        ensure!(server.is_running()?, "{command:?} ended by itself");
-        Ok(TcpStream::connect(("127.0.0.1", port)).is_ok())
-    })?;
+    listening(&mut server, port)?;
     Ok(server)
+}
+
+/// Waits until somebody listens on the port, which a server that has ended cannot be.
+pub(crate) fn listening(server: &mut Process, port: u16) -> anyhow::Result<()> {
+    until("listening", SOON, || {
+        if !server.is_running()? {
+            let mut said = Vec::new();
+            while let Some(line) = server.stderr.next(SOON)? {
+                said.push(line);
+            }
+            bail!("the server ended: {}", said.join("\n"));
+        }
+        Ok(TcpStream::connect(("127.0.0.1", port)).is_ok())
+    })
 }
 
 /// A port that nothing listens on.

@@ -8,7 +8,6 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::agent_process::Run;
-use crate::process::SOON;
 use crate::python;
 use crate::traffic::{self, Account};
 
@@ -41,9 +40,7 @@ fn exchange(compression: &str) -> anyhow::Result<(Vec<Connection>, Value)> {
     peers.tell("go")?;
     let last =
         agent.until("closing", Duration::from_secs(60), |_, closed| closed.len() >= 2 * CONNECTIONS)?;
-    let ended = peers.finish(SOON)?;
-    ensure!(ended.status.success(), "keepalive.py: {}", ended.stderr.join("\n"));
-    let counts: Value = serde_json::from_str(ended.stdout.last().context("keepalive.py printed nothing")?)?;
+    let counts = python::result(peers)?;
     for (role, side) in [(Role::Server, "server"), (Role::Client, "client")] {
         let told = Account::told(&counts[side])?;
         let number = traffic::agree((&agent.closed, &last), port.parse()?, role, &told)?;

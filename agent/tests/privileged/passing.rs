@@ -3,11 +3,11 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use agent::document::{Connection, Role, Tick};
+use agent::document::{Connection, Role};
 use anyhow::{Context as _, ensure};
 
 use crate::agent_process::{Run, Settling};
-use crate::exchange::announced;
+use crate::exchange::{announced, held};
 use crate::pace::patient;
 use crate::process::{Process, SOON};
 use crate::python;
@@ -28,8 +28,7 @@ pub(crate) fn a_snapshot_names_the_new_holder() -> anyhow::Result<()> {
     let after = pass(&mut server, &mut client)?;
     ensure!(before.0 != after.0, "it was not passed on");
     let snapshot = snapshot.finish(SOON)?;
-    let ended = server.is_running()?;
-    ensure!(ended, "pass_socket.py ended");
+    ensure!(server.is_running()?, "pass_socket.py ended, and with it the holder");
     check(&snapshot.connections, &client, after)
 }
 
@@ -40,14 +39,14 @@ pub(crate) fn the_stream_follows_the_holder() -> anyhow::Result<()> {
         Run::attach(&["--port", &port.to_string(), "--interval", "250ms", "--sweep-budget", "1"])?;
     let mut client = connect(port)?;
     let first = accepted(&server)?;
-    agent.until("finding the first holder", SOON, |tick, _| held(tick, first.0) == 1)?;
+    agent.until("finding the first holder", SOON, |tick, _| held(tick, &[first.0]) == 1)?;
     let second = pass(&mut server, &mut client)?;
     let mut other = connect(port)?;
     let kept = accepted(&server)?;
     ensure!(kept.0 == first.0 && second.0 != first.0, "{kept:?} and {second:?} after {first:?}");
     websocket::echo(&mut other, b"to the one that stays")?;
     agent.until("finding both holders", SOON, |tick, _| {
-        (held(tick, second.0), held(tick, kept.0)) == (1, 1)
+        (held(tick, &[second.0]), held(tick, &[kept.0])) == (1, 1)
     })?;
     let (passed, stayed) = (client.local_addr()?, other.local_addr()?);
     drop((client, other));
@@ -101,9 +100,4 @@ fn check(connections: &[Connection], client: &TcpStream, server: Holder) -> anyh
         ensure!(named == Some(holder), "{holder:?} holds the end as {role:?}, not {named:?}");
     }
     Ok(())
-}
-
-fn held(tick: &Tick, pid: u32) -> u64 {
-    let own = tick.processes.iter().filter(|process| process.pid == pid);
-    own.map(|process| process.connections).sum()
 }

@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::binaries;
-use crate::exchange::{CONNECTIONS, Exchange, announced, free_port, silent};
-use crate::process::{Process, SOON, until};
+use crate::exchange::{CONNECTIONS, Exchange, announced, free_port, listening};
+use crate::process::{Process, until};
 use crate::python;
 use crate::traffic::{self, Account};
 
@@ -30,10 +30,7 @@ pub(crate) fn both_sides_of_nginx_are_counted_exactly() -> anyhow::Result<()> {
     outcome.check("127.0.0.1", nginx.port, &[worker])?;
 
     backend.tell("end")?;
-    let ended = backend.finish(SOON)?;
-    ensure!(ended.status.success(), "server.py: {}", ended.stderr.join("\n"));
-    let told: serde_json::Value =
-        serde_json::from_str(ended.stdout.last().context("server.py printed nothing")?)?;
+    let told = python::result(backend)?;
     let server = Account::told(&told["server"])?;
     for (role, told) in [(Role::Server, &server), (Role::Client, &server.mirrored())] {
         let number = traffic::agree((&outcome.closed, &outcome.last), behind, role, told)?;
@@ -62,8 +59,10 @@ impl Nginx {
         std::fs::write(&configuration, configured(folder.path(), port, behind))?;
         let mut command = Command::new(binary()?);
         command.arg("-p").arg(folder.path()).arg("-c").arg(&configuration).args(["-e", "stderr"]);
-        let master = silent("nginx", &mut command, port)?;
-        Ok(Self { master, port, folder })
+        let master = Process::start(&mut command).context("Debian's nginx is missing")?;
+        let mut nginx = Self { master, port, folder };
+        listening(&mut nginx.master, port)?;
+        Ok(nginx)
     }
 
     fn worker(&self) -> anyhow::Result<u32> {

@@ -2,10 +2,9 @@
 
 use agent::document::Role;
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
 
 use crate::exchange::{CONNECTIONS, Exchange, announced};
-use crate::process::{Process, SOON};
+use crate::process::Process;
 use crate::python;
 use crate::traffic::{self, Account};
 
@@ -26,9 +25,10 @@ pub(crate) fn processes_on_one_port_are_told_apart() -> anyhow::Result<()> {
     // The listener's totals are what the client counted with all of them.
     outcome.check("127.0.0.1", port, &pids)?;
 
-    for server in servers {
+    for mut server in servers {
         let pid = server.pid();
-        let told = result(server)?;
+        server.tell("end")?;
+        let told = python::result(server)?;
         let accepted = told["accepted"].as_u64().context("server.py did not say how many it accepted")?;
         ensure!(accepted > 0, "the kernel has left {pid} out, which makes this no test");
         let own = outcome.open.processes.iter().find(|process| process.pid == pid);
@@ -44,12 +44,4 @@ pub(crate) fn processes_on_one_port_are_told_apart() -> anyhow::Result<()> {
         traffic::equal(&format!("process {pid}"), [&received, &sent], [&account.received, &account.sent])?;
     }
     Ok(())
-}
-
-/// Ends a server and takes its counts.
-fn result(mut server: Process) -> anyhow::Result<Value> {
-    server.tell("end")?;
-    let ended = server.finish(SOON)?;
-    ensure!(ended.status.success(), "server.py: {}", ended.stderr.join("\n"));
-    Ok(serde_json::from_str(ended.stdout.last().context("server.py printed nothing")?)?)
 }

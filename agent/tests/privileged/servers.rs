@@ -70,7 +70,7 @@ pub(crate) fn counts_equal_with_c_libwebsockets() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The server closes first, and says one thing more behind its close frame.
+/// The server closes first, and may say one thing more behind its own close frame. Those are frames all the same.
 pub(crate) fn counts_equal_when_c_libwebsockets_closes() -> anyhow::Result<()> {
     let (server, port) = libwebsockets()?;
     let protocol = ["--subprotocol", "dumb-increment-protocol", "--statements", "--text"];
