@@ -5,6 +5,7 @@
 use core::ffi::c_void;
 
 use agent_ebpf::abi::{Endpoints, SocketHeader, SocketMemory};
+use agent_ebpf::reorder::before;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 
@@ -21,7 +22,7 @@ macro_rules! offsets {
 offsets! {
     OFF_RMEM_ALLOC OFF_BACKLOG_LEN OFF_WMEM_ALLOC OFF_WMEM_QUEUED OFF_FORWARD_ALLOC OFF_OMEM_ALLOC OFF_RCVBUF
     OFF_SNDBUF OFF_DROPS OFF_FAMILY OFF_STATE OFF_SPORT OFF_DPORT OFF_DADDR OFF_RCV_SADDR OFF_V6_DADDR OFF_V6_RCV_SADDR
-    OFF_NET OFF_NET_INUM OFF_RCV_WUP OFF_RCV_WND OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_TOTAL_RETRANS OFF_SRTT
+    OFF_NET OFF_NET_INUM OFF_RCV_WUP OFF_RCV_WND OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_SND_NXT OFF_TOTAL_RETRANS OFF_SRTT
     OFF_SOCKET_SK OFF_TGID
 }
 
@@ -65,9 +66,22 @@ pub(super) unsafe fn netns(tcp: *const c_void) -> u32 {
 pub(super) struct Expected {
     /// The next byte in order.
     pub(super) rcv_nxt: u32,
-    /// End of the window offered to the peer: a segment that begins beyond it is dropped (`tcp_sequence` in
-    /// net/ipv4/tcp_input.c).
-    pub(super) window_end: u32,
+    /// End of the window offered to the peer.
+    window_end: u32,
+    /// The oldest byte that is not acknowledged yet, and the next one to be sent.
+    sent: (u32, u32),
+}
+
+impl Expected {
+    /// Whether TCP will refuse a segment out of order: it begins beyond the window (`tcp_sequence` in
+    /// net/ipv4/tcp_input.c), or acknowledges what was never sent or was acknowledged longer ago than the largest window
+    /// (RFC 7323 section 2.2) allows for (`tcp_ack`).
+    #[inline(always)]
+    pub(super) const fn refuses(&self, seq: u32, ack: u32) -> bool {
+        const LARGEST_WINDOW: u32 = 1 << 30;
+        let (una, nxt) = self.sent;
+        before(self.window_end, seq) || before(nxt, ack) || before(ack, una.wrapping_sub(LARGEST_WINDOW))
+    }
 }
 
 /// What TCP expects; `None` for sockets that are none.
@@ -83,7 +97,11 @@ pub(super) unsafe fn expected(sk: *mut c_void) -> Option<Expected> {
             return None;
         }
         let (rcv_wup, rcv_wnd): (u32, u32) = (member(tcp, &OFF_RCV_WUP), member(tcp, &OFF_RCV_WND));
-        Some(Expected { rcv_nxt: member(tcp, &OFF_RCV_NXT), window_end: rcv_wup.wrapping_add(rcv_wnd) })
+        Some(Expected {
+            rcv_nxt: member(tcp, &OFF_RCV_NXT),
+            window_end: rcv_wup.wrapping_add(rcv_wnd),
+            sent: (member(tcp, &OFF_SND_UNA), member(tcp, &OFF_SND_NXT)),
+        })
     }
 }
 

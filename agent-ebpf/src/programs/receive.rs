@@ -34,9 +34,9 @@ pub(super) fn received(
         let ahead = before((*direction).next_seq, segment.seq);
         if segment.len > 0 && (ahead || (*direction).reorder != 0) {
             let Some(expected) = kernel::expected(sk) else { return };
-            // Ingress runs before TCP's own checks. A segment from beyond the window will be dropped there, and following
-            // it would take every real one after it for a retransmission.
-            if ahead && before(expected.window_end, segment.seq) {
+            // Ingress runs before TCP's own checks. Following a segment that will be dropped there would take every real
+            // one after it for a retransmission.
+            if ahead && expected.refuses(segment.seq, segment.ack) {
                 return;
             }
             if enter(direction) {

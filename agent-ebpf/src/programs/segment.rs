@@ -18,6 +18,8 @@ const SHORTEST: usize = 20 + TCP_HEADER;
 pub(super) struct Segment {
     /// TCP sequence number of the first payload byte.
     pub(super) seq: u32,
+    /// Acknowledgement number.
+    pub(super) ack: u32,
     /// Offset of the payload in the packet: the length of the headers.
     pub(super) offset: u32,
     /// Length of the payload.
@@ -70,12 +72,13 @@ impl Segment {
                 return None;
             }
             let seq = u32::from_be(*((tcp + 4) as *const u32));
+            let ack = u32::from_be(*((tcp + 8) as *const u32));
             let offset = ip_len as u32 + u32::from(*((tcp + 12) as *const u8) >> 4) * 4;
             let total = (*skb).len;
             let len = total.saturating_sub(offset);
             let ports = *(tcp as *const u32);
             let syn = *((tcp + 13) as *const u8) & SYN != 0;
-            Some(Segment { seq, offset, len, ports, addresses, syn })
+            Some(Segment { seq, ack, offset, len, ports, addresses, syn })
         }
     }
 }

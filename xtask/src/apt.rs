@@ -1,27 +1,28 @@
 //! apt, with the machine's settings or with another Debian release in its sources' place.
 
+mod sources;
+
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-use super::sources;
 use crate::process::{Running, Stop};
 
 /// How to call apt.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
     /// As the machine is set up.
-    pub(super) fn of_machine() -> Self {
+    pub(crate) fn of_machine() -> Self {
         Self { options: Vec::new() }
     }
 
     /// With sources of `suite` derived from the machine's, and all state in `folder`.
-    pub(super) fn of_suite(folder: &Path, suite: &str) -> anyhow::Result<Self> {
+    pub(crate) fn of_suite(folder: &Path, suite: &str) -> anyhow::Result<Self> {
         let parts = folder.join("sources.d");
         for needed in [&parts, &folder.join("state/lists/partial"), &folder.join("cache/archives/partial")] {
             fs::create_dir_all(needed).with_context(|| format!("creating {}", needed.display()))?;
@@ -41,13 +42,13 @@ impl Apt {
     }
 
     /// Fetches the lists of packages.
-    pub(super) fn update(&self, stop: &Stop) -> anyhow::Result<()> {
+    pub(crate) fn update(&self, stop: &Stop) -> anyhow::Result<()> {
         println!("apt-get update, in a folder of its own");
         self.wait(stop, Command::new("apt-get").args(&self.options).args(["--quiet=2", "update"]))
     }
 
     /// Names of the packages that match a regular expression.
-    pub(super) fn search(&self, pattern: &str) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn search(&self, pattern: &str) -> anyhow::Result<Vec<String>> {
         let mut command = Command::new("apt-cache");
         command.args(&self.options).args(["search", "--names-only", pattern]).stderr(Stdio::null());
         let output = command.output().context("cannot run apt-cache: this needs a Debian machine")?;
@@ -56,8 +57,29 @@ impl Apt {
         Ok(lines.lines().filter_map(|line| Some(line.split_once(" - ")?.0.to_owned())).collect())
     }
 
+    /// Unpacks the package's files to `folder` unless that is there already. Nothing of it is configured or started.
+    pub(crate) fn unpack(&self, stop: &Stop, package: &str, folder: &Path) -> anyhow::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let mut scratch = folder.as_os_str().to_owned();
+        scratch.push(".part");
+        let scratch = PathBuf::from(scratch);
+        if scratch.exists() {
+            fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+        }
+        fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
+        self.download(stop, package, &scratch)?;
+        let file = find(&scratch, |name| name.ends_with(".deb"))?;
+        let mut command = Command::new("dpkg-deb");
+        let status = Running::start(command.arg("--extract").arg(&file).arg(&scratch))?.wait(stop)?;
+        ensure!(status.success(), "unpacking {}: {status}", file.display());
+        fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+        fs::rename(&scratch, folder).with_context(|| format!("creating {}", folder.display()))
+    }
+
     /// Puts the package's file into `folder`.
-    pub(super) fn download(&self, stop: &Stop, package: &str, folder: &Path) -> anyhow::Result<()> {
+    fn download(&self, stop: &Stop, package: &str, folder: &Path) -> anyhow::Result<()> {
         println!("apt-get download {package}");
         let mut command = Command::new("apt-get");
         command.args(&self.options).args(["-o", "APT::Sandbox::User=root", "--quiet=2", "download", package]);
@@ -69,4 +91,12 @@ impl Apt {
         ensure!(status.success(), "apt-get: {status}");
         Ok(())
     }
+}
+
+/// The file in `folder` whose name is such.
+pub(crate) fn find(folder: &Path, is_it: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let found = names.find(|name| name.to_str().is_some_and(&is_it));
+    Ok(folder.join(found.with_context(|| format!("not what was expected in {}", folder.display()))?))
 }
