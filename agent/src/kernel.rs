@@ -10,6 +10,7 @@ mod object;
 mod privilege;
 mod read;
 mod record;
+mod replay;
 
 pub use btf::{Btf, BtfError};
 pub use load::{Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs};
@@ -17,3 +18,4 @@ pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
 pub use read::{Lifecycle, Probes, ReadError};
 pub use record::{Handshake, Socket};
+pub use replay::Replayer;

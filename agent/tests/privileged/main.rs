@@ -19,6 +19,7 @@ mod passing;
 mod process;
 mod proxy;
 mod python;
+mod replay;
 mod reuseport;
 mod runner;
 mod segments;
@@ -64,6 +65,10 @@ const TESTS: &[runner::Test] = &[
     ),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
+    (
+        "replay::the_kernels_tracker_is_this_hosts_bit_for_bit",
+        replay::the_kernels_tracker_is_this_hosts_bit_for_bit,
+    ),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
     (
         "segments::a_segment_from_beyond_the_window_changes_nothing",
