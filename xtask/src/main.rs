@@ -3,6 +3,7 @@
 
 mod process;
 mod setup;
+mod skip;
 mod tally;
 mod verbs;
 

@@ -5,6 +5,7 @@ pub(crate) mod build_ebpf;
 mod crowd;
 pub(crate) mod demo;
 pub(crate) mod test;
+mod verifier;
 pub(crate) mod vm_test;
 
 use std::path::PathBuf;

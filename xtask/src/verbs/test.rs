@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use super::{build_ebpf, cargo, executable, target_dir};
 use crate::process::{Running, Stop};
 use crate::setup;
+use crate::skip::{self, Skip};
 use crate::tally::Tally;
 
 /// The profile of everything that is started end to end. The dev profile, as `cargo test` has most of it built already.
@@ -45,17 +46,28 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         run.command(cargo(CLIPPY_EBPF).env("CARGO_TARGET_DIR", target_dir().join("ebpf-check")))
     })?;
     run.step("clippy, agent without the kernel", |run| run.cargo(CLIPPY_NO_KERNEL))?;
-    run.step("build the eBPF object", |_| build_ebpf::run(&build_ebpf::Arguments::default()))?;
+    let mut object = None;
+    run.step("build the eBPF object", |_| {
+        let contents = build_ebpf::object()?;
+        build_ebpf::describe(&contents);
+        object = Some(contents);
+        Ok(())
+    })?;
     let mut privileged: Option<PathBuf> = None;
     run.step("build the binaries", |run| {
         let (status, lines) = run.output(&mut cargo(BINARIES), false)?;
         privileged = lines.iter().find_map(|line| executable(line, "privileged"));
         successful(status)
     })?;
+    let binaries = target_dir().join(PROFILE_DIR);
+    run.step("verify the eBPF programs", |_| {
+        let contents = object.context("the object was not built")?;
+        build_ebpf::verify(&contents, &binaries, false)
+    })?;
     run.step("test", |run| run.cargo(TESTS))?;
     run.step("test, privileged", |run| {
         let mut command = Command::new(privileged.context("they were not built")?);
-        run.command(command.env("HEADROOM_BIN_DIR", target_dir().join(PROFILE_DIR)))
+        run.command(command.env("HEADROOM_BIN_DIR", &binaries))
     })?;
     Ok(run.close())
 }
@@ -83,14 +95,19 @@ impl Run {
         let outcome = body(self);
         self.stop.check()?;
         let seconds = begun.elapsed().as_secs_f64();
-        if let Err(error) = outcome {
-            println!("==> {name}: FAILED after {seconds:.1} s: {error:#}");
-            self.failed.push(name);
-            // A runner that died, and a check that is no test, leave no count behind.
-            self.tally.failed += u64::from(self.tally.failed == failures);
-        } else {
+        let Err(error) = outcome else {
             println!("==> {name}: ok, {seconds:.1} s");
+            return Ok(());
+        };
+        if error.is::<Skip>() && !skip::is_forbidden() {
+            println!("==> {name}: skipped: {error:#}");
+            self.tally.skipped += 1;
+            return Ok(());
         }
+        println!("==> {name}: FAILED after {seconds:.1} s: {error:#}");
+        self.failed.push(name);
+        // A runner that died, and a check that is no test, leave no count behind.
+        self.tally.failed += u64::from(self.tally.failed == failures);
         Ok(())
     }
 
