@@ -9,6 +9,9 @@ use anyhow::{Context as _, ensure};
 use super::sources;
 use crate::process::{Running, Stop};
 
+/// A mirror that fails once is asked again, one that does not answer is given up.
+const PATIENCE: [&str; 4] = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30"];
+
 /// How to call apt.
 pub(super) struct Apt {
     options: Vec<String>,
@@ -43,7 +46,10 @@ impl Apt {
     /// Fetches the lists of packages.
     pub(super) fn update(&self, stop: &Stop) -> anyhow::Result<()> {
         println!("apt-get update, in a folder of its own");
-        self.wait(stop, Command::new("apt-get").args(&self.options).args(["--quiet=2", "update"]))
+        self.wait(
+            stop,
+            Command::new("apt-get").args(PATIENCE).args(&self.options).args(["--quiet=2", "update"]),
+        )
     }
 
     /// Names of the packages that match a regular expression.
@@ -60,7 +66,8 @@ impl Apt {
     pub(super) fn download(&self, stop: &Stop, package: &str, folder: &Path) -> anyhow::Result<()> {
         println!("apt-get download {package}");
         let mut command = Command::new("apt-get");
-        command.args(&self.options).args(["-o", "APT::Sandbox::User=root", "--quiet=2", "download", package]);
+        command.args(PATIENCE).args(["-o", "APT::Sandbox::User=root"]).args(&self.options);
+        command.args(["--quiet=2", "download", package]);
         self.wait(stop, command.current_dir(folder))
     }
 

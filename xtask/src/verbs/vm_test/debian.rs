@@ -21,6 +21,9 @@ pub(super) struct Series {
 /// What `ss` asks through, of which Debian makes modules.
 const MODULES: &[&str] = &["inet_diag", "tcp_diag"];
 
+/// What a folder that is not whole yet ends in.
+const PART: &str = ".part";
+
 /// A kernel, unpacked.
 pub(super) struct Kernel {
     /// The package's name.
@@ -29,27 +32,44 @@ pub(super) struct Kernel {
     pub(super) modules: Vec<PathBuf>,
 }
 
-/// The series' newest kernel, kept in `folder`.
+/// The series' newest kernel, kept in `folder`; the newest that is kept there where no newer one can be had.
 pub(super) fn kernel(stop: &Stop, folder: &Path, series: &Series) -> anyhow::Result<Kernel> {
     let kernels = folder.join("kernels");
+    let error = match fetched(stop, folder, &kernels, series) {
+        Ok(name) => return unpacked(&kernels, name),
+        Err(error) => error,
+    };
+    stop.check()?;
+    let prefix = format!("linux-image-{}.", series.version);
+    let kept = fs::read_dir(&kernels).into_iter().flatten();
+    let names = kept.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let whole = names.filter(|name| name.starts_with(&prefix) && !name.ends_with(PART));
+    let Some(name) = whole.max_by_key(|name| numbers(name)) else { return Err(error) };
+    println!("{error:#}; going on with a kernel fetched before");
+    unpacked(&kernels, name)
+}
+
+/// Sees to it that the series' newest kernel is in `kernels` and returns its package's name.
+fn fetched(stop: &Stop, folder: &Path, kernels: &Path, series: &Series) -> anyhow::Result<String> {
     // What the machine knows already is a matter of milliseconds; its lists may be absent, old, or of other releases.
-    if let Ok(found) = from(stop, &Apt::of_machine(), &kernels, series) {
+    if let Ok(found) = fetch(stop, &Apt::of_machine(), kernels, series) {
         return Ok(found);
     }
     stop.check()?;
     let apt = Apt::of_suite(&folder.join("apt").join(series.suite), series.suite)?;
     let updated = apt.update(stop);
-    from(stop, &apt, &kernels, series).or_else(|error| updated.and(Err(error)))
+    fetch(stop, &apt, kernels, series).or_else(|error| updated.and(Err(error)))
 }
 
-fn from(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Result<Kernel> {
+fn fetch(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Result<String> {
     let pattern = format!("^linux-image-{}\\..*-cloud-amd64$", series.version.replace('.', "\\."));
     let names = apt.search(&pattern)?;
     let newest = names.into_iter().filter(|name| !name.contains("unsigned")).max_by_key(|name| numbers(name));
     let name = newest.with_context(|| format!("apt knows no cloud image of Linux {}", series.version))?;
     let folder = kernels.join(&name);
     if !folder.is_dir() {
-        let scratch = kernels.join(format!("{name}.part"));
+        // Under another name until it is whole.
+        let scratch = kernels.join(format!("{name}{PART}"));
         if scratch.exists() {
             fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
         }
@@ -62,6 +82,12 @@ fn from(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Resu
         fs::remove_file(&package).with_context(|| format!("removing {}", package.display()))?;
         fs::rename(&scratch, &folder).with_context(|| format!("creating {}", folder.display()))?;
     }
+    Ok(name)
+}
+
+/// The parts of a package in `kernels`.
+fn unpacked(kernels: &Path, name: String) -> anyhow::Result<Kernel> {
+    let folder = kernels.join(&name);
     let image = find(&folder.join("boot"), |name| name.starts_with("vmlinuz"))?;
     let modules = find(&folder.join("lib/modules"), |_| true)?.join("kernel/net/ipv4");
     let modules = MODULES.iter().map(|module| find(&modules, |name| name.split('.').next() == Some(module)));
