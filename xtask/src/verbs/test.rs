@@ -17,6 +17,8 @@ use crate::tally::Tally;
 const PROFILE_DIR: &str = "debug";
 
 const FORMAT: &str = "fmt --all --check";
+/// A workspace of its own, which needs a nightly compiler for more than this.
+const FORMAT_FUZZ: &str = "fmt --manifest-path fuzz/Cargo.toml --check";
 const CLIPPY: &str = "clippy --quiet --workspace --all-targets --locked -- -D warnings";
 /// `--all-targets` leaves out what `cargo test` does not run by itself.
 const CLIPPY_PRIVILEGED: &str = "clippy --quiet --workspace --bins --test privileged --locked -- -D warnings";
@@ -38,7 +40,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     if let Err(error) = setup::install(&run.stop) {
         println!("{error:#}");
     }
-    run.step("format", |run| run.cargo(FORMAT))?;
+    run.step("format", |run| {
+        run.cargo(FORMAT)?;
+        run.cargo(FORMAT_FUZZ)
+    })?;
     run.step("clippy", |run| run.cargo(CLIPPY))?;
     run.step("clippy, privileged tests", |run| run.cargo(CLIPPY_PRIVILEGED))?;
     run.step("clippy, eBPF programs", |run| {

@@ -9,8 +9,8 @@ use super::code::{CALL, Function, Instruction, LOAD_IMMEDIATE_64, Place};
 /// What a chain of calls may use together (MAX_BPF_STACK).
 pub const STACK_LIMIT: u64 = 512;
 
-/// The verifier counts frames in steps of 32 bytes, even empty ones. Since 6.8 in steps of 16 where programs are
-/// compiled to machine code; the coarser step holds everywhere.
+/// The verifier counts frames in steps of 32 bytes, even empty ones. Later kernels count in steps of 16 where programs
+/// are compiled to machine code; the coarser step holds everywhere.
 const STEP: u64 = 32;
 /// Deeper than this no offset is followed: the limit is broken by then, and a loop that moves a pointer down would be
 /// followed for ever.
