@@ -75,7 +75,7 @@ fn agrees(scanner: &Scanner, taken: usize, head: &[u8]) {
     }
 }
 
-/// What the responses's extension lists negotiate; `None` where they break RFC 6455 section 9.1 or RFC 7692 section 7.1
+/// What the response's extension lists negotiate; `None` where they break RFC 6455 section 9.1 or RFC 7692 section 7.1
 /// and a client would give up the connection.
 fn negotiated<'a>(lists: impl Iterator<Item = &'a [u8]>) -> Option<Deflate> {
     let mut found = None;
