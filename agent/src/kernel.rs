@@ -4,6 +4,7 @@
 //! [`Degraded`](crate::document::Degraded) entry with the reason, and only the packet programs are indispensable.
 
 mod btf;
+mod check;
 mod load;
 mod measure;
 mod object;
@@ -13,6 +14,7 @@ mod record;
 mod replay;
 
 pub use btf::{Btf, BtfError};
+pub use check::{Checked, Figures};
 pub use load::{Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs};
 pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;

@@ -189,11 +189,6 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Tries every hook and says what came of it; everything is detached again.
-    pub fn check() -> Result<Attempts, LoadError> {
-        Self::prepare(&Options::default())?.attach_all()
-    }
-
     pub(super) fn prepare(options: &Options) -> Result<Self, LoadError> {
         let missing = privilege::missing_capabilities();
         if !missing.is_empty() {
@@ -211,7 +206,7 @@ impl Programs {
         Ok(Programs { ebpf, events, logs, hooks: Vec::new(), degraded: Vec::new() })
     }
 
-    fn attach_all(&mut self) -> Result<Attempts, LoadError> {
+    pub(super) fn attach_all(&mut self) -> Result<Attempts, LoadError> {
         let cgroup = cgroup_root()?;
         let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
         // Tens of megabytes while it lives: it must not outlive this function.

@@ -1,0 +1,313 @@
+//! The frame tracker under any delivery of a stream that tungstenite encodes, and under any bytes at all.
+
+use agent_ebpf::abi::{Counters, Direction, Parse, frame_slot};
+use agent_ebpf::tracker::{self, Payload, Tracker};
+use arbitrary::{Arbitrary, Unstructured};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// Keeps one run short: scenarios grow by packets, not by payload.
+const LONGEST_STREAM: usize = 1 << 18;
+
+/// Reads the bytes as a scenario, plays it, and panics where the tracker is wrong.
+pub(crate) fn run(bytes: &[u8]) {
+    let mut input = Unstructured::new(bytes);
+    // Input that ends early is a shorter scenario.
+    let _ = match input.arbitrary() {
+        Ok(true) => raw(&mut input),
+        _ => encoded(&mut input),
+    };
+}
+
+/// One direction of a connection, followed packet by packet as the packet program does it.
+pub(crate) struct Follower {
+    pub(crate) direction: Direction,
+    pub(crate) totals: Counters,
+}
+
+impl Follower {
+    pub(crate) fn new(start: u32, masked: bool) -> Self {
+        let mut direction = Direction::default();
+        tracker::start(&mut direction, start, masked);
+        Self { direction, totals: Counters::default() }
+    }
+
+    /// Follows a packet; whatever it holds, every byte it moves the stream on by is in exactly one sum.
+    pub(crate) fn packet(&mut self, seq: u32, bytes: &[u8]) {
+        // The program leaves empty segments out.
+        if bytes.is_empty() {
+            return;
+        }
+        let (before, expected) = (self.accounted(), self.direction.next_seq);
+        self.follow(seq, bytes);
+        let moved = self.direction.next_seq.wrapping_sub(expected);
+        assert!(moved as i32 >= 0, "the stream went back from {expected} to {}", self.direction.next_seq);
+        assert_eq!(self.accounted(), before + u64::from(moved), "bytes are lost or invented");
+        assert_eq!(self.totals, self.direction.counters, "the totals differ");
+    }
+
+    fn follow(&mut self, seq: u32, bytes: &[u8]) {
+        let (other, len) = (Direction::default(), bytes.len() as u32);
+        let (direction, totals) = (&mut self.direction, &mut self.totals);
+        let mut tracker = Tracker::new(direction, &other, totals, Bytes(bytes));
+        if !tracker.begin(seq, len) {
+            return;
+        }
+        // As the kernel's loop is bounded.
+        for _ in 0..=tracker.turns() {
+            if !tracker.step() {
+                return;
+            }
+        }
+        panic!("the turns did not suffice");
+    }
+
+    /// Bytes in any sum, and those of a header that is still being put together.
+    fn accounted(&self) -> u64 {
+        let counters = &self.direction.counters;
+        let sums = counters.payload_bytes + counters.control_bytes + counters.header_bytes;
+        sums + counters.unparsed_bytes + u64::from(self.direction.held)
+    }
+
+    /// After every byte of the stream came, in whatever packets, once or more often.
+    pub(crate) fn assert_exact(&self, sent: &Counters) {
+        assert_eq!(self.direction.counters, *sent);
+        assert_eq!(self.direction.parse, Parse::Exact as u8);
+        assert_eq!((self.direction.held, self.direction.remaining), (0, 0), "the stream ended with a frame");
+    }
+
+    /// After some of it may have been lost.
+    pub(crate) fn assert_honest(&self, sent: &Counters) {
+        let found = &self.direction.counters;
+        if self.direction.parse != Parse::Exact as u8 {
+            assert!(found.unparsed_bytes > 0, "nothing was lost, yet the boundary is");
+            return;
+        }
+        assert_eq!(found.unparsed_bytes, 0, "exact, yet not parsed");
+        for (found, sent) in found.frames.iter().zip(sent.frames) {
+            assert!(*found <= sent, "{found} frames of {sent}");
+        }
+        assert!(found.header_bytes <= sent.header_bytes);
+        assert!(found.payload_bytes <= sent.payload_bytes && found.control_bytes <= sent.control_bytes);
+    }
+}
+
+/// A packet's bytes behind the tracker's interface; the clock stands still.
+struct Bytes<'a>(&'a [u8]);
+
+impl Payload for Bytes<'_> {
+    fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
+        let Some(from) = self.0.get(offset as usize..(offset + len) as usize) else {
+            return false;
+        };
+        to[..len as usize].copy_from_slice(from);
+        true
+    }
+
+    fn now_ns(&self) -> u64 {
+        1
+    }
+}
+
+/// A frame to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    pub(crate) opcode: OpCode,
+    pub(crate) fin: bool,
+    pub(crate) rsv1: bool,
+    pub(crate) len: usize,
+}
+
+impl Frame {
+    /// A legal frame of the opcode that `kind` chooses.
+    pub(crate) fn new(kind: u8, fin: bool, rsv1: bool, len: usize) -> Self {
+        let opcode = match kind % 6 {
+            0 => OpCode::Data(Data::Text),
+            1 => OpCode::Data(Data::Binary),
+            2 => OpCode::Data(Data::Continue),
+            3 => OpCode::Control(Control::Ping),
+            4 => OpCode::Control(Control::Pong),
+            _ => OpCode::Control(Control::Close),
+        };
+        match opcode {
+            OpCode::Control(_) => Self { opcode, fin: true, rsv1: false, len: len.min(125) },
+            OpCode::Data(Data::Continue) => Self { opcode, fin, rsv1: false, len },
+            OpCode::Data(_) => Self { opcode, fin, rsv1, len },
+        }
+    }
+}
+
+impl<'a> Arbitrary<'a> for Frame {
+    fn arbitrary(input: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let [kind, bits, len]: [u8; 3] = input.arbitrary()?;
+        let len = match bits >> 2 {
+            // The lengths around which the header's form changes.
+            0 => 120 + usize::from(len % 12),
+            1 => 65_530 + usize::from(len % 12),
+            2 => usize::from(len) * 16,
+            _ => usize::from(len % 41),
+        };
+        Ok(Self::new(kind, bits & 1 == 0, bits & 2 != 0, len))
+    }
+}
+
+/// Bytes that look like anything.
+pub(crate) struct Noise(u64);
+
+impl Noise {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    fn next(&mut self) -> [u8; 8] {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.to_le_bytes()
+    }
+}
+
+/// A stream as tungstenite encodes it, with its counts.
+#[derive(Default)]
+pub(crate) struct Stream {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) sent: Counters,
+}
+
+impl Stream {
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.sent = Counters::default();
+    }
+
+    /// Appends a frame with noise for a payload.
+    pub(crate) fn push(&mut self, frame: &Frame, masked: bool, noise: &mut Noise) {
+        let [m0, m1, m2, m3, ..] = noise.next();
+        let header = FrameHeader {
+            is_final: frame.fin,
+            rsv1: frame.rsv1,
+            opcode: frame.opcode,
+            mask: masked.then_some([m0, m1, m2, m3]),
+            ..FrameHeader::default()
+        };
+        let len = frame.len as u64;
+        header.format(len, &mut self.bytes).expect("a vector takes everything");
+        for _ in 0..frame.len / 8 {
+            self.bytes.extend_from_slice(&noise.next());
+        }
+        self.bytes.extend_from_slice(&noise.next()[..frame.len % 8]);
+        self.sent.frames[frame_slot(frame.opcode.into())] += 1;
+        self.sent.header_bytes += header.len(len) as u64;
+        match frame.opcode {
+            OpCode::Control(_) => self.sent.control_bytes += len,
+            OpCode::Data(_) => self.sent.payload_bytes += len,
+        }
+        self.sent.compressed_frames += u64::from(frame.rsv1);
+    }
+}
+
+/// A packet of the stream, and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    len: usize,
+    fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// It comes.
+    Once,
+    /// It comes again, from some bytes earlier on, as a retransmission does.
+    Again(usize),
+    /// It reaches back into what came before, as a repacketised retransmission does.
+    Overlap(usize),
+    /// It never comes.
+    Lost,
+    /// It comes behind the next one.
+    Late,
+}
+
+impl<'a> Arbitrary<'a> for Cut {
+    fn arbitrary(input: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let [len, fate]: [u8; 2] = input.arbitrary()?;
+        let len = match len {
+            0..128 => usize::from(len % 32) + 1,
+            128..224 => usize::from(len - 127) * 15,
+            _ => usize::from(len - 223) * 2_000,
+        };
+        let back = usize::from(fate >> 3) * 7;
+        let fate = match fate & 7 {
+            0..4 => Fate::Once,
+            4 => Fate::Again(back),
+            5 => Fate::Overlap(back),
+            6 => Fate::Lost,
+            _ => Fate::Late,
+        };
+        Ok(Self { len, fate })
+    }
+}
+
+/// A stream of frames, cut, repeated, reordered and lost as the input says.
+fn encoded(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    let (masked, start, seed): (bool, u32, u64) = input.arbitrary()?;
+    let (mut stream, mut noise) = (Stream::default(), Noise::new(seed));
+    let frames: u8 = input.arbitrary()?;
+    for _ in 0..frames {
+        let Ok(frame) = input.arbitrary() else { break };
+        if stream.bytes.len() < LONGEST_STREAM {
+            stream.push(&frame, masked, &mut noise);
+        }
+    }
+    let bytes = &stream.bytes;
+    let mut follower = Follower::new(start, masked);
+    let mut deliver =
+        |from: usize, to: usize| follower.packet(start.wrapping_add(from as u32), &bytes[from..to]);
+    let (mut at, mut late, mut whole) = (0, None, true);
+    while at < bytes.len() {
+        // Behind the input's end the rest comes in one piece.
+        let cut =
+            if input.is_empty() { Cut { len: bytes.len(), fate: Fate::Once } } else { input.arbitrary()? };
+        let end = bytes.len().min(at + cut.len);
+        let held_back = late.take();
+        match cut.fate {
+            Fate::Once => deliver(at, end),
+            Fate::Again(back) => {
+                deliver(at, end);
+                deliver(at.saturating_sub(back), end);
+            }
+            Fate::Overlap(back) => deliver(at.saturating_sub(back), end),
+            Fate::Lost => whole = false,
+            Fate::Late => late = Some((at, end)),
+        }
+        if let Some((from, to)) = held_back {
+            deliver(from, to);
+            // The tracker takes what came meanwhile for the end of a gap.
+            whole = false;
+        }
+        at = end;
+    }
+    if let Some((from, to)) = late {
+        deliver(from, to);
+    }
+    if whole {
+        follower.assert_exact(&stream.sent);
+    } else {
+        follower.assert_honest(&stream.sent);
+    }
+    Ok(())
+}
+
+/// Packets of any bytes anywhere around where the stream is.
+fn raw(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    let (masked, start): (bool, u32) = input.arbitrary()?;
+    let mut follower = Follower::new(start, masked);
+    while !input.is_empty() {
+        let (shift, len): (i8, u8) = input.arbitrary()?;
+        // Mostly where it is expected, so that frames can form.
+        let shift = if shift & 3 == 0 { i32::from(shift >> 2) * 3 } else { 0 };
+        let seq = follower.direction.next_seq.wrapping_add_signed(shift);
+        let len = usize::from(len).min(input.len());
+        follower.packet(seq, input.bytes(len)?);
+    }
+    Ok(())
+}
