@@ -1,9 +1,9 @@
 //! headroom-agent as its users start it.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use agent::document::{Body, Envelope, SCHEMA, Snapshot};
+use agent::document::{Body, Connection, Envelope, SCHEMA, Snapshot, Tick};
 use anyhow::{Context as _, bail, ensure};
 
 use crate::binaries;
@@ -49,6 +49,24 @@ impl Run {
         ensure!(event.event == event.body.name(), "{} holds {}", event.event, event.body.name());
         self.next_seq += 1;
         Ok(Some(event))
+    }
+
+    /// The final state of the next `number` connections that close, and the first tick after the last of them.
+    pub(crate) fn until_closed(
+        &mut self,
+        number: usize,
+        within: Duration,
+    ) -> anyhow::Result<(Vec<Connection>, Tick)> {
+        let deadline = Instant::now() + within;
+        let mut closed = Vec::new();
+        while Instant::now() < deadline {
+            match self.next(SOON)?.context("the agent ended")?.body {
+                Body::ConnectionClosed(connection) => closed.push(connection),
+                Body::Tick(tick) if closed.len() >= number => return Ok((closed, tick)),
+                _ => {}
+            }
+        }
+        bail!("{} of {number} connections closed", closed.len())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Counts of the event stream against those of a WebSocket implementation that has nothing to do with this project,
 //! down to the closing handshake.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use agent::document::{Body, Connection, Role, Tick};
-use anyhow::{Context as _, bail, ensure};
+use agent::document::{Connection, Role};
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::agent_process::Run;
@@ -46,7 +46,7 @@ fn exchange(compression: &str) -> anyhow::Result<(Vec<Connection>, Value)> {
     let port = peers.stdout.after("listening ")?.context("keepalive.py did not start")?;
     let mut agent = Run::attach(&["--port", &port, "--interval", "500ms"])?;
     peers.tell("go")?;
-    let (closed, last) = until_all_closed(&mut agent)?;
+    let (closed, last) = agent.until_closed(2 * CONNECTIONS, Duration::from_secs(60))?;
     let ended = peers.finish(SOON)?;
     ensure!(ended.status.success(), "keepalive.py: {}", ended.stderr.join("\n"));
     let counts: Value = serde_json::from_str(ended.stdout.last().context("keepalive.py printed nothing")?)?;
@@ -69,21 +69,6 @@ fn exchange(compression: &str) -> anyhow::Result<(Vec<Connection>, Value)> {
     }
     ensure!(last.agent.events_dropped == 0, "{} events dropped", last.agent.events_dropped);
     Ok((closed, counts))
-}
-
-/// The final state of every connection, and the first tick after the last of them.
-fn until_all_closed(agent: &mut Run) -> anyhow::Result<(Vec<Connection>, Tick)> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut closed = Vec::new();
-    while Instant::now() < deadline {
-        let event = agent.next(SOON)?.context("the agent ended")?;
-        match event.body {
-            Body::ConnectionClosed(connection) => closed.push(connection),
-            Body::Tick(tick) if closed.len() >= 2 * CONNECTIONS => return Ok((closed, tick)),
-            _ => {}
-        }
-    }
-    bail!("{} of {} connections closed", closed.len(), 2 * CONNECTIONS)
 }
 
 fn side(counts: &Value, role: Role) -> &Value {

@@ -9,6 +9,7 @@ mod agent_process;
 mod binaries;
 mod exits;
 mod foreign;
+mod hostile;
 mod kill;
 mod load;
 mod memory;
@@ -22,6 +23,7 @@ mod ss;
 mod stream;
 mod traffic;
 mod websocket;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,27 @@ const TESTS: &[runner::Test] = &[
         "segments::a_segment_from_beyond_the_window_changes_nothing",
         segments::a_segment_from_beyond_the_window_changes_nothing,
     ),
+    ("hostile::a_clean_wire_is_exact", hostile::a_clean_wire_is_exact),
+    (
+        "hostile::repeated_and_overlapping_segments_are_exact",
+        hostile::repeated_and_overlapping_segments_are_exact,
+    ),
+    (
+        "hostile::moderate_loss_and_reordering_is_exact_over_ipv4",
+        hostile::moderate_loss_and_reordering_is_exact_over_ipv4,
+    ),
+    (
+        "hostile::moderate_loss_and_reordering_is_exact_over_ipv6",
+        hostile::moderate_loss_and_reordering_is_exact_over_ipv6,
+    ),
+    ("hostile::a_reader_that_stalls_is_exact", hostile::a_reader_that_stalls_is_exact),
+    ("hostile::sequence_numbers_wrap_exactly", hostile::sequence_numbers_wrap_exactly),
+    ("hostile::sequence_numbers_wrap_exactly_under_loss", hostile::sequence_numbers_wrap_exactly_under_loss),
+    (
+        "hostile::handshakes_on_a_bad_network_are_understood",
+        hostile::handshakes_on_a_bad_network_are_understood,
+    ),
+    ("hostile::a_brutal_wire_invents_nothing", hostile::a_brutal_wire_invents_nothing),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     ("kill::killing_the_agent_leaves_the_host_as_it_was", kill::killing_the_agent_leaves_the_host_as_it_was),
 ];
