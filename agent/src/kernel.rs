@@ -4,8 +4,10 @@
 //! [`Degraded`](crate::document::Degraded) entry with the reason, and only the packet programs are indispensable.
 
 mod btf;
+mod iterator;
 mod load;
 mod measure;
+mod namespaces;
 mod object;
 mod privilege;
 mod read;
@@ -15,5 +17,5 @@ pub use btf::{Btf, BtfError};
 pub use load::{Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs};
 pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
-pub use read::{Lifecycle, Probes, ReadError};
+pub use read::{Lifecycle, Probes, ReadError, Swept};
 pub use record::Socket;

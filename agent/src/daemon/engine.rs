@@ -37,6 +37,8 @@ pub struct Engine<P, H> {
     settings: Settings,
     slab: Option<SlabCost>,
     summary: Summary,
+    /// Where the last sweep could not go.
+    unreached: Vec<Degraded>,
     growth: Growths,
     costs: ProcessCosts,
     history: VecDeque<(u64, Reading, Vec<Listener>)>,
@@ -79,6 +81,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             settings: settings.clone(),
             slab: slab.ok(),
             summary: Summary::default(),
+            unreached: Vec::new(),
             growth: Growths::default(),
             costs: ProcessCosts::default(),
             history: VecDeque::new(),
@@ -204,9 +207,10 @@ impl<P: Probes, H: Host> Engine<P, H> {
             return;
         }
         let reported = (self.settings.updates || self.resend).then_some(&mut self.reported);
-        match sweep(&mut self.probes, clock, self.slab, reported, emit) {
-            Ok((summary, cost)) => {
+        match sweep(&mut self.probes, clock, self.slab, self.host.netns(), reported, emit) {
+            Ok((summary, cost, unreached)) => {
                 self.summary = summary;
+                self.unreached = unreached;
                 self.sweeps.done(now, cost);
                 self.resend = false;
                 if !self.settings.updates {
@@ -328,7 +332,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
 
     /// All that is missing now: for good, and in this reading.
     fn degraded(&self, reading: Vec<Degraded>) -> Vec<Degraded> {
-        self.document.degraded.iter().cloned().chain(reading).collect()
+        self.document.degraded.iter().chain(&self.unreached).cloned().chain(reading).collect()
     }
 
     /// Notes once what does not work.

@@ -13,6 +13,7 @@ mod hostile;
 mod kill;
 mod load;
 mod memory;
+mod namespaces;
 mod pace;
 mod process;
 mod python;
@@ -69,6 +70,20 @@ const TESTS: &[runner::Test] = &[
     ),
     ("hostile::a_brutal_wire_invents_nothing", hostile::a_brutal_wire_invents_nothing),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
+    (
+        "namespaces::socket_memory_elsewhere_equals_inet_diag",
+        namespaces::socket_memory_elsewhere_equals_inet_diag,
+    ),
+    ("namespaces::holders_elsewhere_are_found", namespaces::holders_elsewhere_are_found),
+    (
+        "namespaces::a_namespace_that_cannot_be_found_keeps_its_totals",
+        namespaces::a_namespace_that_cannot_be_found_keeps_its_totals,
+    ),
+    (
+        "namespaces::a_namespace_that_is_closed_to_the_agent_keeps_its_totals",
+        namespaces::a_namespace_that_is_closed_to_the_agent_keeps_its_totals,
+    ),
+    ("namespaces::namespaces_come_and_go", namespaces::namespaces_come_and_go),
     ("kill::killing_the_agent_leaves_the_host_as_it_was", kill::killing_the_agent_leaves_the_host_as_it_was),
 ];
 
