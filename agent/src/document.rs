@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use ceiling::{Advice, Ceiling, Effect, Kind, Level, Unit};
 pub use connection::{Connection, Deflate, Listener, Memory, Parse, Ping, Role, Traffic, Transport};
 pub use event::{Body, Envelope, EventWriter, Started, Stopped, Tick, Vanished};
-pub use host::{Degraded, Descriptors, Host, Losses, Process, ProcessMemory, SelfUsage};
+pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};
 
 /// Name and version of the schema, in every document and every event.
 pub const SCHEMA: &str = "headroom/1";

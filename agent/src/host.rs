@@ -1,6 +1,7 @@
 //! The host behind one small trait: what the model needs to know of limits and use, read from /proc and /sys.
 
 mod cgroup;
+mod container;
 mod interfaces;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

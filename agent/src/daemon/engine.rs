@@ -295,6 +295,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             pid: reading.pid,
             comm: reading.comm.clone(),
             cgroup: reading.cgroup.clone(),
+            container: reading.container.clone(),
+            pod_uid: reading.pod_uid.clone(),
             connections: holder.connections,
             websockets: holder.connections,
             descriptors: reading.descriptors,

@@ -7,6 +7,7 @@
 
 mod agent_process;
 mod binaries;
+mod containers;
 mod exits;
 mod foreign;
 mod hostile;
@@ -84,6 +85,10 @@ const TESTS: &[runner::Test] = &[
         namespaces::a_namespace_that_is_closed_to_the_agent_keeps_its_totals,
     ),
     ("namespaces::namespaces_come_and_go", namespaces::namespaces_come_and_go),
+    (
+        "containers::a_process_is_reported_with_its_container_and_pod",
+        containers::a_process_is_reported_with_its_container_and_pod,
+    ),
     ("kill::killing_the_agent_leaves_the_host_as_it_was", kill::killing_the_agent_leaves_the_host_as_it_was),
 ];
 
