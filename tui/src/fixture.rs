@@ -151,6 +151,8 @@ pub fn tick(number: u64) -> Tick {
             pid: 1234,
             comm: "ws-server".into(),
             cgroup: Some("/system.slice/ws.service".into()),
+            container: None,
+            pod_uid: None,
             connections,
             websockets: connections,
             descriptors: Descriptors {
