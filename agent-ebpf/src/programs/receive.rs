@@ -241,7 +241,7 @@ pub(super) fn release(direction: &mut Direction) {
 /// within a microsecond or so, which a few tries outlast; a packet that they do not is counted and left out.
 #[inline(always)]
 unsafe fn enter(direction: *mut Direction) -> bool {
-    const TRIES: u32 = 16;
+    const TRIES: u32 = 64;
     for _ in 0..TRIES {
         // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
         let claimed = unsafe {

@@ -113,6 +113,8 @@ fn moderately_bad(trial: Trial) -> anyhow::Result<()> {
     let seed = trial.seed;
     let seen = Trial { schedule: MODERATE, buffer: Some(BUFFER), ..trial }.run()?;
     seen.impaired()?;
+    let waits: u64 = seen.closed.iter().filter_map(|connection| Some(connection.stalls?.count)).sum();
+    ensure!(waits > 0, "nobody waited for a lost segment");
     let disorder = seen.tally.disorder;
     ensure!(
         (2..=LIMIT.holes).contains(&disorder.holes)
@@ -191,6 +193,8 @@ struct Seen {
     tally: Tally,
     /// Segments that each socket has sent again before it closed, by its local and remote address.
     retransmitted: BTreeMap<(String, String), u64>,
+    early: bool,
+    calm_close: bool,
     port: u16,
     /// Namespaces of the servers and of the clients.
     namespaces: [u32; 2],
@@ -265,7 +269,18 @@ impl Trial {
         if self.listening == Role::Client {
             namespaces.reverse();
         }
-        Ok(Seen { truths, closed, tick, tally: wire.tally()?, retransmitted, port, namespaces })
+        let (early, calm_close) = (self.early, self.calm_close);
+        Ok(Seen {
+            truths,
+            closed,
+            tick,
+            tally: wire.tally()?,
+            retransmitted,
+            early,
+            calm_close,
+            port,
+            namespaces,
+        })
     }
 }
 
@@ -303,20 +318,30 @@ impl Seen {
     fn honest(&self) -> anyhow::Result<()> {
         self.each(|who, seen| {
             let [received, sent] = seen.traffic;
-            let counted = traffic::seen(sent);
-            ensure!(
-                counted == seen.sent,
-                "{who} sent: the agent counted {counted:?}, the peer {:?}",
-                seen.sent
-            );
-            for (name, counted) in traffic::seen(received) {
-                let truth = seen.received[name];
-                ensure!(counted <= truth, "{who} received: {counted} {name} of {truth}");
+            let (from_peer, to_peer) = (traffic::seen(received), traffic::seen(sent));
+            traffic::equal(who, [&seen.received, &to_peer], [&seen.received, &seen.sent])?;
+            for (name, truth) in &seen.received {
+                let counted = from_peer[name];
+                ensure!(counted <= *truth, "{who} received: {counted} {name} of {truth}");
             }
             let bytes = [traffic::parsed_bytes(received) + seen.unparsed, traffic::parsed_bytes(sent)];
             ensure!(bytes == seen.bytes, "{who}: {bytes:?} bytes of {:?}", seen.bytes);
             Ok(())
         })
+    }
+
+    /// What a socket sent again is what `ss` says; where the wire stayed bad, closing may have added to it.
+    fn resent(&self, connection: &Connection) -> anyhow::Result<()> {
+        let stalls = connection.stalls.context("no stalls")?;
+        let ends = (connection.local.clone(), connection.remote.clone());
+        let told = *self.retransmitted.get(&ends).with_context(|| format!("ss did not show {ends:?}"))?;
+        let counted = stalls.retransmitted_segments;
+        ensure!(
+            counted == told || (!self.calm_close && counted > told),
+            "{ends:?}: {counted} segments sent again, ss says {told}"
+        );
+        ensure!((stalls.count > 0) == (stalls.seconds > 0.0), "{ends:?}: {stalls:?}");
+        Ok(())
     }
 
     /// Every connection at both ends, and the listener of both ends.
@@ -334,6 +359,7 @@ impl Seen {
                 });
                 let connection = connection.with_context(|| format!("nothing closed on {ends:?}"))?;
                 ensure!(connection.role == role, "{connection:?} is no {role:?}");
+                self.resent(connection)?;
                 let lengths = [from_peer.bytes.len() as u64, to_peer.bytes.len() as u64];
                 let told = Told {
                     parse: Some(connection.parse),
@@ -354,6 +380,17 @@ impl Seen {
             let listener = traffic::listener(&self.tick.listeners, self.port, role)?;
             ensure!(listener.netns == netns, "{listener:?} is not of the namespace {netns}");
             ensure!(listener.closed == CONNECTIONS as u64, "{listener:?}");
+            let own = self.closed.iter().filter(|connection| connection.role == role);
+            let stalls: Vec<_> = own.filter_map(|connection| connection.stalls).collect();
+            let waits: u64 = stalls.iter().map(|stalls| stalls.count).sum();
+            let resent: u64 = stalls.iter().map(|stalls| stalls.retransmitted_segments).sum();
+            // Of retransmissions before the handshake ended, the connection knows and the listener does not.
+            ensure!(
+                listener.stalls.count == waits
+                    && (listener.stalls.retransmitted_segments == resent
+                        || (self.early && listener.stalls.retransmitted_segments <= resent)),
+                "{waits} waits, {resent} sent again: {listener:?}"
+            );
             let told = Told {
                 parse: None,
                 unparsed: listener.unparsed_bytes,
