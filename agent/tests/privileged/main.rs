@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a test runner")]
 
 mod addresses;
+mod adoption;
 mod agent_process;
 mod binaries;
 mod exchange;
@@ -27,6 +28,7 @@ mod sinks;
 mod ss;
 mod stream;
 mod traffic;
+mod watch;
 mod websocket;
 
 use std::process::ExitCode;
@@ -61,6 +63,28 @@ const TESTS: &[runner::Test] = &[
     (
         "addresses::ipv4_through_a_dual_stack_listener_is_counted_exactly",
         addresses::ipv4_through_a_dual_stack_listener_is_counted_exactly,
+    ),
+    (
+        "adoption::older_connections_are_adopted_and_counted_exactly_from_then_on",
+        adoption::older_connections_are_adopted_and_counted_exactly_from_then_on,
+    ),
+    ("adoption::a_snapshot_shows_what_was_adopted", adoption::a_snapshot_shows_what_was_adopted),
+    ("adoption::one_direction_is_enough", adoption::one_direction_is_enough),
+    (
+        "adoption::a_long_message_under_way_is_no_hindrance",
+        adoption::a_long_message_under_way_is_no_hindrance,
+    ),
+    (
+        "adoption::what_closed_before_it_was_known_leaves_nothing",
+        adoption::what_closed_before_it_was_known_leaves_nothing,
+    ),
+    (
+        "adoption::an_upgrade_on_an_older_connection_is_exact",
+        adoption::an_upgrade_on_an_older_connection_is_exact,
+    ),
+    (
+        "addresses::ipv6_packets_beyond_64_kib_are_counted_exactly",
+        addresses::ipv6_packets_beyond_64_kib_are_counted_exactly,
     ),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),

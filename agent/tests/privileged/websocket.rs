@@ -16,12 +16,16 @@ pub(crate) fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     stream.set_write_timeout(Some(SOON))?;
-    write!(
-        stream,
-        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    )?;
+    stream.write_all(request_head("/", &address.to_string(), "").as_bytes())?;
     Ok(stream)
+}
+
+/// The request itself. `fields` are further header fields, each with its line end.
+pub(crate) fn request_head(target: &str, host: &str, fields: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{fields}\r\n"
+    )
 }
 
 /// Reads the server's answer.
@@ -52,20 +56,27 @@ pub(crate) fn response() -> String {
 
 /// A client's binary frame. The masking key is zero, so the payload stands as it is.
 pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x82];
+    frame(0x82, payload, Some([0; 4]))
+}
+
+/// A frame with this first byte (FIN, RSV1–3, opcode), masked where it is a client's.
+pub(crate) fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    let mut frame = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(length @ 0..126), _) => frame.push(0x80 | length),
+        (Ok(length @ 0..126), _) => frame.push(masked | length),
         (_, Ok(length)) => {
-            frame.push(0x80 | 126);
+            frame.push(masked | 126);
             frame.extend(length.to_be_bytes());
         }
         _ => {
-            frame.push(0x80 | 127);
+            frame.push(masked | 127);
             frame.extend((payload.len() as u64).to_be_bytes());
         }
     }
-    frame.extend([0; 4]);
-    frame.extend(payload);
+    let key = mask.unwrap_or_default();
+    frame.extend(mask.into_iter().flatten());
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 
