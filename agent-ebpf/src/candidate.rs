@@ -192,6 +192,12 @@ impl Side {
 }
 
 impl Candidate {
+    /// Whether neither direction has shown a frame, so that another guess is as good.
+    #[inline(always)]
+    pub const fn is_open(&self) -> bool {
+        self.received.fits == 0 && self.sent.fits == 0
+    }
+
     /// Weighs what both directions have shown.
     #[inline(always)]
     pub fn judge(&self) -> Judgement {

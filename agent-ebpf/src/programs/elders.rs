@@ -4,7 +4,9 @@ use core::ffi::c_void;
 
 use agent_ebpf::abi::{Parse, Role};
 use agent_ebpf::candidate::{Candidate, HEADERS, Judgement, Observation, Side};
-use agent_ebpf::tracker;
+use agent_ebpf::handshake::STATUS_LINE;
+use agent_ebpf::opening::opening;
+use agent_ebpf::tracker::{self, Payload as _};
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_tcp_sock};
 
@@ -12,20 +14,25 @@ use super::enrol::{self, Newcomer};
 use super::segment::{Bytes, KernelClock, Segment};
 use super::{exchange, flows, maps, upgrade};
 
-/// Looks at a packet and, once the candidate has shown what it is, acts on it.
+/// Looks at a packet and, once the candidate has shown what it is, acts on it. Returns whether the packet is to be looked at
+/// as that of any connection: it begins an HTTP message, so the upgrade may be still to come.
 #[inline(never)]
 pub(super) fn observe<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
     candidate: *mut Candidate,
     segment: &Segment,
-) {
+) -> bool {
     if segment.len == 0 {
-        return;
+        return false;
     }
     // SAFETY: a storage value, live during the program. Ingress may come from several CPUs at once: what they do to each
     // other's bookkeeping is lost evidence.
     unsafe {
+        if (*candidate).is_open() && begins_http(skb, segment) {
+            maps::drop_candidate(sk);
+            return true;
+        }
         let side = if IN { &mut (*candidate).received } else { &mut (*candidate).sent };
         let payload = Bytes::<KernelClock>::of(skb, segment);
         let mut observation = Observation { side, payload, seq: segment.seq, len: segment.len, at: 0 };
@@ -40,9 +47,22 @@ pub(super) fn observe<const IN: bool>(
                 let server = maps::wanted(local_port::<IN>(segment));
                 adopt::<IN>(skb, sk, candidate, segment, server, true);
             }
-            Judgement::Tls | Judgement::Other => maps::drop_candidate(sk),
+            Judgement::Tls | Judgement::Other => {
+                maps::drop_candidate(sk);
+            }
         }
     }
+    false
+}
+
+/// Whether the packet begins like an HTTP message that is long enough to be told from a frame's payload.
+#[inline(always)]
+fn begins_http(skb: *mut __sk_buff, segment: &Segment) -> bool {
+    const LEN: u32 = STATUS_LINE.len() as u32;
+    let mut start = [0u8; 16];
+    segment.len >= LEN
+        && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
+        && opening(&start, LEN).is_http()
 }
 
 /// One header, as `bpf_loop` wants it: 0 goes on, 1 stops.
@@ -74,7 +94,9 @@ unsafe fn adopt<const IN: bool>(
     // SAFETY: as for `observe`; every pointer is null-checked before use.
     unsafe {
         let (received, sent): (Side, Side) = ((*candidate).received, (*candidate).sent);
-        maps::drop_candidate(sk);
+        if !maps::drop_candidate(sk) {
+            return;
+        }
         if !maps::wanted(if server { local_port::<IN>(segment) } else { remote_port::<IN>(segment) }) {
             return;
         }

@@ -58,8 +58,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
         if connection.is_null() {
             // Here and not in `discover`: a call chain has 512 bytes of stack.
             let candidate = maps::candidate(sk);
-            if !candidate.is_null() {
-                elders::observe::<IN>(skb, sk, candidate, &segment);
+            if !candidate.is_null() && !elders::observe::<IN>(skb, sk, candidate, &segment) {
                 return;
             }
             connection = discover::<IN>(skb, sk, &flow, &segment);
