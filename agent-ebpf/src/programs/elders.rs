@@ -125,7 +125,7 @@ unsafe fn adopt<const IN: bool>(
         let role = if server { Role::Server } else { Role::Client };
         let exchange = exchange::none::<IN>(segment);
         if !exchange.is_null() {
-            enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, exchange });
+            enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, older: true, exchange });
         }
     }
 }

@@ -76,7 +76,7 @@ const EMPTY: Opened = Opened {
     deflate: 0,
     response_len: 0,
     request_len: 0,
-    reserved: 0,
+    older: 0,
 };
 
 /// A packet in the middle of something: more of the request, if it goes on where that stopped.

@@ -161,7 +161,7 @@ fn track<const IN: bool>(
             return false;
         }
         (*exchange).opened.handshake_us = handshake_us;
-        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Exact, exchange })
+        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Exact, older: false, exchange })
     }
 }
 
@@ -196,7 +196,15 @@ pub(super) fn encrypted<const IN: bool>(
         if exchange.is_null() {
             return null_mut();
         }
-        if enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Encrypted, exchange }) {
+        if enrol::enrol(&mut Newcomer {
+            skb,
+            sk,
+            connection,
+            role,
+            parse: Parse::Encrypted,
+            older: false,
+            exchange,
+        }) {
             connection
         } else {
             null_mut()

@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Parse, Process,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
     ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
@@ -139,9 +139,9 @@ impl<P: Probes, H: Host> Engine<P, H> {
                     }
                     let upgrade = handshakes.opened(&handshake);
                     let connection = opened(&handshake.opened, clock, upgrade);
-                    emit(match connection.parse {
-                        Parse::Adopted => Body::ConnectionAdopted(connection),
-                        _ => Body::ConnectionOpened(connection),
+                    emit(match handshake.opened.older {
+                        0 => Body::ConnectionOpened(connection),
+                        _ => Body::ConnectionAdopted(connection),
                     });
                 }
                 Lifecycle::Closed(socket) => {

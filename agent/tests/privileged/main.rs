@@ -12,6 +12,7 @@ mod binaries;
 mod exchange;
 mod exits;
 mod foreign;
+mod impostors;
 mod kill;
 mod load;
 mod memory;
@@ -86,6 +87,7 @@ const TESTS: &[runner::Test] = &[
         "addresses::ipv6_packets_beyond_64_kib_are_counted_exactly",
         addresses::ipv6_packets_beyond_64_kib_are_counted_exactly,
     ),
+    ("impostors::no_other_protocol_is_adopted", impostors::no_other_protocol_is_adopted),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
