@@ -14,25 +14,20 @@ use super::enrol::{self, Newcomer};
 use super::segment::{Bytes, KernelClock, Segment};
 use super::{exchange, flows, maps, upgrade};
 
-/// Looks at a packet and, once the candidate has shown what it is, acts on it. Returns whether the packet is to be looked at
-/// as that of any connection: it begins an HTTP message, so the upgrade may be still to come.
+/// Looks at a packet and, once the candidate has shown what it is, acts on it.
 #[inline(never)]
 pub(super) fn observe<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
     candidate: *mut Candidate,
     segment: &Segment,
-) -> bool {
+) {
     if segment.len == 0 {
-        return false;
+        return;
     }
     // SAFETY: a storage value, live during the program. Ingress may come from several CPUs at once: what they do to each
     // other's bookkeeping is lost evidence.
     unsafe {
-        if (*candidate).is_open() && begins_http(skb, segment) {
-            maps::drop_candidate(sk);
-            return true;
-        }
         let side = if IN { &mut (*candidate).received } else { &mut (*candidate).sent };
         let payload = Bytes::<KernelClock>::of(skb, segment);
         let mut observation = Observation { side, payload, seq: segment.seq, len: segment.len, at: 0 };
@@ -52,17 +47,27 @@ pub(super) fn observe<const IN: bool>(
             }
         }
     }
-    false
 }
 
-/// Whether the packet begins like an HTTP message that is long enough to be told from a frame's payload.
-#[inline(always)]
-fn begins_http(skb: *mut __sk_buff, segment: &Segment) -> bool {
+/// Whether the packet is to be looked at as that of any connection: it begins an HTTP message, and no frame was seen yet, so
+/// the upgrade is still to come. Apart from [`observe`], whose many ends the verifier would follow on from here.
+#[inline(never)]
+pub(super) fn gives_way(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    candidate: *const Candidate,
+    segment: &Segment,
+) -> bool {
     const LEN: u32 = STATUS_LINE.len() as u32;
     let mut start = [0u8; 16];
-    segment.len >= LEN
-        && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
-        && opening(&start, LEN).is_http()
+    // SAFETY: as for `observe`.
+    unsafe {
+        segment.len >= LEN
+            && (*candidate).is_open()
+            && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
+            && opening(&start, LEN).is_http()
+            && maps::drop_candidate(sk)
+    }
 }
 
 /// One header, as `bpf_loop` wants it: 0 goes on, 1 stops.

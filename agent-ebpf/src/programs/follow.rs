@@ -8,7 +8,7 @@ use agent_ebpf::tracker::{Clock, Payload, Tracker};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_loop;
 
-use super::segment::{Bytes, JUMBO_HEADER, Segment};
+use super::segment::{Bytes, Segment};
 
 /// Counts a packet as the wire sees it.
 #[inline(always)]
@@ -22,8 +22,8 @@ pub(super) fn wire(
     let (segments, len) = unsafe { ((*skb).gso_segs, (*skb).len) };
     let packets = if segments == 0 { 1 } else { u64::from(segments) };
     // Each segment of a GSO packet gets headers of its own on the wire.
-    let surplus = if segment.jumbo { JUMBO_HEADER as u32 } else { 0 };
-    let bytes = u64::from(len - surplus) + (packets - 1) * u64::from(segment.offset - surplus);
+    let header = segment.offset - segment.surplus;
+    let bytes = u64::from(len - segment.surplus) + (packets - 1) * u64::from(header);
     direction.counters.wire(packets, bytes);
     totals.wire(packets, bytes);
 }
