@@ -58,7 +58,8 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
         if connection.is_null() {
             // Here and not in `discover`: a call chain has 512 bytes of stack.
             let candidate = maps::candidate(sk);
-            if !candidate.is_null() && !elders::observe::<IN>(skb, sk, candidate, &segment) {
+            if !candidate.is_null() && !elders::gives_way(skb, sk, candidate, &segment) {
+                elders::observe::<IN>(skb, sk, candidate, &segment);
                 return;
             }
             connection = discover::<IN>(skb, sk, &flow, &segment);
@@ -91,10 +92,14 @@ fn discover<const IN: bool>(
 ) -> *mut Connection {
     match flow.look(skb, segment) {
         Look::Nothing => {}
-        Look::Continued => exchange::go_on::<IN>(skb, segment),
+        Look::Continued => {
+            exchange::go_on::<IN>(skb, segment, false);
+        }
+        // A piece of a head may begin like anything.
+        Look::Opening(_, false) if exchange::go_on::<IN>(skb, segment, true) => {}
         Look::Opening(opening, first) => match opening {
             Opening::Upgrade => return upgrade::begin::<IN>(sk, segment.seq),
-            Opening::Get => exchange::begin::<IN>(skb, segment, first),
+            Opening::Get => exchange::begin::<IN>(skb, sk, segment, first),
             Opening::Response(status) => exchange::refuse::<IN>(sk, segment, status),
             Opening::ServerHello => return upgrade::encrypted::<IN>(skb, sk, segment),
             Opening::Request | Opening::Else => {}

@@ -100,8 +100,9 @@ pub(super) fn scan<const IN: bool>(
             return track::<IN>(skb, sk, connection, segment, whole);
         }
         if head.ended() || head.failed() {
-            // A response of another status that came in small pieces is no loss; a 101 is.
-            return drop_head(sk, usize::from(head.taken()) > STATUS_LINE.len());
+            // A response of another status that came in small pieces is no loss, nor is a 101 to another protocol; a 101
+            // that is too long is.
+            return drop_head(sk, !head.ended() && usize::from(head.taken()) > STATUS_LINE.len());
         }
     }
     false
@@ -124,6 +125,17 @@ fn drop_head(sk: *mut c_void, unparsed: bool) -> bool {
     false
 }
 
+/// The round trip of the TCP handshake, as long as TCP has measured no other: none of the socket's bytes was acknowledged
+/// beside its SYN. 0 afterwards.
+#[inline(always)]
+pub(super) fn handshake_us(sk: *mut c_void) -> u32 {
+    // SAFETY: the context's socket; the pointer is null-checked.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
+        if tcp.is_null() || (*tcp).bytes_acked > 1 { 0 } else { (*tcp).srtt_us >> 3 }
+    }
+}
+
 /// The head ended: tells where the frames of both directions begin.
 #[inline(always)]
 fn track<const IN: bool>(
@@ -141,8 +153,6 @@ fn track<const IN: bool>(
             return false;
         }
         let (rcv_nxt, snd_nxt) = ((*tcp).rcv_nxt, (*tcp).snd_nxt);
-        // As long as none of this socket's bytes was acknowledged beside its SYN, TCP's round trip is the handshake's.
-        let handshake_us = if (*tcp).bytes_acked <= 1 { (*tcp).srtt_us >> 3 } else { 0 };
         (*connection).deflate = (*connection).head.deflate().0;
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
         let (role, request_end) = if IN == EGRESS {
@@ -160,7 +170,9 @@ fn track<const IN: bool>(
         if exchange.is_null() {
             return false;
         }
-        (*exchange).opened.handshake_us = handshake_us;
+        if IN == EGRESS {
+            (*exchange).opened.handshake_us = handshake_us(sk);
+        }
         enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Exact, older: false, exchange })
     }
 }
