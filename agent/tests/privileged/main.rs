@@ -12,6 +12,7 @@ mod binaries;
 mod exchange;
 mod exits;
 mod foreign;
+mod handshake;
 mod impostors;
 mod kill;
 mod load;
@@ -21,6 +22,7 @@ mod passing;
 mod process;
 mod proxy;
 mod python;
+mod refused;
 mod reuseport;
 mod runner;
 mod segments;
@@ -88,6 +90,29 @@ const TESTS: &[runner::Test] = &[
         addresses::ipv6_packets_beyond_64_kib_are_counted_exactly,
     ),
     ("impostors::no_other_protocol_is_adopted", impostors::no_other_protocol_is_adopted),
+    ("handshake::heads_are_told_and_secrets_are_not", handshake::heads_are_told_and_secrets_are_not),
+    (
+        "handshake::latency_and_round_trip_are_those_of_the_peers",
+        handshake::latency_and_round_trip_are_those_of_the_peers,
+    ),
+    ("handshake::any_cut_of_the_heads_is_followed", handshake::any_cut_of_the_heads_is_followed),
+    (
+        "handshake::a_request_that_completes_the_tcp_handshake_is_seen",
+        handshake::a_request_that_completes_the_tcp_handshake_is_seen,
+    ),
+    (
+        "handshake::an_upgrade_after_other_requests_is_followed",
+        handshake::an_upgrade_after_other_requests_is_followed,
+    ),
+    (
+        "handshake::a_long_request_is_cut_and_its_frames_are_not",
+        handshake::a_long_request_is_cut_and_its_frames_are_not,
+    ),
+    (
+        "handshake::what_is_no_upgrade_is_not_tracked_and_losses_are_told",
+        handshake::what_is_no_upgrade_is_not_tracked_and_losses_are_told,
+    ),
+    ("refused::refusals_are_counted_by_status", refused::refusals_are_counted_by_status),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),

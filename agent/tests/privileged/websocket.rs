@@ -99,13 +99,18 @@ pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) -> anyhow::Result<()>
 
 /// Reads a message head to its empty line and no further.
 pub(crate) fn head(stream: &mut TcpStream) -> anyhow::Result<String> {
+    head_of(stream, 4096)
+}
+
+/// The same, of at most so many bytes.
+pub(crate) fn head_of(stream: &mut TcpStream, most: usize) -> anyhow::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     // By the byte: what follows the head belongs to the frames.
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte)?;
         head.push(byte[0]);
-        ensure!(head.len() < 4096, "a head without end");
+        ensure!(head.len() < most, "a head without end");
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
