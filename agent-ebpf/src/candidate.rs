@@ -47,8 +47,10 @@ pub struct Side {
     records: u8,
     /// A packet was seen.
     begun: u8,
+    /// Whether a message in fragments is under way: 0 not known, 1 no, 2 yes.
+    message: u8,
     /// Keeps the size a multiple of 8 without padding.
-    reserved: [u8; 2],
+    reserved: u8,
 }
 
 /// A connection that may be a WebSocket, keyed by its socket.
@@ -76,6 +78,9 @@ pub enum Judgement {
 
 const UNMASKED: u8 = 1;
 const MASKED: u8 = 2;
+
+const BETWEEN_MESSAGES: u8 = 1;
+const IN_MESSAGE: u8 = 2;
 
 /// A look at one packet of a candidate. Sans-IO like the tracker: [`Observation::begin`], then [`Observation::step`] until
 /// it returns `false`, at most [`HEADERS`] times.
@@ -138,9 +143,19 @@ impl<P: Payload> Observation<'_, P> {
         let frame_len = header_len as u64 + frame::payload_len(&header);
         let fits = frame_len == available as u64;
         side.mask = if lead.is_masked() { MASKED } else { UNMASKED };
-        // A continuation alone says little: zeroes read as one.
-        let worth = u8::from(lead.opcode() != frame::CONTINUATION) + u8::from(fits);
-        side.fits = side.fits.saturating_add(worth);
+        let is_continuation = lead.opcode() == frame::CONTINUATION;
+        // Zeroes read as continuations, as does any short record behind its length in 2 or 4 bytes, and one that fits.
+        let is_worthless = is_continuation && side.message == 0;
+        if !is_worthless {
+            side.fits = side.fits.saturating_add(u8::from(!is_continuation) + u8::from(fits));
+        }
+        if !lead.is_control() {
+            if lead.is_final() {
+                side.message = BETWEEN_MESSAGES;
+            } else if !is_worthless {
+                side.message = IN_MESSAGE;
+            }
+        }
         side.boundary = self.seq.wrapping_add(at).wrapping_add(frame_len as u32);
         self.at = at.wrapping_add(frame_len as u32);
         frame_len < available as u64
@@ -152,6 +167,14 @@ impl Side {
     fn is_plausible(&self, lead: Lead, header: &[u8; 16]) -> bool {
         is_plausible(lead, header, lead.is_masked())
             && (self.mask == 0 || (self.mask == MASKED) == lead.is_masked())
+            && self.is_due(lead)
+    }
+
+    /// Section 5.4: only a message that is under way is continued, and it is before the next one begins.
+    #[inline(always)]
+    fn is_due(&self, lead: Lead) -> bool {
+        let wrong = if lead.opcode() == frame::CONTINUATION { BETWEEN_MESSAGES } else { IN_MESSAGE };
+        lead.is_control() || self.message != wrong
     }
 
     /// RFC 8446 section 5.1: type 20 to 23, version 3.x, at most 2^14 + 256 bytes.
@@ -172,6 +195,7 @@ impl Side {
     fn restart(&mut self) -> bool {
         self.fits = 0;
         self.mask = 0;
+        self.message = 0;
         false
     }
 
@@ -191,6 +215,12 @@ impl Side {
 }
 
 impl Candidate {
+    /// Whether neither direction has shown a frame, so that another guess is as good.
+    #[inline(always)]
+    pub const fn is_open(&self) -> bool {
+        self.received.fits == 0 && self.sent.fits == 0
+    }
+
     /// Weighs what both directions have shown.
     #[inline(always)]
     pub fn judge(&self) -> Judgement {
@@ -215,5 +245,70 @@ impl Candidate {
             return Judgement::WebSocket(is_server);
         }
         Judgement::Undecided
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Packet<'a>(&'a [u8]);
+
+    impl Payload for Packet<'_> {
+        fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
+            let (offset, len) = (offset as usize, len as usize);
+            let bytes = self.0.get(offset..offset + len);
+            bytes.inspect(|bytes| to[..len].copy_from_slice(bytes)).is_some()
+        }
+
+        fn now_ns(&self) -> u64 {
+            0
+        }
+    }
+
+    fn see(side: &mut Side, packet: &[u8]) {
+        let (seq, len) = (side.seen, packet.len() as u32);
+        let mut observation = Observation { side, payload: Packet(packet), seq, len, at: 0 };
+        if observation.begin() {
+            for _ in 0..HEADERS {
+                if !observation.step() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What a candidate is after these packets from the peer, and none to it.
+    fn judged(packets: &[&[u8]], times: usize) -> Judgement {
+        let mut candidate = Candidate::default();
+        for packet in packets.iter().cycle().take(times) {
+            see(&mut candidate.received, packet);
+        }
+        candidate.judge()
+    }
+
+    #[test]
+    fn a_server_that_pushes_is_recognised_and_so_are_fragments() {
+        assert_eq!(judged(&[b"\x81\x02hi"], 20), Judgement::WebSocket(false));
+        let fragments: [&[u8]; 3] = [b"\x01\x02in", b"\x00\x05 more", b"\x80\x07 pieces"];
+        assert_eq!(judged(&fragments, 20), Judgement::WebSocket(false));
+        assert_eq!(judged(&fragments[1..], 40), Judgement::Undecided, "nothing ever begins");
+    }
+
+    #[test]
+    fn a_client_that_sends_is_recognised() {
+        assert_eq!(judged(&[b"\x82\x81abcd!"], 3), Judgement::WebSocket(true));
+    }
+
+    #[test]
+    fn records_behind_their_length_are_no_continuations() {
+        assert_eq!(judged(&[b"\x00\x00\x00\x03abc", b"\x00\x00\x00\x04abcd"], 1000), Judgement::Undecided);
+        assert_eq!(judged(&[b"\x00\x03abc"], 1000), Judgement::Undecided);
+        assert_eq!(judged(&[&[0; 1000]], 1000), Judgement::Undecided);
+    }
+
+    #[test]
+    fn one_message_ends_before_the_next_begins() {
+        assert_eq!(judged(&[b"\x01\x02in"], 2 * usize::from(PATIENCE)), Judgement::Other);
     }
 }

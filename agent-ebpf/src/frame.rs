@@ -53,6 +53,12 @@ impl Lead {
         self.first & 0x08 != 0
     }
 
+    /// FIN: the last frame of its message.
+    #[inline(always)]
+    pub const fn is_final(self) -> bool {
+        self.first & 0x80 != 0
+    }
+
     /// RSV1: the message is compressed (RFC 7692 section 6).
     #[inline(always)]
     pub const fn is_compressed(self) -> bool {

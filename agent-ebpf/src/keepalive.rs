@@ -2,7 +2,7 @@
 //!
 //! A pong carries its ping's payload, so the two are matched by a hash of it, over the last two pings: a peer may answer
 //! only the newest, and a pong may be slower than the next ping. Where both would match (their payloads are equal and
-//! neither was answered), the round trip is not known and none is recorded.
+//! neither was answered), it cannot be known which of them a pong answers: neither it nor the next one has a round trip.
 
 use crate::abi::{Direction, Tally};
 
@@ -83,7 +83,9 @@ pub(crate) fn pong(direction: &mut Direction, other: &Direction, totals: &mut im
     if !to_newest {
         direction.pongs_late += 1;
     }
-    if !(to_newest && to_older) {
+    // The older one is still open: where the newest has the same payload, its own answer was as ambiguous as this.
+    let ambiguous = to_older && hash_of(newest) == hash;
+    if !ambiguous {
         direction.rtt_ns = since(ping, now_ns);
         totals.round_trip(direction.rtt_ns);
     }

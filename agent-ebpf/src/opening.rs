@@ -20,6 +20,14 @@ pub enum Opening {
     Else,
 }
 
+impl Opening {
+    /// It is of HTTP/1.x.
+    #[inline(always)]
+    pub const fn is_http(self) -> bool {
+        matches!(self, Opening::Upgrade | Opening::Response(_) | Opening::Get | Opening::Request)
+    }
+}
+
 const fn word(text: &[u8; 4]) -> u32 {
     u32::from_be_bytes(*text)
 }

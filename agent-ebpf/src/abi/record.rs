@@ -116,8 +116,8 @@ pub struct Opened {
     pub response_len: u16,
     /// Bytes kept of the request head; 0 where it was not seen.
     pub request_len: u16,
-    /// Keeps the size a multiple of 8 without padding.
-    pub reserved: u16,
+    /// 1 where the connection is older than the agent.
+    pub older: u16,
 }
 
 /// The heads of a handshake while it goes on, in a table by flow. Its front is the ring buffer entry.

@@ -3,8 +3,10 @@
 use core::ffi::c_void;
 
 use agent_ebpf::abi::{Parse, Role};
-use agent_ebpf::candidate::{Candidate, HEADERS, Judgement, Observation};
-use agent_ebpf::tracker;
+use agent_ebpf::candidate::{Candidate, HEADERS, Judgement, Observation, Side};
+use agent_ebpf::handshake::STATUS_LINE;
+use agent_ebpf::opening::opening;
+use agent_ebpf::tracker::{self, Payload as _};
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_tcp_sock};
 
@@ -57,6 +59,27 @@ pub(super) fn observe<const IN: bool>(
     }
 }
 
+/// Whether the packet is to be looked at as that of any connection: it begins an HTTP message, and no frame was seen yet, so
+/// the upgrade is still to come. Apart from [`observe`], whose many ends the verifier would follow on from here.
+#[inline(never)]
+pub(super) fn gives_way(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    candidate: *const Candidate,
+    segment: &Segment,
+) -> bool {
+    const LEN: u32 = STATUS_LINE.len() as u32;
+    let mut start = [0u8; 16];
+    // SAFETY: as for `observe`.
+    unsafe {
+        segment.len >= LEN
+            && (*candidate).is_open()
+            && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
+            && opening(&start, LEN).is_http()
+            && maps::drop_candidate(sk)
+    }
+}
+
 /// One header, as `bpf_loop` wants it: 0 goes on, 1 stops.
 extern "C" fn turn(_index: u64, observation: *mut Observation<'_, Bytes<KernelClock>>) -> i64 {
     // SAFETY: `observe` passes a live value that nothing else refers to meanwhile.
@@ -86,20 +109,24 @@ pub(super) fn adopt<const IN: bool>(
     let server = finding == SERVER || (finding == TLS && maps::wanted(local));
     // SAFETY: as for `observe`; every pointer is null-checked before use.
     unsafe {
-        let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
-        if tcp.is_null() {
+        let (received, sent): (Side, Side) = ((*candidate).received, (*candidate).sent);
+        // Both directions may decide at the same moment, on two CPUs: one of them deletes the candidate.
+        if !maps::drop_candidate(sk) {
             return;
         }
         // Named was the other end's port: a client's, for a server that serves elsewhere.
         if !maps::wanted(if server { local } else { remote }) {
-            return maps::drop_candidate(sk);
+            return;
+        }
+        let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
+        if tcp.is_null() {
+            return;
         }
         let connection = upgrade::begin::<IN>(sk, segment.seq);
         if connection.is_null() {
             return;
         }
         // A direction that was silent goes on where TCP stands.
-        let (received, sent) = (&(*candidate).received, &(*candidate).sent);
         // Volatile, as LLVM would choose between the two places first and read then, which the verifier does not allow.
         let (rcv_nxt, snd_nxt) =
             ((&raw const (*tcp).rcv_nxt).read_volatile(), (&raw const (*tcp).snd_nxt).read_volatile());
@@ -114,13 +141,12 @@ pub(super) fn adopt<const IN: bool>(
             tracker::adopt(&mut (*connection).sent, sent_seq, !server, sent.boundary());
             Parse::Adopted
         };
-        maps::drop_candidate(sk);
         flows::unsettle(flows::key::<IN>(segment, false));
         flows::unsettle(flows::key::<IN>(segment, true));
         let role = if server { Role::Server } else { Role::Client };
         let exchange = exchange::none::<IN>(segment);
         if !exchange.is_null() {
-            enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, exchange });
+            enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, older: true, exchange });
         }
     }
 }

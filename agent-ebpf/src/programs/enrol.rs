@@ -26,6 +26,8 @@ pub(super) struct Newcomer {
     pub(super) connection: *mut Connection,
     pub(super) role: Role,
     pub(super) parse: Parse,
+    /// It is older than the agent.
+    pub(super) older: bool,
     /// Where the event is put together.
     pub(super) exchange: *mut Exchange,
 }
@@ -33,8 +35,8 @@ pub(super) struct Newcomer {
 /// Completes the state; returns whether that was possible.
 #[inline(never)]
 pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
-    let Newcomer { skb, sk, connection, role, parse, exchange } = newcomer;
-    let (skb, sk, connection, exchange) = (*skb, *sk, *connection, *exchange);
+    let Newcomer { skb, sk, connection, role, parse, older, exchange } = newcomer;
+    let (skb, sk, connection, older, exchange) = (*skb, *sk, *connection, *older, *exchange);
     let (role, parse) = (*role as u16, *parse as u16);
     // SAFETY: the context and its socket; map values, live during the program.
     unsafe {
@@ -50,8 +52,7 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         let listener = slot(ListenerKey { netns: endpoints.netns, port, role });
         let now = bpf_ktime_get_ns();
         let cookie = bpf_get_socket_cookie(skb.cast());
-        let is_older = parse == Parse::Adopted as u16;
-        (*connection).opened_ns = if is_older { 0 } else { now };
+        (*connection).opened_ns = if older { 0 } else { now };
         (*connection).cookie = cookie;
         (*connection).ifindex = (*skb).ifindex;
         (*connection).listener = listener;
@@ -59,7 +60,7 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         (*connection).retransmitted = kernel::retransmitted(tcp);
         if let Some(totals) = TOTALS.get_ptr_mut(listener) {
             let adopted = addr_of_mut!((*totals).adopted);
-            maps::increment(if is_older { adopted } else { addr_of_mut!((*totals).opened) });
+            maps::increment(if older { adopted } else { addr_of_mut!((*totals).opened) });
         }
         // From here on packets of either direction are followed.
         (*connection).role = role;
@@ -68,6 +69,7 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         (*opened).cookie = cookie;
         (*opened).role = role;
         (*opened).parse = parse;
+        (*opened).older = u16::from(older);
         (*opened).deflate = (*connection).deflate;
         announce(exchange);
     }

@@ -6,7 +6,7 @@
 //! client sent, everything up to the request's last byte and nothing beyond.
 
 use core::ffi::c_void;
-use core::ptr::{addr_of_mut, null_mut};
+use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use agent_ebpf::abi::{
@@ -16,11 +16,11 @@ use agent_ebpf::opening::{KeySearch, STRETCH};
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop};
 
-use super::flows;
 use super::kernel;
 use super::maps::{EXCHANGES, REFUSALS};
 use super::packet::EGRESS;
 use super::segment::{Bytes, KernelClock, Segment};
+use super::{flows, upgrade};
 
 /// Responses below this are answers to what was asked, as a rule; only the first request of a connection is looked at to
 /// find out.
@@ -36,7 +36,7 @@ fn place<const IN: bool>(segment: &Segment, reverse: bool) -> Option<(*mut Excha
 
 /// A GET request begins.
 #[inline(never)]
-pub(super) fn begin<const IN: bool>(skb: *mut __sk_buff, segment: &Segment, first: bool) {
+pub(super) fn begin<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, first: bool) {
     let Some((exchange, tag)) = place::<IN>(segment, false) else { return };
     // SAFETY: a map value. Two flows that meet in one place at the same moment mix their heads up; `finish` finds the
     // sequence number wrong then.
@@ -49,7 +49,9 @@ pub(super) fn begin<const IN: bool>(skb: *mut __sk_buff, segment: &Segment, firs
         (*exchange).start_seq = segment.seq;
         (*exchange).next_seq = segment.seq;
         (*exchange).first = u64::from(first);
-        (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), ..EMPTY };
+        // At the client, TCP's round trip is the handshake's until the request is acknowledged.
+        let handshake_us = if IN == EGRESS && first { upgrade::handshake_us(sk) } else { 0 };
+        (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), handshake_us, ..EMPTY };
         append(skb, segment, exchange);
     }
 }
@@ -76,18 +78,39 @@ const EMPTY: Opened = Opened {
     deflate: 0,
     response_len: 0,
     request_len: 0,
-    reserved: 0,
+    older: 0,
 };
 
-/// A packet in the middle of something: more of the request, if it goes on where that stopped.
+/// A packet in the middle of something, or one that begins like a message where `opens` is set: more of the request, if it
+/// goes on where that stopped. Returns whether it does.
 #[inline(never)]
-pub(super) fn go_on<const IN: bool>(skb: *mut __sk_buff, segment: &Segment) {
-    let Some((exchange, tag)) = place::<IN>(segment, false) else { return };
+pub(super) fn go_on<const IN: bool>(skb: *mut __sk_buff, segment: &Segment, opens: bool) -> bool {
+    let Some((exchange, tag)) = place::<IN>(segment, false) else { return false };
     // SAFETY: as for `begin`.
     unsafe {
-        if (*exchange).tag == tag && (*exchange).next_seq == segment.seq {
+        let goes_on =
+            (*exchange).tag == tag && (*exchange).next_seq == segment.seq && !(opens && has_ended(exchange));
+        if goes_on {
             append(skb, segment, exchange);
         }
+        goes_on
+    }
+}
+
+/// Whether the request's head is complete, or too long to tell.
+#[inline(always)]
+unsafe fn has_ended(exchange: *const Exchange) -> bool {
+    // SAFETY: as for `begin`; the array is twice as long as what is kept.
+    unsafe {
+        let kept = usize::from((*exchange).opened.request_len);
+        if kept < 4 || kept >= REQUEST_BYTES {
+            return kept >= REQUEST_BYTES;
+        }
+        // Read anew, so that the compiler does not know the bound and leaves it to be seen by the verifier.
+        let len = usize::from(addr_of!((*exchange).opened.request_len).read_volatile());
+        let at = len.wrapping_sub(4) & (REQUEST_BYTES - 1);
+        let end = addr_of!((*exchange).request).cast::<u8>().add(at);
+        [*end, *end.add(1), *end.add(2), *end.add(3)] == *b"\r\n\r\n"
     }
 }
 

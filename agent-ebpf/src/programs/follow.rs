@@ -21,7 +21,8 @@ pub(super) fn wire(
     let (segments, len) = unsafe { ((*skb).gso_segs, (*skb).len) };
     let packets = if segments == 0 { 1 } else { u64::from(segments) };
     // Each segment of a GSO packet gets headers of its own on the wire.
-    let bytes = u64::from(len) + (packets - 1) * u64::from(segment.offset);
+    let header = segment.offset - segment.surplus;
+    let bytes = u64::from(len - segment.surplus) + (packets - 1) * u64::from(header);
     direction.counters.wire(packets, bytes);
     totals.wire(packets, bytes);
 }

@@ -100,15 +100,19 @@ pub(super) unsafe fn add_candidate(sk: *mut c_void) {
     }
 }
 
-/// The socket is no candidate any longer.
+/// The socket is no candidate any longer; returns whether it was one until now. Of two CPUs that decide at the same moment,
+/// one in each direction, only one is told so.
 ///
 /// # Safety
 /// As for [`connection`].
 #[inline(always)]
-pub(super) unsafe fn drop_candidate(sk: *mut c_void) {
+pub(super) unsafe fn drop_candidate(sk: *mut c_void) -> bool {
     // SAFETY: as for `connection`.
-    unsafe { bpf_sk_storage_delete(addr_of!(ELDERS).cast_mut().cast(), sk) };
-    ELDERS_LEFT.fetch_sub(1, Ordering::Relaxed);
+    let dropped = unsafe { bpf_sk_storage_delete(addr_of!(ELDERS).cast_mut().cast(), sk) } == 0;
+    if dropped {
+        ELDERS_LEFT.fetch_sub(1, Ordering::Relaxed);
+    }
+    dropped
 }
 
 /// Whether the ports to be tracked were named.

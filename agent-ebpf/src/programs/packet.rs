@@ -58,7 +58,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
         if connection.is_null() {
             // Here and not in `discover`: a call chain has 512 bytes of stack.
             let candidate = maps::candidate(sk);
-            if !candidate.is_null() {
+            if !candidate.is_null() && !elders::gives_way(skb, sk, candidate, &segment) {
                 let finding = elders::observe::<IN>(skb, sk, candidate, &segment);
                 if finding != elders::NOTHING {
                     elders::adopt::<IN>(skb, sk, candidate, &segment, finding);
@@ -70,8 +70,15 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
                 return;
             }
         }
-        if (*connection).role == 0 && !upgrade::scan::<IN>(skb, sk, connection, &segment) {
-            return;
+        if (*connection).role == 0 {
+            let begins = if (*connection).head.inbound == upgrade::HELLO {
+                upgrade::encrypted::<IN>(skb, sk, connection, &segment)
+            } else {
+                upgrade::scan::<IN>(skb, sk, connection, &segment)
+            };
+            if !begins {
+                return;
+            }
         }
         // Frames may stand right behind a head, in the very same packet; the tracker skips what is before them.
         let Some(totals) = maps::TOTALS.get_ptr_mut((*connection).listener) else {
@@ -95,12 +102,16 @@ fn discover<const IN: bool>(
 ) -> *mut Connection {
     match flow.look(skb, segment) {
         Look::Nothing => {}
-        Look::Continued => exchange::go_on::<IN>(skb, segment),
+        Look::Continued => {
+            exchange::go_on::<IN>(skb, segment, false);
+        }
+        // A piece of a head may begin like anything.
+        Look::Opening(_, false) if exchange::go_on::<IN>(skb, segment, true) => {}
         Look::Opening(opening, first) => match opening {
             Opening::Upgrade => return upgrade::begin::<IN>(sk, segment.seq),
-            Opening::Get => exchange::begin::<IN>(skb, segment, first),
+            Opening::Get => exchange::begin::<IN>(skb, sk, segment, first),
             Opening::Response(status) => exchange::refuse::<IN>(sk, segment, status),
-            Opening::ServerHello => return upgrade::encrypted::<IN>(skb, sk, segment),
+            Opening::ServerHello => return upgrade::hello::<IN>(sk, segment.seq),
             Opening::Request | Opening::Else => {}
         },
     }

@@ -8,6 +8,9 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 
 const IPPROTO_TCP: u8 = 6;
 const IPV6_HEADER: usize = 40;
+/// A hop-by-hop header that holds a jumbo payload option alone (RFC 2675 section 2), as `ip6_xmit` puts one before what will
+/// be cut into segments and is longer than IPv6's length field can say. No segment has it on the wire.
+const JUMBO_HEADER: usize = 8;
 const TCP_HEADER: usize = 20;
 const SYN: u8 = 2;
 /// The shortest IPv4 header, and so the least that must be readable before anything is known.
@@ -30,6 +33,8 @@ pub(super) struct Segment {
     pub(super) addresses: (u32, u32),
     /// The SYN flag is set.
     pub(super) syn: bool,
+    /// Bytes of its headers that are not on the wire: [`JUMBO_HEADER`] or 0.
+    pub(super) surplus: u32,
 }
 
 impl Segment {
@@ -58,14 +63,21 @@ impl Segment {
             }
             let first = *(data as *const u8);
             let word = |at: usize| *((data + at) as *const u32);
-            let (ip_len, protocol, addresses) = if first >> 4 == 4 {
-                (usize::from(first & 15) * 4, *((data + 9) as *const u8), (word(12), word(16)))
+            let (ip_len, protocol, addresses, surplus) = if first >> 4 == 4 {
+                (usize::from(first & 15) * 4, *((data + 9) as *const u8), (word(12), word(16)), 0)
             } else {
                 // The last word of an IPv6 address varies most among the peers of a host.
-                if data + IPV6_HEADER > end {
+                if data + IPV6_HEADER + JUMBO_HEADER > end {
                     return None;
                 }
-                (IPV6_HEADER, *((data + 6) as *const u8), (word(20), word(36)))
+                let (next, after) = (*((data + 6) as *const u8), *((data + IPV6_HEADER) as *const u8));
+                // In units of 8 bytes beyond the first; 0 with `next` 0 (`IPPROTO_HOPOPTS`) is what is looked for.
+                let length = *((data + IPV6_HEADER + 1) as *const u8);
+                // Without a branch: the verifier would follow both to the end of everything.
+                let is_jumbo = (u32::from(next) | u32::from(length) << 8).wrapping_sub(1) >> 31;
+                let surplus = is_jumbo * JUMBO_HEADER as u32;
+                let protocol = next | after & (is_jumbo as u8).wrapping_neg();
+                (IPV6_HEADER + surplus as usize, protocol, (word(20), word(36)), surplus)
             };
             let tcp = data + ip_len;
             if protocol != IPPROTO_TCP || tcp + TCP_HEADER > end {
@@ -78,7 +90,7 @@ impl Segment {
             let len = total.saturating_sub(offset);
             let ports = *(tcp as *const u32);
             let syn = *((tcp + 13) as *const u8) & SYN != 0;
-            Some(Segment { seq, ack, offset, len, ports, addresses, syn })
+            Some(Segment { seq, ack, offset, len, ports, addresses, syn, surplus })
         }
     }
 }

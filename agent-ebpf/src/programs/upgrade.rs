@@ -100,8 +100,9 @@ pub(super) fn scan<const IN: bool>(
             return track::<IN>(skb, sk, connection, segment, whole);
         }
         if head.ended() || head.failed() {
-            // A response of another status that came in small pieces is no loss; a 101 is.
-            return drop_head(sk, usize::from(head.taken()) > STATUS_LINE.len());
+            // A response of another status that came in small pieces is no loss, nor is a 101 to another protocol; a 101
+            // that is too long is.
+            return drop_head(sk, !head.ended() && usize::from(head.taken()) > STATUS_LINE.len());
         }
     }
     false
@@ -124,6 +125,17 @@ fn drop_head(sk: *mut c_void, unparsed: bool) -> bool {
     false
 }
 
+/// The round trip of the TCP handshake, as long as TCP has measured no other: none of the socket's bytes was acknowledged
+/// beside its SYN. 0 afterwards.
+#[inline(always)]
+pub(super) fn handshake_us(sk: *mut c_void) -> u32 {
+    // SAFETY: the context's socket; the pointer is null-checked.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
+        if tcp.is_null() || (*tcp).bytes_acked > 1 { 0 } else { (*tcp).srtt_us >> 3 }
+    }
+}
+
 /// The head ended: tells where the frames of both directions begin.
 #[inline(always)]
 fn track<const IN: bool>(
@@ -141,8 +153,6 @@ fn track<const IN: bool>(
             return false;
         }
         let (rcv_nxt, snd_nxt) = ((*tcp).rcv_nxt, (*tcp).snd_nxt);
-        // As long as none of this socket's bytes was acknowledged beside its SYN, TCP's round trip is the handshake's.
-        let handshake_us = if (*tcp).bytes_acked <= 1 { (*tcp).srtt_us >> 3 } else { 0 };
         let deflate = (*connection).head.deflate();
         (*connection).deflate = deflate.0;
         let compressible = deflate.negotiated();
@@ -162,27 +172,40 @@ fn track<const IN: bool>(
         if exchange.is_null() {
             return false;
         }
-        (*exchange).opened.handshake_us = handshake_us;
-        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Exact, exchange })
+        if IN == EGRESS {
+            (*exchange).opened.handshake_us = handshake_us(sk);
+        }
+        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Exact, older: false, exchange })
     }
 }
 
-/// A TLS connection on a port that was named: all that can be seen of it are its bytes.
+/// Stands in a scanner's `inbound` where the first packet was a TLS ServerHello and no head.
+pub(super) const HELLO: u8 = 2;
+
+/// Gives a TLS connection on a port that was named its state.
+#[inline(always)]
+pub(super) fn hello<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connection {
+    let connection = begin::<IN>(sk, seq);
+    if !connection.is_null() {
+        // SAFETY: a storage value, live during the program.
+        unsafe { (*connection).head.inbound = HELLO };
+    }
+    connection
+}
+
+/// Starts to follow it: all that can be seen of it are its bytes.
 #[inline(never)]
 pub(super) fn encrypted<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
+    connection: *mut Connection,
     segment: &Segment,
-) -> *mut Connection {
-    let connection = begin::<IN>(sk, segment.seq);
-    if connection.is_null() {
-        return connection;
-    }
+) -> bool {
     // SAFETY: as for `track`.
     unsafe {
         let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
         if tcp.is_null() {
-            return null_mut();
+            return false;
         }
         let role = if IN == EGRESS {
             tracker::encrypted(&mut (*connection).sent, segment.seq);
@@ -196,12 +219,9 @@ pub(super) fn encrypted<const IN: bool>(
         flows::unsettle(flows::key::<IN>(segment, true));
         let exchange = exchange::none::<IN>(segment);
         if exchange.is_null() {
-            return null_mut();
+            return false;
         }
-        if enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Encrypted, exchange }) {
-            connection
-        } else {
-            null_mut()
-        }
+        let parse = Parse::Encrypted;
+        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, older: false, exchange })
     }
 }

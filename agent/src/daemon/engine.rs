@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use agent_ebpf::abi::{ListenerKey, Stat};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
 
 use super::handshakes::Handshakes;
 use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Parse, Process,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
     ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
@@ -142,9 +142,9 @@ impl<P: Probes, H: Host> Engine<P, H> {
                     }
                     let upgrade = handshakes.opened(&handshake);
                     let connection = opened(&handshake.opened, clock, upgrade);
-                    emit(match connection.parse {
-                        Parse::Adopted => Body::ConnectionAdopted(connection),
-                        _ => Body::ConnectionOpened(connection),
+                    emit(match handshake.opened.older {
+                        0 => Body::ConnectionOpened(connection),
+                        _ => Body::ConnectionAdopted(connection),
                     });
                 }
                 Lifecycle::Closed(socket) => {
@@ -257,10 +257,13 @@ impl<P: Probes, H: Host> Engine<P, H> {
         let now = clock.monotonic_ns;
         let listeners = match self.probes.listeners() {
             Ok(totals) => {
-                let refused = self.refused();
-                let none = BTreeMap::new();
-                let refused = |key| refused.get(key).unwrap_or(&none);
-                totals.iter().map(|(key, totals)| listener(key, totals, refused(key))).collect()
+                let mut refused = self.refused();
+                // Where every upgrade is refused there is nothing to sum up but that.
+                let mut all: BTreeMap<_, _> =
+                    refused.keys().map(|key| (*key, ListenerTotals::default())).collect();
+                all.extend(totals);
+                let mut refused = |key| refused.remove(key).unwrap_or_default();
+                all.iter().map(|(key, totals)| listener(key, totals, &refused(key))).collect()
             }
             Err(error) => {
                 self.degrade("totals by listener", error.to_string());

@@ -74,9 +74,10 @@ impl Reported {
         self.seen.clear();
     }
 
-    /// A connection that was told of but not visited yet. The fingerprint is none that a visit would take for known.
+    /// A connection that was told of but not visited yet. The fingerprint is none that a visit would take for known: a sweep
+    /// may have met it before its event was read, and what it said then has been overridden by the event, which knows less.
     pub(super) fn opened(&mut self, cookie: u64) {
-        self.seen.entry(cookie).or_insert((0, self.generation));
+        self.seen.insert(cookie, (0, self.generation));
     }
 
     pub(super) fn closed(&mut self, cookie: u64) {
@@ -188,6 +189,19 @@ pub(super) fn sweep(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agent_ebpf::abi;
+
+    #[test]
+    fn an_event_that_is_read_after_a_visit_has_the_connection_reported_again() {
+        let connection = abi::Connection { cookie: 7, ..abi::Connection::default() };
+        let socket = Socket { header: abi::SocketHeader::default(), connection };
+        let known = fingerprint(&socket);
+        let mut reported = Reported::default();
+        reported.note(7, known);
+        assert!(!reported.changed(&socket, known));
+        reported.opened(7);
+        assert!(reported.changed(&socket, known));
+    }
 
     #[test]
     fn the_pace_keeps_the_budget() {

@@ -237,7 +237,7 @@ pub struct Listener {
     pub connections: u64,
     /// Upgrades since the agent attached.
     pub opened: u64,
-    /// Connections older than the agent that were recognised by their frames.
+    /// Connections older than the agent that were recognised by their frames, or as TLS on a port that was named.
     pub adopted: u64,
     /// Closed since the agent attached.
     pub closed: u64,

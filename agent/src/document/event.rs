@@ -36,7 +36,7 @@ pub enum Body {
     Tick(Tick),
     /// An upgrade was seen.
     ConnectionOpened(Connection),
-    /// A connection older than the agent was recognised by its frames.
+    /// A connection older than the agent was recognised by its frames, or as TLS on a port that was named.
     ConnectionAdopted(Connection),
     /// A sweep found a connection changed. Only where per-connection updates are asked for.
     ConnectionUpdated(Connection),

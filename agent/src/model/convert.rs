@@ -95,7 +95,7 @@ pub fn opened(opened: &Opened, clock: &Clock, upgrade: Option<Upgrade>) -> Conne
         pid: None,
         fd: None,
         netns: opened.endpoints.netns,
-        opened: (parse != Parse::Adopted).then(|| clock.timestamp(opened.time_ns)),
+        opened: (opened.older == 0).then(|| clock.timestamp(opened.time_ns)),
         parse,
         unparsed_bytes: 0,
         received: Some(nothing),

@@ -6,13 +6,16 @@
 #![expect(clippy::print_stdout, reason = "a test runner")]
 
 mod addresses;
+mod adoption;
 mod agent_process;
 mod binaries;
 mod containers;
 mod exchange;
 mod exits;
 mod foreign;
+mod handshake;
 mod hostile;
+mod impostors;
 mod kill;
 mod load;
 mod memory;
@@ -22,6 +25,7 @@ mod passing;
 mod process;
 mod proxy;
 mod python;
+mod refused;
 mod replay;
 mod reuseport;
 mod runner;
@@ -31,6 +35,7 @@ mod sinks;
 mod ss;
 mod stream;
 mod traffic;
+mod watch;
 mod websocket;
 mod wire;
 
@@ -67,6 +72,52 @@ const TESTS: &[runner::Test] = &[
         "addresses::ipv4_through_a_dual_stack_listener_is_counted_exactly",
         addresses::ipv4_through_a_dual_stack_listener_is_counted_exactly,
     ),
+    (
+        "adoption::older_connections_are_adopted_and_counted_exactly_from_then_on",
+        adoption::older_connections_are_adopted_and_counted_exactly_from_then_on,
+    ),
+    ("adoption::a_snapshot_shows_what_was_adopted", adoption::a_snapshot_shows_what_was_adopted),
+    ("adoption::one_direction_is_enough", adoption::one_direction_is_enough),
+    (
+        "adoption::a_long_message_under_way_is_no_hindrance",
+        adoption::a_long_message_under_way_is_no_hindrance,
+    ),
+    (
+        "adoption::what_closed_before_it_was_known_leaves_nothing",
+        adoption::what_closed_before_it_was_known_leaves_nothing,
+    ),
+    (
+        "adoption::an_upgrade_on_an_older_connection_is_exact",
+        adoption::an_upgrade_on_an_older_connection_is_exact,
+    ),
+    (
+        "addresses::ipv6_packets_beyond_64_kib_are_counted_exactly",
+        addresses::ipv6_packets_beyond_64_kib_are_counted_exactly,
+    ),
+    ("impostors::no_other_protocol_is_adopted", impostors::no_other_protocol_is_adopted),
+    ("handshake::heads_are_told_and_secrets_are_not", handshake::heads_are_told_and_secrets_are_not),
+    (
+        "handshake::latency_and_round_trip_are_those_of_the_peers",
+        handshake::latency_and_round_trip_are_those_of_the_peers,
+    ),
+    ("handshake::any_cut_of_the_heads_is_followed", handshake::any_cut_of_the_heads_is_followed),
+    (
+        "handshake::a_request_that_completes_the_tcp_handshake_is_seen",
+        handshake::a_request_that_completes_the_tcp_handshake_is_seen,
+    ),
+    (
+        "handshake::an_upgrade_after_other_requests_is_followed",
+        handshake::an_upgrade_after_other_requests_is_followed,
+    ),
+    (
+        "handshake::a_long_request_is_cut_and_its_frames_are_not",
+        handshake::a_long_request_is_cut_and_its_frames_are_not,
+    ),
+    (
+        "handshake::what_is_no_upgrade_is_not_tracked_and_losses_are_told",
+        handshake::what_is_no_upgrade_is_not_tracked_and_losses_are_told,
+    ),
+    ("refused::refusals_are_counted_by_status", refused::refusals_are_counted_by_status),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     (

@@ -10,8 +10,10 @@ use serde_json::Value;
 use crate::binaries;
 use crate::process::{Process, SOON, run};
 
-/// What frames.py is written against.
-const PACKAGE: &str = "websockets>=15,<18";
+/// What the scripts are written against: the WebSocket package whose frames frames.py counts, and what impostors.py and
+/// encrypted.py speak HTTP/2 and TLS with.
+const PACKAGES: &[&str] = &["websockets>=15,<18", "h2>=4.1,<5", "trustme>=1.1,<2"];
+const IMPORTS: &str = "import websockets.asyncio, h2.connection, trustme";
 const INSTALL: Duration = Duration::from_secs(180);
 
 /// Starts one of this folder's scripts.
@@ -39,10 +41,10 @@ fn interpreter() -> anyhow::Result<PathBuf> {
     let folder = binaries::folder()?;
     let environment = folder.parent().context("no target directory")?.join("venv");
     let python = environment.join("bin/python");
-    let imports = || Command::new(&python).args(["-c", "import websockets.asyncio"]).output();
+    let imports = || Command::new(&python).args(["-c", IMPORTS]).output();
     if !imports().is_ok_and(|output| output.status.success()) {
         successful(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-        successful(Command::new(&python).args(["-m", "pip", "install", "--quiet", PACKAGE]))?;
+        successful(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
     }
     Ok(python)
 }

@@ -22,17 +22,21 @@ pub(crate) fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
 
 /// Sends the request on a connection that is open.
 pub(crate) fn ask(stream: &mut TcpStream, host: SocketAddr) -> anyhow::Result<()> {
-    let request = format!(
-        "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    );
-    Ok(stream.write_all(request.as_bytes())?)
+    Ok(stream.write_all(request_head("/", &host.to_string(), "").as_bytes())?)
 }
 
 /// Reads the request and accepts it.
 pub(crate) fn answer(stream: &mut TcpStream) -> anyhow::Result<()> {
     head(stream)?;
     Ok(stream.write_all(response().as_bytes())?)
+}
+
+/// The request itself. `fields` are further header fields, each with its line end.
+pub(crate) fn request_head(target: &str, host: &str, fields: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{fields}\r\n"
+    )
 }
 
 /// Reads the server's answer.
@@ -62,31 +66,26 @@ pub(crate) fn response() -> String {
 
 /// A client's binary frame. The masking key is zero, so the payload stands as it is.
 pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
-    frame(0x82, Some([0; 4]), payload)
+    frame(0x82, payload, Some([0; 4]))
 }
 
-/// Any frame: `first` is the header's first byte.
-pub(crate) fn frame(first: u8, key: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
-    let mask = if key.is_some() { 0x80 } else { 0 };
+/// A frame with this first byte (FIN, RSV1–3, opcode), masked where it is a client's.
+pub(crate) fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+    let masked = if mask.is_some() { 0x80 } else { 0 };
     let mut frame = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(length @ 0..126), _) => frame.push(mask | length),
+        (Ok(length @ 0..126), _) => frame.push(masked | length),
         (_, Ok(length)) => {
-            frame.push(mask | 126);
+            frame.push(masked | 126);
             frame.extend(length.to_be_bytes());
         }
         _ => {
-            frame.push(mask | 127);
+            frame.push(masked | 127);
             frame.extend((payload.len() as u64).to_be_bytes());
         }
     }
-    let key = match key {
-        Some(key) => {
-            frame.extend(key);
-            key
-        }
-        None => [0; 4],
-    };
+    let key = mask.unwrap_or_default();
+    frame.extend(mask.into_iter().flatten());
     frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
@@ -110,13 +109,18 @@ pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) -> anyhow::Result<()>
 
 /// Reads a message head to its empty line and no further.
 pub(crate) fn head(stream: &mut TcpStream) -> anyhow::Result<String> {
+    head_of(stream, 4096)
+}
+
+/// The same, of at most so many bytes.
+pub(crate) fn head_of(stream: &mut TcpStream, most: usize) -> anyhow::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     // By the byte: what follows the head belongs to the frames.
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte)?;
         head.push(byte[0]);
-        ensure!(head.len() < 4096, "a head without end");
+        ensure!(head.len() < most, "a head without end");
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
 }

@@ -65,7 +65,7 @@ impl Script {
             _ => std::iter::repeat_with(|| random.u8(..)).take(length).collect(),
         };
         let key = masked.then(|| random.u32(..).to_ne_bytes());
-        let frame = websocket::frame(first, key, &payload);
+        let frame = websocket::frame(first, &payload, key);
         traffic::count(&mut self.counts, first, payload.len())?;
         // Most frames go out by themselves, some along with the one before.
         match self.writes.last_mut() {
