@@ -9,9 +9,17 @@ mod record;
 mod tally;
 
 pub use connection::{Connection, Direction, Parse, Role};
-pub use counters::{Counters, FRAME_SLOTS, ListenerKey, ListenerTotals, Stat, frame_slot};
-pub use record::{Endpoints, Opened, SocketHeader, SocketMemory, event};
-pub use tally::{SharedCounters, Tally};
+pub use counters::{
+    Counters, DirectionTotals, FRAME_SLOTS, ListenerKey, ListenerTotals, RTT_BUCKETS, Stat, frame_slot,
+    rtt_bound_ns,
+};
+pub use record::{
+    Endpoints, Exchange, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, SocketHeader, SocketMemory, event,
+};
+pub use tally::{SharedTotals, Tally};
+
+/// Entries in the table of handshakes in progress, a power of two.
+pub const EXCHANGE_SLOTS: usize = 1024;
 
 /// Entries in the per-CPU array of listener totals. Slot 0 collects listeners beyond the last slot.
 pub const LISTENER_SLOTS: usize = 256;
@@ -25,15 +33,22 @@ pub mod names {
     pub const EGRESS: &str = "headroom_egress";
     /// cgroup_skb program that does nothing: the baseline of the packet benchmark.
     pub const EMPTY: &str = "headroom_empty";
+    /// cgroup_skb program that is never attached: runs packets through the tracker on a state of the caller's, for tests.
+    pub const REPLAY: &str = "headroom_replay";
     /// tp_btf program on `tcp_destroy_sock`.
     pub const DESTROY: &str = "headroom_destroy";
-    /// iter/tcp program.
+    /// tp_btf program on `tcp_retransmit_skb`.
+    pub const RETRANSMIT: &str = "headroom_retransmit";
+    /// iter/tcp program that reads tracked sockets.
     pub const SOCKETS: &str = "headroom_sockets";
+    /// iter/tcp program that marks sockets older than the agent as candidates.
+    pub const CANDIDATES: &str = "headroom_candidates";
     /// iter/task_file program.
     pub const OWNERS: &str = "headroom_owners";
 
     /// Every program in the object.
-    pub const PROGRAMS: &[&str] = &[INGRESS, EGRESS, EMPTY, DESTROY, SOCKETS, OWNERS];
+    pub const PROGRAMS: &[&str] =
+        &[INGRESS, EGRESS, EMPTY, REPLAY, DESTROY, RETRANSMIT, SOCKETS, CANDIDATES, OWNERS];
 
     /// Socket storage: [`Connection`](super::Connection).
     pub const CONNECTIONS: &str = "CONNECTIONS";
@@ -48,11 +63,35 @@ pub mod names {
     /// Per-CPU array [`Stat`](super::Stat) → count.
     pub const STATS: &str = "STATS";
 
+    /// Socket storage: [`Candidate`](crate::candidate::Candidate).
+    pub const ELDERS: &str = "ELDERS";
+    /// Array of [`Exchange`](super::Exchange) by flow.
+    pub const EXCHANGES: &str = "EXCHANGES";
+    /// Hash [`Refusal`](super::Refusal) → count.
+    pub const REFUSALS: &str = "REFUSALS";
+    /// Array of [`Reorder`](crate::reorder::Reorder).
+    pub const REORDER: &str = "REORDER";
+    /// Array of one [`Replay`](super::Replay).
+    pub const REPLAYED: &str = "REPLAYED";
+
     /// Ring buffer of aya-log.
     pub const LOGS: &str = "AYA_LOGS";
 
     /// Every map the programs declare.
-    pub const MAPS: &[&str] = &[CONNECTIONS, LISTENERS, TOTALS, PORTS, EVENTS, STATS, LOGS];
+    pub const MAPS: &[&str] = &[
+        CONNECTIONS,
+        LISTENERS,
+        TOTALS,
+        PORTS,
+        EVENTS,
+        STATS,
+        ELDERS,
+        EXCHANGES,
+        REFUSALS,
+        REORDER,
+        REPLAYED,
+        LOGS,
+    ];
 
     /// Global: 1 when only ports in [`PORTS`] are tracked.
     pub const FILTER_PORTS: &str = "FILTER_PORTS";
@@ -91,6 +130,9 @@ pub mod names {
         ("OFF_COPIED_SEQ", "tcp_sock", "copied_seq"),
         ("OFF_WRITE_SEQ", "tcp_sock", "write_seq"),
         ("OFF_SND_UNA", "tcp_sock", "snd_una"),
+        ("OFF_SND_NXT", "tcp_sock", "snd_nxt"),
+        ("OFF_TOTAL_RETRANS", "tcp_sock", "total_retrans"),
+        ("OFF_SRTT", "tcp_sock", "srtt_us"),
         ("OFF_SOCKET_SK", "socket", "sk"),
         ("OFF_TGID", "task_struct", "tgid"),
     ];
@@ -99,19 +141,40 @@ pub mod names {
     pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS"];
 
     /// State that the programs keep for themselves.
-    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS"];
+    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS", "ELDERS_LEFT"];
+}
+
+/// One packet's way through the tracker, for tests: the caller sets the state and the surroundings, runs the program on a
+/// packet, and reads the state back.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// The connection.
+    pub connection: Connection,
+    /// Its listener's totals.
+    pub totals: ListenerTotals,
+    /// What the clock says.
+    pub now_ns: u64,
+    /// TCP's own edge (`rcv_nxt`).
+    pub rcv_nxt: u32,
+    /// 1 where the packet is received, 0 where it is sent.
+    pub inbound: u32,
 }
 
 // A hole in one of these types would be uninitialised kernel memory on its way to user space, and the verifier would
 // refuse it with a message about stack bytes; the sums say so at compile time instead.
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
-    assert!(size_of::<Direction>() == size_of::<Counters>() + 80);
+    assert!(size_of::<Direction>() == size_of::<Counters>() + 144);
     assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 40 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
-    assert!(size_of::<SocketHeader>() == 16 + size_of::<Endpoints>() + size_of::<SocketMemory>());
-    assert!(size_of::<Opened>() == 24 + size_of::<Endpoints>());
-    assert!(size_of::<ListenerTotals>() == 2 * size_of::<Counters>() + 16);
+    assert!(size_of::<SocketHeader>() == 24 + size_of::<Endpoints>() + size_of::<SocketMemory>());
+    assert!(size_of::<Opened>() == 48 + size_of::<Endpoints>());
+    assert!(size_of::<Exchange>() == size_of::<Opened>() + RESPONSE_BYTES + 2 * REQUEST_BYTES + 24);
+    assert!(size_of::<Refusal>() == 16);
+    assert!(size_of::<DirectionTotals>() == size_of::<Counters>() + 8 * RTT_BUCKETS);
+    assert!(size_of::<ListenerTotals>() == 3 * size_of::<DirectionTotals>() + 7 * 8);
     assert!(size_of::<ListenerKey>() == 8);
+    assert!(size_of::<Replay>() == size_of::<Connection>() + size_of::<ListenerTotals>() + 16);
 };

@@ -2,14 +2,14 @@
 //!
 //! Looking at a packet's payload costs several times what the rest of the program costs, and nearly all packets of a
 //! host belong to flows that will never become a WebSocket. A direct-mapped table of 64-bit words remembers that: a
-//! flow (one direction of a connection) whose first bytes are not an HTTP/1.x response never carries a 101 later
-//! (RFC 9112 section 2: a connection's responses follow one another from its first byte on).
+//! flow (one direction of a connection) whose first bytes are neither an HTTP/1.x request nor a response never takes part
+//! in an upgrade later (RFC 9112 section 2: a connection's messages follow one another from its first byte on).
 //!
 //! The skip comes before the look-up of the socket's state, so it must never hit a tracked connection: whoever starts
 //! tracking one clears the word of the flow in the other direction, and only untracked packets write words.
 //!
 //! A SYN starts its flow anew, so a reused port is judged afresh. Flows older than the agent are judged by sample:
-//! [`SAMPLES`] packets in a row that do not begin like a response. A word is read and written whole; a race between
+//! [`SAMPLES`] packets in a row that do not begin like a message. A word is read and written whole; a race between
 //! CPUs loses one observation and nothing else.
 
 /// Words in the table, a power of two: 512 KiB for about that many concurrent flows.
@@ -20,7 +20,7 @@ pub const SAMPLES: u64 = 64;
 
 /// The flow's SYN was seen, its first payload was not.
 const FRESH: u64 = 1;
-/// It carries HTTP/1.x responses: every packet may be a 101.
+/// It carries HTTP/1.x messages: every packet may be part of a handshake.
 const HTTP: u64 = 2;
 /// Its beginning was not seen; the low byte counts the packets looked at.
 const UNKNOWN: u64 = 3;
@@ -38,8 +38,8 @@ pub struct Key {
 /// How a payload begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Like an HTTP/1.x response.
-    Response,
+    /// Like an HTTP/1.x message.
+    Http,
     /// Like anything else.
     Else,
 }
@@ -77,6 +77,19 @@ impl Key {
         word == self.unwanted()
     }
 
+    /// Whether an HTTP message went by in this flow before.
+    #[inline(always)]
+    pub const fn is_http(self, word: u64) -> bool {
+        word == self.word(HTTP, 0)
+    }
+
+    /// A number for the table of handshakes: where the flow's is, and what tells it from others. Wants a key made with
+    /// `hash` 0.
+    #[inline(always)]
+    pub const fn exchange(self) -> (u32, u64) {
+        (self.index as u32, self.tag << 32 | self.index as u64 | 1 << 31)
+    }
+
     /// Whether the word speaks of another flow, or of none.
     #[inline(always)]
     pub const fn is_new(self, word: u64) -> bool {
@@ -88,7 +101,7 @@ impl Key {
     pub const fn after(self, word: u64, start: Start) -> u64 {
         let (state, seen) = if self.is_new(word) { (UNKNOWN, 0) } else { (word >> 8 & 0xff, word & 0xff) };
         match (start, state) {
-            (Start::Response, _) | (_, HTTP) => self.word(HTTP, 0),
+            (Start::Http, _) | (_, HTTP) => self.word(HTTP, 0),
             (Start::Else, UNKNOWN) if seen + 1 < SAMPLES => self.word(UNKNOWN, seen + 1),
             (Start::Else, _) => self.unwanted(),
         }
@@ -109,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_does_not_begin_with_a_response_is_settled_at_once() {
+    fn a_flow_that_does_not_begin_with_http_is_settled_at_once() {
         let key = key();
         assert!(key.is_settled(key.after(key.fresh(), Start::Else)));
     }
@@ -117,7 +130,7 @@ mod tests {
     #[test]
     fn an_http_flow_is_never_settled() {
         let key = key();
-        let mut word = key.after(key.fresh(), Start::Response);
+        let mut word = key.after(key.fresh(), Start::Http);
         for _ in 0..1000 {
             word = key.after(word, Start::Else);
             assert!(!key.is_settled(word));
@@ -134,7 +147,7 @@ mod tests {
         }
         assert!(key.is_settled(word));
         let late = (0..10).fold(0, |word, _| key.after(word, Start::Else));
-        assert!(!key.is_settled(key.after(late, Start::Response)));
+        assert!(!key.is_settled(key.after(late, Start::Http)));
     }
 
     #[test]

@@ -6,7 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod candidate;
 pub mod flow;
 pub mod frame;
 pub mod handshake;
+mod keepalive;
+pub mod opening;
+pub mod reorder;
+pub mod simulate;
 pub mod tracker;

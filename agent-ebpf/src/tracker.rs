@@ -7,23 +7,35 @@
 //!
 //! Sequence numbers decide what is new: bytes before `next_seq` are retransmissions and never count twice; a hole is
 //! bridged where it lies inside a payload whose end is known, and anything else leaves the direction
-//! [`Parse::Unsynced`] until [`EVIDENCE`] consecutive frames fit, which makes it [`Parse::Adopted`].
+//! [`Parse::Unsynced`] until there is [`EVIDENCE`] for a boundary, which makes it [`Parse::Adopted`]. Holes that will be
+//! filled are the [`reorder`](crate::reorder) buffer's business: what comes here is in order where that is possible.
 
 use crate::abi::{Direction, Parse, Tally};
 use crate::frame::{self, Lead};
+use crate::keepalive;
 
 /// The current frame is a control frame: its payload counts as control bytes.
 const FLAG_CONTROL: u8 = 1;
 /// Frames in this direction must be masked.
 const FLAG_MASKED: u8 = 2;
+/// Some of the current control frame's payload was not seen.
+const FLAG_HOLED: u8 = 4;
+/// The current control frame is a ping.
+const FLAG_PING: u8 = 8;
+/// The current control frame is a pong.
+const FLAG_PONG: u8 = 16;
+/// All that belongs to one frame.
+const FLAGS_OF_FRAME: u8 = FLAG_CONTROL | FLAG_HOLED | FLAG_PING | FLAG_PONG;
 
-/// Consecutive plausible frames that prove a boundary. A random byte pair passes [`Lead::is_valid`] once in about 85
-/// times; three in a row, each where the one before said, is a chance of 1.6 in a million per packet.
-pub const EVIDENCE: u8 = 3;
+/// Evidence that proves a boundary: one for a plausible header where the one before said it would be, one more where a
+/// frame ends with its packet. Random bytes pass for a header ([`Lead::is_valid`], shortest length form) once in about
+/// 85 times and for a frame that ends with its packet once in 10,000: four is a chance of 2 in 100 million per packet
+/// for a run of headers, and better than that for frames that have a packet each.
+pub const EVIDENCE: u8 = 4;
 
 /// Longest payload a candidate for a boundary may claim. Noise that looks like a header with a 64-bit length would
 /// otherwise swallow the rest of the connection as its payload.
-const LONGEST_CANDIDATE: u64 = 16 << 20;
+pub(crate) const LONGEST_CANDIDATE: u64 = 16 << 20;
 
 /// Access to the current packet.
 pub trait Payload {
@@ -33,12 +45,47 @@ pub trait Payload {
     fn now_ns(&self) -> u64;
 }
 
+/// The time, for payloads that have to ask the kernel for it.
+pub trait Clock: Copy {
+    /// Monotonic nanoseconds.
+    fn now_ns(self) -> u64;
+}
+
 /// Starts a direction right behind the handshake.
 #[inline(always)]
 pub fn start(direction: &mut Direction, next_seq: u32, masked: bool) {
     direction.next_seq = next_seq;
     direction.parse = Parse::Exact as u8;
     direction.flags = if masked { FLAG_MASKED } else { 0 };
+}
+
+/// Starts a direction of a connection older than the agent. `boundary` says how many bytes behind `next_seq` the next
+/// frame begins, where that is known.
+#[inline(always)]
+pub fn adopt(direction: &mut Direction, next_seq: u32, masked: bool, boundary: Option<u32>) {
+    start(direction, next_seq, masked);
+    match boundary {
+        Some(bytes) => {
+            direction.parse = Parse::Adopted as u8;
+            direction.remaining = bytes as u64;
+        }
+        None => direction.parse = Parse::Unsynced as u8,
+    }
+}
+
+/// Starts a direction in which nothing but bytes can be seen.
+#[inline(always)]
+pub fn encrypted(direction: &mut Direction, next_seq: u32) {
+    direction.next_seq = next_seq;
+    direction.parse = Parse::Encrypted as u8;
+}
+
+/// Whether `bytes` that are missing at the tracker's position can be done without: they are payload whose end is known,
+/// or the direction has no boundary to lose.
+#[inline(always)]
+pub fn can_bridge(direction: &Direction, bytes: u32) -> bool {
+    direction.parse >= Parse::Unsynced as u8
+        || (direction.held == 0 && bytes as u64 <= direction.remaining && direction.flags & FLAG_CONTROL == 0)
 }
 
 /// One packet on its way through one direction.
@@ -76,8 +123,9 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         self.offset < len
     }
 
-    /// Eats the rest of the current payload, then one header and what the packet holds of its payload. Returns whether
-    /// bytes are left. Every call advances, so as many calls as there are bytes always suffice.
+    /// Eats the rest of the current payload (of a control frame, up to 16 bytes), then one header and what the packet
+    /// holds of its payload. Returns whether bytes are left. Every call advances, so as many calls as there are bytes
+    /// always suffice.
     #[inline(always)]
     pub fn step(&mut self) -> bool {
         if self.direction.remaining > 0 {
@@ -85,6 +133,13 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
             if self.offset >= self.len {
                 return false;
             }
+            if self.direction.remaining > 0 {
+                return true;
+            }
+        }
+        if self.direction.parse == Parse::Encrypted as u8 {
+            self.unparsed((self.len - self.offset) as u64);
+            return false;
         }
         let mut header = [0u8; 16];
         let whole = self.direction.held == 0 && self.take_header(&mut header);
@@ -155,62 +210,93 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         let slot = lead.slot();
         self.direction.counters.frame(slot, header_len);
         self.totals.frame(slot, header_len);
+        self.direction.flags &= !FLAGS_OF_FRAME;
         if lead.is_control() {
-            self.direction.flags |= FLAG_CONTROL;
             self.control(lead, header);
-        } else {
-            self.direction.flags &= !FLAG_CONTROL;
-            if lead.is_compressed() {
-                self.direction.counters.compressed();
-                self.totals.compressed();
-            }
+        } else if lead.is_compressed() {
+            self.direction.counters.compressed();
+            self.totals.compressed();
         }
         self.eat_payload();
         self.offset < self.len
     }
 
-    /// Pings, pongs and closes carry meaning beyond their count.
+    /// Pings, pongs and closes carry meaning beyond their count, which takes their payload.
     #[inline(always)]
     fn control(&mut self, lead: Lead, header: &[u8; 16]) {
-        match lead.opcode() {
-            frame::PING => {
-                let now = self.payload.now_ns();
-                let last = self.direction.last_ping_ns;
-                if last != 0 {
-                    self.direction.ping_interval_ns = now.wrapping_sub(last);
-                    if self.other.answered_ns != last {
-                        self.direction.pings_missed += 1;
-                    }
-                }
-                self.direction.last_ping_ns = now;
-            }
-            frame::PONG => {
-                let ping = self.other.last_ping_ns;
-                if ping != self.direction.answered_ns {
-                    self.direction.answered_ns = ping;
-                    self.direction.rtt_ns = self.payload.now_ns().wrapping_sub(ping);
-                }
-            }
-            _ => self.close(lead, header),
+        let kind = match lead.opcode() {
+            frame::PING => FLAG_PING,
+            frame::PONG => FLAG_PONG,
+            _ => 0,
+        };
+        self.direction.flags |= FLAG_CONTROL | kind;
+        self.direction.digest = 0;
+        self.direction.control_len = self.direction.remaining as u8;
+        // A valid control frame has the short length form, so the masking key is right behind the first two bytes.
+        self.direction.key = match lead.is_masked() {
+            true => u32::from_le_bytes([header[2], header[3], header[4], header[5]]),
+            false => 0,
+        };
+        if self.direction.remaining == 0 {
+            self.complete();
         }
     }
 
-    /// Section 5.5.1: a close frame's body, if there is one, begins with a two-byte status code.
+    /// Eats up to 16 payload bytes of a control frame.
     #[inline(always)]
-    fn close(&mut self, lead: Lead, header: &[u8; 16]) {
-        let mut body = [0u8; 16];
-        if self.direction.remaining < 2 || !self.payload.load(self.offset, &mut body, 2) {
+    fn eat_control(&mut self) {
+        let available = self.len - self.offset;
+        // At most 125 (`Lead::is_valid`).
+        let remaining = self.direction.remaining as u32;
+        let most = if available < remaining { available } else { remaining };
+        let taken = if most < 16 { most } else { 16 };
+        let mut bytes = [0u8; 16];
+        if taken == 0 {
             return;
         }
-        // A valid control frame has the short length form, so the masking key is right behind the first two bytes.
-        let key = if lead.is_masked() { [header[2], header[3]] } else { [0, 0] };
-        self.direction.close_code = u16::from_be_bytes([body[0] ^ key[0], body[1] ^ key[1]]);
+        if !self.payload.load(self.offset, &mut bytes, taken) {
+            self.give_up();
+            return;
+        }
+        let position = self.direction.control_len as u32 - remaining;
+        let words = unmasked(&bytes, taken, self.direction.key, position);
+        if self.direction.flags & (FLAG_PING | FLAG_PONG) != 0 {
+            self.direction.digest = keepalive::digest(self.direction.digest, words, position);
+        } else if position < 2 {
+            // A close: its status code is the first two bytes, however they are cut.
+            self.direction.digest |= words[0] << (position * 8);
+        }
+        self.direction.remaining = (remaining - taken) as u64;
+        self.offset += taken;
+        self.direction.counters.control(taken as u64);
+        self.totals.control(taken as u64);
+        if self.direction.remaining == 0 {
+            self.complete();
+        }
+    }
+
+    /// A control frame's payload has ended.
+    #[inline(always)]
+    fn complete(&mut self) {
+        let flags = self.direction.flags;
+        if flags & FLAG_HOLED != 0 {
+            return;
+        }
+        if flags & FLAG_PING != 0 {
+            keepalive::ping(self.direction, self.other, self.payload.now_ns());
+        } else if flags & FLAG_PONG != 0 {
+            keepalive::pong(self.direction, self.other, self.totals, self.payload.now_ns());
+        } else if self.direction.control_len >= 2 {
+            // Section 5.5.1, network byte order.
+            self.direction.close_code = (self.direction.digest as u16).swap_bytes();
+        }
     }
 
     /// Without known boundaries a plausible header is evidence first and a frame only once there is enough of it.
     #[inline(always)]
     fn proven(&mut self) -> bool {
-        self.direction.evidence += 1;
+        let fits = self.direction.remaining == (self.len - self.offset) as u64;
+        self.direction.evidence += 1 + u8::from(fits);
         if self.direction.evidence < EVIDENCE {
             return false;
         }
@@ -222,6 +308,9 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
     /// Takes what the packet holds of the current payload.
     #[inline(always)]
     fn eat_payload(&mut self) {
+        if self.direction.flags & FLAG_CONTROL != 0 {
+            return self.eat_control();
+        }
         let available = (self.len - self.offset) as u64;
         let remaining = self.direction.remaining;
         let taken = if available < remaining { available } else { remaining };
@@ -235,6 +324,7 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         if self.direction.parse == Parse::Unsynced as u8 {
             self.unparsed(bytes);
         } else if self.direction.flags & FLAG_CONTROL != 0 {
+            self.direction.flags |= FLAG_HOLED;
             self.direction.counters.control(bytes);
             self.totals.control(bytes);
         } else {
@@ -247,7 +337,9 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
     #[inline(always)]
     fn gap(&mut self, bytes: u32) {
         let bytes = bytes as u64;
-        if self.direction.held == 0 && bytes <= self.direction.remaining {
+        if self.direction.parse == Parse::Encrypted as u8 {
+            self.unparsed(bytes);
+        } else if self.direction.held == 0 && bytes <= self.direction.remaining {
             // All of it is payload of a frame whose end is known: nothing is lost but the sight of it.
             self.direction.remaining -= bytes;
             self.payload_bytes(bytes);
@@ -283,4 +375,15 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         self.direction.counters.unparsed(bytes);
         self.totals.unparsed(bytes);
     }
+}
+
+/// `len` (1–16) bytes of a payload without their mask, as little-endian words that are zero beyond the last byte. `key` is
+/// the masking key, its first byte lowest, and `position` that of the first byte in the payload (section 5.3).
+#[inline(always)]
+fn unmasked(bytes: &[u8; 16], len: u32, key: u32, position: u32) -> [u64; 2] {
+    let value = u128::from_le_bytes(*bytes);
+    let turned = key.rotate_right((position & 3) * 8) as u64;
+    let key = turned << 32 | turned;
+    let keep = |bytes: u32| if bytes >= 8 { u64::MAX } else { (1 << (bytes * 8)) - 1 };
+    [(value as u64 ^ key) & keep(len), ((value >> 64) as u64 ^ key) & keep(len.saturating_sub(8))]
 }

@@ -2,7 +2,9 @@
 
 use std::io::Cursor;
 
-use agent_ebpf::abi::{Counters, Direction, Parse, frame_slot};
+use agent_ebpf::abi::{Counters, Direction, Parse, Replay, frame_slot};
+use agent_ebpf::reorder::Reorder;
+use agent_ebpf::simulate;
 use agent_ebpf::tracker::{self, Payload, Tracker};
 use proptest::prelude::*;
 use tungstenite::protocol::frame::FrameHeader;
@@ -126,6 +128,41 @@ fn segments(len: usize, cuts: &[usize]) -> Vec<(usize, usize)> {
     segments
 }
 
+/// The order in which segments arrive: a late one comes after so many others, in the meantime lost or just slow; and some
+/// that came are sent again.
+fn arrivals(segments: &[(usize, usize)], late: &[(bool, usize)]) -> Vec<(usize, usize)> {
+    let mut order: Vec<(usize, usize, (usize, usize))> = Vec::new();
+    for (index, (segment, (is_late, by))) in segments.iter().zip(late.iter().cycle()).enumerate() {
+        order.push((index + if *is_late { *by } else { 0 }, index, *segment));
+        if *by == 3 {
+            order.push((index + 2 * by, index, *segment));
+        }
+    }
+    order.sort_by_key(|(place, index, _)| (*place, *index));
+    order.into_iter().map(|(_, _, segment)| segment).collect()
+}
+
+/// TCP's edge, from what has arrived.
+#[derive(Default)]
+struct Arrived {
+    edge: usize,
+    beyond: Vec<(usize, usize)>,
+}
+
+impl Arrived {
+    fn take(&mut self, at: usize, len: usize) -> usize {
+        self.beyond.push((at, at + len));
+        self.beyond.sort_unstable();
+        for (start, end) in &self.beyond {
+            if *start <= self.edge {
+                self.edge = self.edge.max(*end);
+            }
+        }
+        self.beyond.retain(|(_, end)| *end > self.edge);
+        self.edge
+    }
+}
+
 fn check_sum(counters: &Counters) -> u64 {
     counters.payload_bytes + counters.control_bytes + counters.header_bytes + counters.unparsed_bytes
 }
@@ -205,6 +242,71 @@ proptest! {
         }
     }
 
+    /// Loss, duplication and reordering as a receiver sees them: everything arrives in the end, in any order a little off,
+    /// some of it twice. As long as the buffer's limits are kept, the counts are those of a perfect network.
+    #[test]
+    fn reordering_within_the_buffers_limits_counts_exactly(
+        frames in frames(), masked: bool, seed: u64, start: u32,
+        sizes in prop::collection::vec(1usize..1_500, 1..50),
+        late in prop::collection::vec((prop::bool::weighted(0.15), 1usize..6), 1..60),
+    ) {
+        let stream = encode(&frames, masked, seed);
+        let (mut state, mut buffer) = (Replay::default(), Box::new(Reorder::FREE));
+        state.inbound = 1;
+        state.connection.cookie = seed;
+        state.rcv_nxt = start;
+        tracker::start(&mut state.connection.received, start, masked);
+        let arrivals = arrivals(&segments(stream.len(), &sizes), &late);
+        let mut tcp = Arrived::default();
+        for (at, len) in arrivals {
+            state.now_ns += 1_000;
+            let seq = start.wrapping_add(at as u32);
+            simulate::packet(&mut state, &mut buffer, seq, 40, &stream[at..at + len]);
+            state.rcv_nxt = start.wrapping_add(tcp.take(at, len) as u32);
+        }
+        let received = &state.connection.received;
+        let wire = Counters { packets: received.counters.packets, packet_bytes: received.counters.packet_bytes, ..oracle(&stream) };
+        prop_assert_eq!(received.counters, wire);
+        prop_assert_eq!(state.totals.received.counters, wire);
+        prop_assert_eq!(received.parse, Parse::Exact as u8);
+        prop_assert_eq!((received.reorder, received.stalled_since_ns), (0, 0), "no hole is left");
+        prop_assert_eq!(received.stalls > 0, received.stalled_ns > 0);
+    }
+
+    /// The same without any regard for limits: what is counted was sent, once, and every byte is in one sum.
+    #[test]
+    fn any_order_invents_nothing(
+        frames in frames(), masked: bool, seed: u64, start: u32,
+        sizes in prop::collection::vec(1usize..9_000, 1..50),
+        late in prop::collection::vec((prop::bool::weighted(0.4), 1usize..40), 1..60),
+        lost in prop::collection::vec(prop::bool::weighted(0.05), 1..100),
+    ) {
+        let stream = encode(&frames, masked, seed);
+        let (mut state, mut buffer) = (Replay::default(), Box::new(Reorder::FREE));
+        state.inbound = 1;
+        state.connection.cookie = seed;
+        state.rcv_nxt = start;
+        tracker::start(&mut state.connection.received, start, masked);
+        let mut tcp = Arrived::default();
+        for ((at, len), unseen) in arrivals(&segments(stream.len(), &sizes), &late).into_iter().zip(lost.iter().cycle()) {
+            // A packet that TCP got and the program did not (another CPU had the direction).
+            if !unseen {
+                let seq = start.wrapping_add(at as u32);
+                simulate::packet(&mut state, &mut buffer, seq, 40, &stream[at..at + len]);
+            }
+            state.rcv_nxt = start.wrapping_add(tcp.take(at, len) as u32);
+        }
+        let (received, truth) = (&state.connection.received, oracle(&stream));
+        if received.parse == Parse::Exact as u8 && received.counters.unparsed_bytes == 0 {
+            for (found, sent) in received.counters.frames.iter().zip(truth.frames) {
+                prop_assert!(*found <= sent);
+            }
+        }
+        let reached = received.next_seq.wrapping_sub(start);
+        prop_assert_eq!(check_sum(&received.counters) + u64::from(received.held), u64::from(reached));
+        prop_assert!(u64::from(reached) <= stream.len() as u64);
+    }
+
     #[test]
     fn any_bytes_at_all_are_survived(
         packets in prop::collection::vec((any::<i16>(), prop::collection::vec(any::<u8>(), 0..300)), 0..50),
@@ -233,9 +335,9 @@ fn a_lost_boundary_is_found_again_from_evidence() {
         seq += 6;
     }
     assert_eq!(direction.parse, Parse::Adopted as u8);
-    // One before the gap; of the five behind it the first two are only evidence.
-    assert_eq!(direction.counters.frames[frame_slot(9)], 4);
-    assert_eq!(direction.counters.unparsed_bytes, 1_000 + 2 * 6);
+    // One before the gap; of the five behind it the first is only evidence: it fits, and ends with its packet.
+    assert_eq!(direction.counters.frames[frame_slot(9)], 5);
+    assert_eq!(direction.counters.unparsed_bytes, 1_000 + 6);
 }
 
 /// Noise that looks like the header of an enormous frame does not swallow what follows.
@@ -252,7 +354,7 @@ fn a_false_candidate_does_not_end_the_search() {
         seq += 2;
     }
     assert_eq!(direction.parse, Parse::Adopted as u8);
-    assert_eq!(direction.counters.frames[frame_slot(9)], 3);
+    assert_eq!(direction.counters.frames[frame_slot(9)], 4);
 }
 
 /// A hole inside a payload whose end is known costs nothing but the sight of it.
@@ -294,14 +396,33 @@ fn pings_are_matched_with_pongs() {
         assert!(tracker.begin(seq, len));
         while tracker.step() {}
     };
+    // Times in units of the marks' resolution.
+    const UNIT: u64 = 512;
     let (ping, pong) = ([0x89, 0], [0x8a, 0x80, 1, 2, 3, 4]);
-    run(&mut sent, &received, &ping, 1_000);
-    run(&mut received, &sent, &pong, 1_250);
-    assert_eq!(received.rtt_ns, 250);
-    run(&mut sent, &received, &ping, 2_000);
-    run(&mut sent, &received, &ping, 3_000);
-    assert_eq!((sent.ping_interval_ns, sent.pings_missed), (1_000, 1));
-    run(&mut received, &sent, &pong, 3_100);
-    run(&mut received, &sent, &pong, 3_900);
-    assert_eq!(received.rtt_ns, 100, "an unsolicited pong measures nothing");
+    run(&mut sent, &received, &ping, 1_000 * UNIT);
+    run(&mut received, &sent, &pong, 1_250 * UNIT);
+    assert_eq!(received.rtt_ns, 250 * UNIT);
+    run(&mut sent, &received, &ping, 2_000 * UNIT);
+    run(&mut sent, &received, &ping, 3_000 * UNIT);
+    assert_eq!((sent.ping_interval_ns, sent.pings_missed), (1_000 * UNIT, 1));
+    // Two pings with the same payload are open: whichever this answers, nobody knows how long it took.
+    run(&mut received, &sent, &pong, 3_100 * UNIT);
+    assert_eq!((received.rtt_ns, received.pongs_unsolicited), (250 * UNIT, 0));
+    run(&mut received, &sent, &pong, 3_200 * UNIT);
+    assert_eq!((received.rtt_ns, received.pongs_late), (1_200 * UNIT, 1), "the older one, late");
+    run(&mut received, &sent, &pong, 3_900 * UNIT);
+    assert_eq!(
+        (received.rtt_ns, received.pongs_unsolicited),
+        (1_200 * UNIT, 1),
+        "an unsolicited one measures nothing"
+    );
+    // Payloads tell pings apart.
+    run(&mut sent, &received, &[0x89, 1, b'a'], 5_000 * UNIT);
+    run(&mut sent, &received, &[0x89, 1, b'b'], 6_000 * UNIT);
+    run(&mut received, &sent, &[0x8a, 0x81, 9, 9, 9, 9, b'b' ^ 9], 6_100 * UNIT);
+    assert_eq!(received.rtt_ns, 100 * UNIT);
+    run(&mut received, &sent, &[0x8a, 0x81, 7, 7, 7, 7, b'a' ^ 7], 6_500 * UNIT);
+    assert_eq!((received.rtt_ns, received.pongs_late, sent.pings_missed), (1_500 * UNIT, 2, 2));
+    run(&mut received, &sent, &[0x8a, 0x81, 7, 7, 7, 7, b'c' ^ 7], 6_600 * UNIT);
+    assert_eq!(received.pongs_unsolicited, 2);
 }

@@ -26,6 +26,9 @@ pub(crate) struct Scope {
     /// Share of one core that visiting every connection may take; with many connections, visits become rarer.
     #[arg(long, value_name = "SHARE")]
     sweep_budget: Option<f64>,
+    /// Show the query of handshakes' paths, which often holds credentials.
+    #[arg(long)]
+    show_query: bool,
 }
 
 impl Scope {
@@ -46,6 +49,7 @@ impl Scope {
         if let Some(budget) = self.sweep_budget {
             settings.sweep_budget = budget;
         }
+        settings.show_query |= self.show_query;
         if verbose > 0 {
             // `log` counts debug as 4, trace as 5.
             settings.log_level = 3 + verbose.min(2);

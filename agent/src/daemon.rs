@@ -1,6 +1,7 @@
 //! The agent at work: an engine thread that turns what the kernel gathers into events.
 
 mod engine;
+mod handshakes;
 mod settings;
 mod sweep;
 mod usage;
@@ -125,7 +126,11 @@ fn attach(settings: &Settings) -> Result<Engine<Programs, ProcHost>, LoadError> 
     document.hooks = programs.hooks.iter().map(|hook| (*hook).to_owned()).collect();
     document.degraded.clone_from(&programs.degraded);
     let hooks = programs.hooks.clone();
-    Ok(Engine::new(programs, ProcHost::new(settings.nic_speeds.clone()), document, hooks, settings))
+    let mut engine =
+        Engine::new(programs, ProcHost::new(settings.nic_speeds.clone()), document, hooks, settings);
+    // The packet programs are attached by now, so no connection falls between what they see and what this finds.
+    engine.find_candidates();
+    Ok(engine)
 }
 
 /// The two clocks, read together.

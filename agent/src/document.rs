@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use ceiling::{Advice, Ceiling, Effect, Kind, Level, Unit};
-pub use connection::{Connection, Deflate, Listener, Memory, Parse, Ping, Role, Traffic, Transport};
+pub use connection::{
+    Bucket, Connection, Deflate, Listener, Memory, Parse, Ping, Pinger, Role, Stalls, Traffic, Transport,
+    Upgrade,
+};
 pub use event::{Body, Envelope, EventWriter, Started, Stopped, Tick, Vanished};
 pub use host::{Degraded, Descriptors, Host, Losses, Process, ProcessMemory, SelfUsage};
 

@@ -18,4 +18,4 @@ pub use load::{Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs
 pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
 pub use read::{Lifecycle, Probes, ReadError};
-pub use record::Socket;
+pub use record::{Handshake, Socket};

@@ -9,6 +9,10 @@ mod growth;
 mod reading;
 mod summary;
 mod theil_sen;
+#[cfg(feature = "kernel")]
+mod traffic;
+#[cfg(feature = "kernel")]
+mod upgrade;
 
 pub use advice::advise;
 pub use ceilings::{Inputs, ceilings};
@@ -22,6 +26,10 @@ pub use summary::{Holder, Summary};
 pub use theil_sen::slope;
 
 #[cfg(feature = "kernel")]
-pub use convert::{Clock, connection, listener, opened};
+pub use convert::{Clock, connection, opened};
 #[cfg(feature = "kernel")]
 pub(crate) use convert::{buffer_bytes, estimated_bytes};
+#[cfg(feature = "kernel")]
+pub use traffic::listener;
+#[cfg(feature = "kernel")]
+pub use upgrade::upgrade;

@@ -124,7 +124,9 @@ impl App {
             return Effect::None;
         }
         let (connection, closed) = match &envelope.body {
-            Body::ConnectionOpened(connection) | Body::ConnectionUpdated(connection) => (connection, false),
+            Body::ConnectionOpened(connection)
+            | Body::ConnectionAdopted(connection)
+            | Body::ConnectionUpdated(connection) => (connection, false),
             Body::ConnectionClosed(connection) => (connection, true),
             Body::ConnectionVanished(vanished) => {
                 if let Some(detail) =

@@ -4,8 +4,8 @@
 
 use agent::document::{
     Advice, Body, Ceiling, Connection, Deflate, Degraded, Descriptors, Effect, Envelope, EventWriter, Host,
-    Kind, Level, Listener, Losses, Memory, Parse, Ping, Process, ProcessMemory, Role, SelfUsage, Started,
-    Tick, Traffic, Transport, Unit, Vanished,
+    Kind, Level, Listener, Losses, Memory, Parse, Ping, Pinger, Process, ProcessMemory, Role, SelfUsage,
+    Stalls, Started, Tick, Traffic, Transport, Unit, Upgrade, Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -104,15 +104,18 @@ pub fn connection(id: u64) -> Connection {
         transport: Transport::Http1,
         pid: (id != 3).then_some(1234),
         fd: (id != 3).then_some(10 + id as u32),
+        netns: 4_026_531_840,
         opened: (parse != Parse::Adopted).then(|| start() - (90 * (id as i64 + 1)).seconds()),
         parse,
         unparsed_bytes: if parse == Parse::Adopted { 1500 } else { 0 },
-        received: seen.then(|| traffic(1200 + 37 * id, 0, pings - 1)),
-        sent: seen.then(|| traffic(900 + 11 * id, pings, 0)),
+        received: Some(traffic(1200 + 37 * id, 0, pings - 1, seen)),
+        sent: Some(traffic(900 + 11 * id, pings, 0, seen)),
         ping: Ping {
             interval_seconds: seen.then_some(15.0),
             rtt_seconds: seen.then_some(short(0.000_4 + 0.000_9 * id as f64)),
-            missed: u64::from(id == 9),
+            missed: seen.then_some(u64::from(id == 9)),
+            unsolicited: seen.then_some(0),
+            sent_by: seen.then_some(Pinger::Server),
         },
         memory: memory(kernel, id != 7),
         deflate: id.is_multiple_of(4).then_some(Deflate {
@@ -122,6 +125,14 @@ pub fn connection(id: u64) -> Connection {
             client_no_context_takeover: false,
             estimated_bytes: 302_080,
         }),
+        upgrade: (parse == Parse::Exact).then(|| Upgrade {
+            path: Some("/chat".into()),
+            host: Some("example.org".into()),
+            latency_seconds: Some(0.0015),
+            tcp_handshake_seconds: Some(0.0004),
+            ..Upgrade::default()
+        }),
+        stalls: (id != 7).then(Stalls::default),
         close_code: None,
     }
 }
@@ -239,19 +250,24 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
     vec![descriptors, memory, bandwidth]
 }
 
-fn traffic(frames: u64, ping: u64, pong: u64) -> Traffic {
+fn traffic(frames: u64, ping: u64, pong: u64, seen: bool) -> Traffic {
+    let all = frames + ping + pong;
+    let known = |count: u64| seen.then_some(count);
     Traffic {
-        frames: frames + ping + pong,
-        text: frames,
-        ping,
-        pong,
-        payload_bytes: 220 * frames,
-        control_bytes: 4 * (ping + pong),
-        header_bytes: 6 * (frames + ping + pong),
-        compressed_frames: frames / 4,
+        frames: known(all),
+        text: known(frames),
+        binary: known(0),
+        continuation: known(0),
+        ping: known(ping),
+        pong: known(pong),
+        close: known(0),
+        payload_bytes: known(220 * frames),
+        control_bytes: known(4 * (ping + pong)),
+        header_bytes: known(6 * all),
+        compressed_frames: known(frames / 4),
+        stream_bytes: 220 * frames + 4 * (ping + pong) + 6 * all,
         packets: 2 * frames,
         packet_bytes: 330 * frames,
-        ..Traffic::default()
     }
 }
 

@@ -45,9 +45,9 @@ impl View {
                 self.history.push(envelope.timestamp, tick);
                 self.tick = Some(tick.clone());
             }
-            Body::ConnectionOpened(connection) | Body::ConnectionUpdated(connection) => {
-                self.insert(connection)
-            }
+            Body::ConnectionOpened(connection)
+            | Body::ConnectionAdopted(connection)
+            | Body::ConnectionUpdated(connection) => self.insert(connection),
             Body::ConnectionClosed(connection) => {
                 self.connections.remove(&connection.id);
             }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: build, demonstrate, test and measure Headroom.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod apt;
 mod process;
 mod setup;
 mod skip;

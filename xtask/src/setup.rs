@@ -2,9 +2,11 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
+use crate::apt::Apt;
 use crate::process::{self, Running, Stop};
+use crate::verbs::target_dir;
 
 /// A command that says whether something is there, and the Debian package that brings it.
 const NEEDED: &[(&[&str], &str)] = &[
@@ -16,6 +18,11 @@ const NEEDED: &[(&[&str], &str)] = &[
     (&["awk", "BEGIN {}"], "mawk"),
     (&["python3", "--version"], "python3"),
     (&["python3", "-c", "import venv, ensurepip"], "python3-venv"),
+    // Servers, each with the language it needs. A Node of another origin does not know Debian's folder.
+    (&["env", "NODE_PATH=/usr/share/nodejs", "node", "-e", "require('ws')"], "node-ws"),
+    (&["perl", "-MMojolicious", "-e", "1"], "libmojolicious-perl"),
+    (&["websocketd", "--version"], "websocketd"),
+    (&["sh", "-c", "command -v libwebsockets-test-server"], "libwebsockets-test-server"),
 ];
 
 /// Components of the toolchain that a minimal one lacks, by the name of cargo's subcommand.
@@ -32,7 +39,31 @@ pub(crate) fn install(stop: &Stop) -> anyhow::Result<()> {
             run(stop, &["rustup", "component", "add", component])?;
         }
     }
-    packages(stop, NEEDED, "some privileged tests cannot run here")
+    // Both, whatever becomes of the first.
+    let installed = packages(stop, NEEDED, "some privileged tests cannot run here");
+    let unpacked = nginx(stop);
+    installed.and(unpacked)
+}
+
+/// Unpacks nginx where it is not installed. Debian's would start with the installation, serve port 80, and start again
+/// with the machine.
+fn nginx(stop: &Stop) -> anyhow::Result<()> {
+    if works(&["nginx", "-v"]) {
+        return Ok(());
+    }
+    let folder = target_dir().join("nginx");
+    let (apt, package) = (Apt::of_machine(), "nginx");
+    if apt.unpack(stop, package, &folder).is_err() {
+        stop.check()?;
+        // The lists of packages may be absent or old.
+        ensure!(process::is_root(), "the test of a proxy cannot run here: install {package}");
+        run(stop, &["apt-get", "update"])?;
+        apt.unpack(stop, package, &folder)?;
+    }
+    let binary = folder.join("usr/sbin/nginx");
+    let words = [binary.to_str().context("the target directory's name is not UTF-8")?, "-v"];
+    ensure!(works(&words), "{} does not run: install {package}, or what it needs", words[0]);
+    Ok(())
 }
 
 /// Installs the emulator and what goes into its machines, where they are missing.

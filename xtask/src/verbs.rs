@@ -23,7 +23,7 @@ fn cargo(arguments: &str) -> Command {
 }
 
 /// Where that cargo builds.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     // A relative path counts from where a cargo runs: for those started here, the root.
     let chosen = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     workspace_root().join(chosen)

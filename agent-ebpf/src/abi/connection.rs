@@ -34,6 +34,8 @@ pub enum Parse {
     Adopted = 1,
     /// Boundaries are not known at present.
     Unsynced = 2,
+    /// The stream is TLS: there are no frames to be seen.
+    Encrypted = 3,
 }
 
 impl Parse {
@@ -42,6 +44,7 @@ impl Parse {
         match value {
             0 => Parse::Exact,
             1 => Parse::Adopted,
+            3 => Parse::Encrypted,
             _ => Parse::Unsynced,
         }
     }
@@ -61,30 +64,52 @@ pub struct Direction {
     pub last_ping_ns: u64,
     /// Time between the last two pings in this direction; 0 before the second.
     pub ping_interval_ns: u64,
-    /// `last_ping_ns` of the other direction's ping that the last pong in this direction answered.
-    pub answered_ns: u64,
-    /// Round trip of that ping; 0 before the first.
+    /// The last two pings in this direction, the newest first, as marks: a hash of the payload in the upper half, the
+    /// time in units of 256 ns in the lower; 0 for none. One word each, so that the other direction's hook reads a mark
+    /// whole while this one writes it.
+    pub pings: [u64; 2],
+    /// The marks of the other direction's pings that pongs in this direction answered last, the newest first.
+    pub answered: [u64; 2],
+    /// Round trip of the ping that was answered last; 0 before the first.
     pub rtt_ns: u64,
+    /// Digest of the current control frame's payload so far.
+    pub digest: u64,
+    /// Total time the stream waited for a lost or late segment (received only).
+    pub stalled_ns: u64,
+    /// Since when it waits; 0 where it does not.
+    pub stalled_since_ns: u64,
     /// First bytes of a frame header that is split over packets.
     pub header: [u8; 16],
     /// TCP sequence number of the next byte to parse.
     pub next_seq: u32,
+    /// Masking key of the current control frame, the first byte lowest.
+    pub key: u32,
     /// Pings of this direction that were followed by another before a pong came back.
     pub pings_missed: u32,
+    /// Pongs of this direction that answered a ping counted as missed.
+    pub pongs_late: u32,
+    /// Pongs of this direction that answered no ping (RFC 6455 section 5.5.3 allows them as a heartbeat).
+    pub pongs_unsolicited: u32,
+    /// Times the stream waited for a lost or late segment (received only).
+    pub stalls: u32,
     /// 1 while a packet is being parsed, so that a second CPU keeps off.
     pub busy: u32,
-    /// Status code of the close frame, where its payload came in one packet with its header; else 0.
+    /// Status code of the close frame; 0 before it, or where it has none.
     pub close_code: u16,
-    /// Keeps the size a multiple of 8 without padding.
-    pub reserved: [u8; 6],
+    /// Place in the table of reorder buffers, plus 1; 0 for none (received only).
+    pub reorder: u16,
     /// [`Parse`] as a number.
     pub parse: u8,
     /// Bit field, private to the [`tracker`](crate::tracker).
     pub flags: u8,
     /// Bytes of `header` in use.
     pub held: u8,
-    /// Plausible frames in a row since the boundary was lost.
+    /// Evidence for the present guess at a boundary.
     pub evidence: u8,
+    /// Payload length of the current control frame.
+    pub control_len: u8,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: [u8; 3],
 }
 
 /// A tracked connection, keyed by its socket and freed with it.
@@ -111,8 +136,8 @@ pub struct Connection {
     pub role: u16,
     /// What permessage-deflate negotiated, encoded as in [`Deflate`](crate::handshake::Deflate).
     pub deflate: u16,
-    /// Keeps the size a multiple of 8 without padding.
-    pub reserved: u32,
+    /// `total_retrans` when the agent last counted this socket's retransmissions.
+    pub retransmitted: u32,
     /// The scan of the response head. Here and not on the stack, because a head may come in several packets, and
     /// because the verifier takes memory in a map for unknown and so need not follow the scan byte by byte.
     pub head: Scanner,

@@ -51,18 +51,71 @@ pub struct ListenerKey {
     pub role: u16,
 }
 
+/// Buckets of a histogram of round trips, see [`rtt_bound_ns`].
+pub const RTT_BUCKETS: usize = 32;
+
+/// The bucket of a round trip: one for each power of two of 1.024 µs, in an order of its own.
+///
+/// The logarithm is a perfect hash of the value with all bits below the highest set (de Bruijn's sequence). Its order
+/// does not matter, and it ends in a shift, which shows the verifier the bound; LLVM drops a mask it knows to be idle.
+#[inline(always)]
+pub(super) const fn rtt_bucket(nanoseconds: u64) -> usize {
+    let units = nanoseconds >> 10;
+    let mut bits = if units < u32::MAX as u64 { units as u32 } else { u32::MAX };
+    bits |= bits >> 1;
+    bits |= bits >> 2;
+    bits |= bits >> 4;
+    bits |= bits >> 8;
+    bits |= bits >> 16;
+    (bits.wrapping_mul(0x07c4_acdd) >> 27) as usize
+}
+
+/// A bucket holds round trips below this that fit into no other bucket with a smaller bound; `None` has no bound.
+pub const fn rtt_bound_ns(bucket: usize) -> Option<u64> {
+    let mut power = 1;
+    while power < 32 {
+        if rtt_bucket((1024 << power) - 1) == bucket {
+            return Some(1024 << power);
+        }
+        power += 1;
+    }
+    None
+}
+
+/// What one direction of all of a listener's connections carried.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DirectionTotals {
+    /// Frames, bytes, packets.
+    pub counters: Counters,
+    /// Pongs of this direction by the time since the ping they answered left, see [`rtt_bound_ns`].
+    pub rtt: [u64; RTT_BUCKETS],
+}
+
 /// Sums over all connections of a listener since the agent attached, closed ones included.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListenerTotals {
     /// From the peers to this host's socket.
-    pub received: Counters,
+    pub received: DirectionTotals,
     /// From this host's socket to the peers.
-    pub sent: Counters,
+    pub sent: DirectionTotals,
+    /// What was sent while `sent` was being added to on the same CPU; belongs to `sent`, and is added to atomically.
+    pub nested: DirectionTotals,
     /// Upgrades seen.
     pub opened: u64,
+    /// Connections older than the agent that were recognised by their frames.
+    pub adopted: u64,
     /// Sockets of this listener that were destroyed.
     pub closed: u64,
+    /// Segments this host sent again (`tcp_retransmit_skb`).
+    pub retransmitted: u64,
+    /// Times a receive path waited for a lost or late segment.
+    pub stalls: u64,
+    /// How long those waits were together.
+    pub stalled_ns: u64,
+    /// 1 while this CPU adds to `sent`.
+    pub busy: u64,
 }
 
 impl Counters {
@@ -81,13 +134,33 @@ impl Counters {
     }
 }
 
+impl DirectionTotals {
+    /// Adds another part to this one.
+    pub fn add(&mut self, other: &DirectionTotals) {
+        self.counters.add(&other.counters);
+        for (bucket, count) in self.rtt.iter_mut().zip(other.rtt) {
+            *bucket += count;
+        }
+    }
+}
+
 impl ListenerTotals {
-    /// Adds another CPU's part to this one.
+    /// Adds another CPU's part to this one; what was set apart as nested becomes part of `sent`.
     pub fn add(&mut self, other: &ListenerTotals) {
         self.received.add(&other.received);
         self.sent.add(&other.sent);
+        self.sent.add(&other.nested);
         self.opened += other.opened;
+        self.adopted += other.adopted;
         self.closed += other.closed;
+        self.retransmitted += other.retransmitted;
+        self.stalls += other.stalls;
+        self.stalled_ns += other.stalled_ns;
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> u64 {
+        (self.opened + self.adopted).saturating_sub(self.closed)
     }
 }
 
@@ -105,11 +178,13 @@ pub enum Stat {
     HandshakesUnparsed = 3,
     /// Packets that found their direction in use on another CPU and were left to the gap logic.
     Contended = 4,
+    /// Segments behind a hole that were let go unparsed, for want of room to keep them.
+    ReorderFull = 5,
 }
 
 impl Stat {
     /// Number of statistics.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
 }
 
 #[cfg(test)]
@@ -122,5 +197,19 @@ mod tests {
             [0u8, 1, 2, 8, 9, 10].map(frame_slot).into_iter().collect();
         assert_eq!(slots.into_iter().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6]);
         assert!((0..=255u8).all(|opcode| frame_slot(opcode) < FRAME_SLOTS));
+    }
+
+    #[test]
+    fn every_bucket_has_a_bound_of_its_own_and_keeps_it() {
+        let mut bounds: Vec<u64> =
+            (0..RTT_BUCKETS).map(|bucket| rtt_bound_ns(bucket).unwrap_or(u64::MAX)).collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        assert_eq!(bounds.len(), RTT_BUCKETS);
+        for nanoseconds in [0, 1023, 1024, 2047, 2048, 1_000_000, 50_000_000, 1 << 32, 1 << 41, 1 << 50] {
+            let bound = rtt_bound_ns(rtt_bucket(nanoseconds)).unwrap_or(u64::MAX);
+            let smallest = bounds.iter().find(|bound| nanoseconds < **bound);
+            assert_eq!(smallest, Some(&bound), "{nanoseconds}");
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Records that leave the kernel: an iterator sweep's and the ring buffer's.
 //!
 //! iter/tcp writes a [`SocketHeader`] directly followed by the [`Connection`](super::Connection). A ring buffer entry
-//! begins with its kind ([`event`]), then an [`Opened`], or a [`SocketHeader`] and a `Connection`.
+//! begins with its kind ([`event`]), then an [`Opened`] with the heads of the handshake, or a [`SocketHeader`] and a
+//! `Connection`.
 
 /// Kinds of ring buffer entries: the first 8 bytes of each.
 pub mod event {
-    /// An upgrade was seen: [`Opened`](super::Opened).
+    /// A connection is tracked from now on: [`Opened`](super::Opened), then the first
+    /// [`RESPONSE_BYTES`](super::RESPONSE_BYTES) bytes of the response head and as many of the request head as were kept.
     pub const OPENED: u64 = 1;
     /// A tracked socket was destroyed: [`SocketHeader`](super::SocketHeader), then `Connection` with the final counts.
     pub const CLOSED: u64 = 2;
@@ -76,18 +78,76 @@ pub struct SocketHeader {
     pub endpoints: Endpoints,
     /// Its memory.
     pub memory: SocketMemory,
+    /// `total_retrans`: segments it sent again in its life.
+    pub retransmitted: u32,
+    /// `srtt_us` >> 3: TCP's own smoothed round trip in microseconds; 0 before the first sample.
+    pub srtt_us: u32,
 }
 
-/// An upgrade.
+/// Bytes of a response head that are kept.
+pub const RESPONSE_BYTES: usize = 512;
+/// Bytes of a request head that are kept.
+pub const REQUEST_BYTES: usize = 1024;
+
+/// A connection that is tracked from now on.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Opened {
     /// [`event::OPENED`].
     pub kind: u64,
-    /// `bpf_ktime_get_ns` at the 101.
+    /// `bpf_ktime_get_ns` at the 101, or when the connection was recognised.
     pub time_ns: u64,
     /// Socket cookie.
     pub cookie: u64,
-    /// Where its ends are; the namespace and `reserved` (holding the role) filled.
+    /// Where its ends are.
     pub endpoints: Endpoints,
+    /// `bpf_ktime_get_ns` at the first byte of the request; 0 where that was not seen.
+    pub requested_ns: u64,
+    /// Round trip of the TCP handshake in microseconds, as the kernel measured it; 0 where it did not, or where later
+    /// round trips are mixed into it.
+    pub handshake_us: u32,
+    /// [`Role`](super::Role) as a number.
+    pub role: u16,
+    /// [`Parse`](super::Parse) as a number.
+    pub parse: u16,
+    /// What permessage-deflate negotiated, encoded as in [`Deflate`](crate::handshake::Deflate).
+    pub deflate: u16,
+    /// Bytes kept of the response head; 0 where it came in pieces.
+    pub response_len: u16,
+    /// Bytes kept of the request head; 0 where it was not seen.
+    pub request_len: u16,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u16,
+}
+
+/// The heads of a handshake while it goes on, in a table by flow. Its front is the ring buffer entry.
+#[repr(C)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What is known so far.
+    pub opened: Opened,
+    /// The response head.
+    pub response: [u8; RESPONSE_BYTES],
+    /// The request head; twice its size lets the verifier see that a piece fits wherever it begins.
+    pub request: [u8; 2 * REQUEST_BYTES],
+    /// Flow it belongs to.
+    pub tag: u64,
+    /// TCP sequence number of the request's first byte.
+    pub start_seq: u32,
+    /// TCP sequence number behind its last.
+    pub next_seq: u32,
+    /// 1 where it is the first request of its connection.
+    pub first: u64,
+}
+
+/// Upgrades that were refused: what they have in common.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Refusal {
+    /// Where.
+    pub listener: super::ListenerKey,
+    /// HTTP status.
+    pub status: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
 }

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::kernel;
 use super::maps::{self, EVENTS, TOTALS};
+use super::{kernel, receive};
 
 /// As the ring buffer carries it.
 #[repr(C)]
@@ -26,6 +26,9 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
     // entry is written whole before it is submitted.
     unsafe {
         let connection = maps::connection(sk);
+        if connection.is_null() && !maps::candidate(sk).is_null() {
+            maps::drop_candidate(sk);
+        }
         // Without a role it is a response head that never ended.
         if connection.is_null() || (*connection).role == 0 {
             return 0;
@@ -33,6 +36,7 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
         if let Some(totals) = TOTALS.get_ptr_mut((*connection).listener) {
             maps::increment(addr_of_mut!((*totals).closed));
         }
+        receive::release(&mut (*connection).received);
         let tcp = kernel::tcp_sock(sk);
         if tcp.is_null() {
             return 0;
@@ -42,14 +46,18 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
             return 0;
         };
         let closed = entry.as_mut_ptr();
-        (*closed).header = SocketHeader {
-            kind: event::CLOSED,
-            time_ns: bpf_ktime_get_ns(),
-            endpoints: kernel::endpoints(tcp),
-            memory: kernel::memory(tcp),
-        };
-        (*closed).connection = *connection;
+        (*closed).header = kernel::header(tcp, event::CLOSED, bpf_ktime_get_ns());
+        copy(connection, addr_of_mut!((*closed).connection));
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     }
     0
+}
+
+/// Copies by the word: as one assignment, a value of this size goes through the stack.
+#[inline(always)]
+unsafe fn copy(from: *const Connection, to: *mut Connection) {
+    for word in 0..size_of::<Connection>() / 8 {
+        // SAFETY: both are valid, aligned to 8 bytes and do not overlap; the size is a multiple of 8.
+        unsafe { to.cast::<u64>().add(word).write_volatile(from.cast::<u64>().add(word).read()) };
+    }
 }

@@ -3,19 +3,27 @@
 use core::ptr::addr_of_mut;
 
 use agent_ebpf::flow::{self, Key, Start};
-use agent_ebpf::handshake::{Beginning, STATUS_LINE, beginning};
+use agent_ebpf::handshake::STATUS_LINE;
+use agent_ebpf::opening::{Opening, opening};
 use agent_ebpf::tracker::Payload as _;
 use aya_ebpf::bindings::__sk_buff;
 
 use super::maps;
-use super::segment::{Bytes, Segment};
+use super::segment::{Bytes, KernelClock, Segment};
 
 /// A plain global and not an array map: an access is a load, with no lookup before it.
 #[unsafe(no_mangle)]
 static mut FLOWS: [u64; flow::FLOWS] = [0; flow::FLOWS];
 
-/// Set in a judgement where the payload may begin an upgrade; the table's own words leave this bit clear.
-const SUSPECT: u64 = 1 << 31;
+/// What a packet of an untracked socket is.
+pub(super) enum Look {
+    /// Of no interest.
+    Nothing,
+    /// In the middle of an HTTP message.
+    Continued,
+    /// The beginning of something, and whether it is the first HTTP message of its flow.
+    Opening(Opening, bool),
+}
 
 /// A packet's flow and its word in the table.
 pub(super) struct Flow {
@@ -39,53 +47,76 @@ impl Flow {
         self.key.is_settled(self.word)
     }
 
-    /// Whether this packet of an untracked socket begins like an upgrade, or like a piece of one.
+    /// Looks at a packet of an untracked socket, and notes what that says of its flow.
     #[inline(always)]
-    pub(super) fn suspect(&self, skb: *const __sk_buff, segment: &Segment) -> bool {
-        let judgement = if segment.syn {
-            self.key.fresh()
-        } else if segment.len > 0 {
-            judge(skb, segment, self.key, self.word)
-        } else {
-            return false;
-        };
+    pub(super) fn look(&self, skb: *const __sk_buff, segment: &Segment) -> Look {
+        let (key, word) = (self.key, self.word);
+        if segment.syn {
+            self.note(key.fresh());
+            return Look::Nothing;
+        }
+        if segment.len == 0 {
+            return Look::Nothing;
+        }
+        // Responses come from the server's port and requests go to it, at the server as at the client.
+        let answers = maps::wanted(segment.source_port());
+        if !answers && !maps::wanted(segment.destination_port()) {
+            self.note(key.unwanted());
+            return Look::Nothing;
+        }
+        let whole = STATUS_LINE.len() as u32;
+        let len = if segment.len < whole { segment.len } else { whole };
+        let mut start = [0u8; 16];
+        if !Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, len) {
+            return Look::Nothing;
+        }
+        let first = !key.is_http(word);
+        let found = opening(&start, len);
+        match found {
+            Opening::Else => {
+                self.note(key.after(word, Start::Else));
+                if first { Look::Nothing } else { Look::Continued }
+            }
+            // Without named ports nobody says that a TLS connection is a WebSocket.
+            Opening::ServerHello if !maps::ports_are_named() || !answers => {
+                self.note(key.after(word, Start::Else));
+                Look::Nothing
+            }
+            Opening::ServerHello => Look::Opening(found, first),
+            _ => {
+                self.note(key.after(word, Start::Http));
+                Look::Opening(found, first)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, word: u64) {
         // SAFETY: a word of the table, written whole.
-        unsafe { place(self.key.index).write_volatile(judgement & !SUSPECT) };
-        judgement & SUSPECT != 0
+        unsafe { place(self.key.index).write_volatile(word) };
     }
 }
 
-/// Forgets what is known of the flow in the other direction: its connection is tracked from now on.
+/// A flow's key, which the hash of one packet is no part of: of this packet's flow, or of the one in the other direction.
 #[inline(always)]
-pub(super) fn unsettle_reverse<const IN: bool>(segment: &Segment) {
+pub(super) fn key<const IN: bool>(segment: &Segment, reverse: bool) -> Key {
     let (source, destination) = segment.addresses;
-    let reverse = Key::new(segment.ports.rotate_left(16), destination, source, 0, !IN);
+    if reverse {
+        Key::new(segment.ports.rotate_left(16), destination, source, 0, !IN)
+    } else {
+        Key::new(segment.ports, source, destination, 0, IN)
+    }
+}
+
+/// Forgets what is known of a flow.
+#[inline(always)]
+pub(super) fn unsettle(key: Key) {
     // SAFETY: a word of the table, written whole.
-    unsafe { place(reverse.index).write_volatile(0) };
+    unsafe { place(key.index).write_volatile(0) };
 }
 
 #[inline(always)]
 fn place(index: usize) -> *mut u64 {
     // SAFETY: takes an address only; the mask keeps it in bounds, where the verifier can see it.
     unsafe { addr_of_mut!(FLOWS[index & (flow::FLOWS - 1)]) }
-}
-
-/// Looks at the payload; returns the flow's next word, with [`SUSPECT`] where an upgrade may begin.
-#[inline(always)]
-fn judge(skb: *const __sk_buff, segment: &Segment, key: Key, word: u64) -> u64 {
-    // A 101 comes from the server's port, at the server (egress) as at the client (ingress).
-    if !maps::wanted(segment.source_port()) {
-        return key.unwanted();
-    }
-    let whole = STATUS_LINE.len() as u32;
-    let wanted = if segment.len < whole { segment.len } else { whole };
-    let mut start = [0u8; 16];
-    if !(Bytes { skb, base: segment.offset }).load(0, &mut start, wanted) {
-        return word;
-    }
-    match beginning(&start, wanted) {
-        Beginning::Upgrade => key.after(word, Start::Response) | SUSPECT,
-        Beginning::Response => key.after(word, Start::Response),
-        Beginning::Else => key.after(word, Start::Else),
-    }
 }

@@ -4,7 +4,8 @@
 
 use core::ffi::c_void;
 
-use agent_ebpf::abi::{Endpoints, SocketMemory};
+use agent_ebpf::abi::{Endpoints, SocketHeader, SocketMemory};
+use agent_ebpf::reorder::before;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 
@@ -21,7 +22,8 @@ macro_rules! offsets {
 offsets! {
     OFF_RMEM_ALLOC OFF_BACKLOG_LEN OFF_WMEM_ALLOC OFF_WMEM_QUEUED OFF_FORWARD_ALLOC OFF_OMEM_ALLOC OFF_RCVBUF
     OFF_SNDBUF OFF_DROPS OFF_FAMILY OFF_STATE OFF_SPORT OFF_DPORT OFF_DADDR OFF_RCV_SADDR OFF_V6_DADDR OFF_V6_RCV_SADDR
-    OFF_NET OFF_NET_INUM OFF_RCV_WUP OFF_RCV_WND OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_SOCKET_SK OFF_TGID
+    OFF_NET OFF_NET_INUM OFF_RCV_WUP OFF_RCV_WND OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_SND_NXT OFF_TOTAL_RETRANS OFF_SRTT
+    OFF_SOCKET_SK OFF_TGID
 }
 
 const AF_INET: u16 = 2;
@@ -59,21 +61,47 @@ pub(super) unsafe fn netns(tcp: *const c_void) -> u32 {
     }
 }
 
-/// Whether TCP will take a segment that begins at `seq` (`tcp_sequence` in net/ipv4/tcp_input.c): not where it lies
-/// beyond the window offered to the peer.
+/// What TCP expects from the peer.
+#[derive(Clone, Copy)]
+pub(super) struct Expected {
+    /// The next byte in order.
+    pub(super) rcv_nxt: u32,
+    /// End of the window offered to the peer.
+    window_end: u32,
+    /// The oldest byte that is not acknowledged yet, and the next one to be sent.
+    sent: (u32, u32),
+}
+
+impl Expected {
+    /// Whether TCP will refuse a segment out of order: it begins beyond the window (`tcp_sequence` in
+    /// net/ipv4/tcp_input.c), or acknowledges what was never sent or was acknowledged longer ago than the largest window
+    /// (RFC 7323 section 2.2) allows for (`tcp_ack`).
+    #[inline(always)]
+    pub(super) const fn refuses(&self, seq: u32, ack: u32) -> bool {
+        const LARGEST_WINDOW: u32 = 1 << 30;
+        let (una, nxt) = self.sent;
+        before(self.window_end, seq) || before(nxt, ack) || before(ack, una.wrapping_sub(LARGEST_WINDOW))
+    }
+}
+
+/// What TCP expects; `None` for sockets that are none.
 ///
 /// # Safety
 /// `sk` is a socket pointer the verifier accepts, null excluded.
-#[inline(never)]
-pub(super) unsafe fn in_window(sk: *mut c_void, seq: u32) -> bool {
+#[inline(always)]
+pub(super) unsafe fn expected(sk: *mut c_void) -> Option<Expected> {
     // SAFETY: by contract; the pointer is checked before use.
     unsafe {
         let tcp = tcp_sock(sk);
         if tcp.is_null() {
-            return false;
+            return None;
         }
         let (rcv_wup, rcv_wnd): (u32, u32) = (member(tcp, &OFF_RCV_WUP), member(tcp, &OFF_RCV_WND));
-        seq.wrapping_sub(rcv_wup.wrapping_add(rcv_wnd)) as i32 <= 0
+        Some(Expected {
+            rcv_nxt: member(tcp, &OFF_RCV_NXT),
+            window_end: rcv_wup.wrapping_add(rcv_wnd),
+            sent: (member(tcp, &OFF_SND_UNA), member(tcp, &OFF_SND_NXT)),
+        })
     }
 }
 
@@ -125,6 +153,45 @@ unsafe fn pair(base: *const c_void, offset: &Global<u32>) -> [u64; 2] {
 fn bytes(words: [u64; 2]) -> [u8; 16] {
     // SAFETY: any bits are valid bytes; both are 16 bytes long.
     unsafe { core::mem::transmute(words) }
+}
+
+/// The word of an address by which packets are told apart: all of an IPv4 address, the last word of an IPv6 one, which of a
+/// v4-mapped one is the IPv4 address.
+#[inline(always)]
+pub(super) fn last_word(address: &[u8; 16], family: u16) -> u32 {
+    let at = if family == AF_INET { 0 } else { 12 };
+    u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]])
+}
+
+/// The part of a record that comes from the socket.
+///
+/// # Safety
+/// As for [`netns`].
+#[inline(always)]
+pub(super) unsafe fn header(tcp: *const c_void, kind: u64, time_ns: u64) -> SocketHeader {
+    // SAFETY: by contract.
+    unsafe {
+        let srtt: u32 = member(tcp, &OFF_SRTT);
+        SocketHeader {
+            kind,
+            time_ns,
+            endpoints: endpoints(tcp),
+            memory: memory(tcp),
+            retransmitted: retransmitted(tcp),
+            // Kept times 8 (`tcp_rtt_estimator`).
+            srtt_us: srtt >> 3,
+        }
+    }
+}
+
+/// Segments the socket sent again in its life.
+///
+/// # Safety
+/// As for [`netns`].
+#[inline(always)]
+pub(super) unsafe fn retransmitted(tcp: *const c_void) -> u32 {
+    // SAFETY: by contract.
+    unsafe { member(tcp, &OFF_TOTAL_RETRANS) }
 }
 
 /// Memory and queues, the set of `sk_get_meminfo`.

@@ -1,11 +1,20 @@
 //! One file per program, and what they share.
 
+mod candidates;
 mod destroy;
+mod elders;
+mod enrol;
+mod exchange;
 mod flows;
+mod follow;
 mod kernel;
 mod maps;
 mod owners;
 mod packet;
+mod receive;
+mod replay;
+mod retransmit;
 mod segment;
+mod send;
 mod sockets;
 mod upgrade;

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use agent_ebpf::tracker::Payload;
+use agent_ebpf::tracker::{Clock, Payload};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 
@@ -18,6 +18,8 @@ const SHORTEST: usize = 20 + TCP_HEADER;
 pub(super) struct Segment {
     /// TCP sequence number of the first payload byte.
     pub(super) seq: u32,
+    /// Acknowledgement number.
+    pub(super) ack: u32,
     /// Offset of the payload in the packet: the length of the headers.
     pub(super) offset: u32,
     /// Length of the payload.
@@ -35,6 +37,12 @@ impl Segment {
     #[inline(always)]
     pub(super) fn source_port(&self) -> u16 {
         u16::from_be(self.ports as u16)
+    }
+
+    /// The receiver's port, host byte order.
+    #[inline(always)]
+    pub(super) fn destination_port(&self) -> u16 {
+        u16::from_be((self.ports >> 16) as u16)
     }
 
     /// Reads the headers out of the packet's linear part, where TCP keeps them on both paths (`tcp_v4_rcv` pulls
@@ -64,42 +72,73 @@ impl Segment {
                 return None;
             }
             let seq = u32::from_be(*((tcp + 4) as *const u32));
+            let ack = u32::from_be(*((tcp + 8) as *const u32));
             let offset = ip_len as u32 + u32::from(*((tcp + 12) as *const u8) >> 4) * 4;
             let total = (*skb).len;
             let len = total.saturating_sub(offset);
             let ports = *(tcp as *const u32);
             let syn = *((tcp + 13) as *const u8) & SYN != 0;
-            Some(Segment { seq, offset, len, ports, addresses, syn })
+            Some(Segment { seq, ack, offset, len, ports, addresses, syn })
         }
+    }
+}
+
+/// The kernel's monotonic clock.
+#[derive(Clone, Copy, Default)]
+pub(super) struct KernelClock;
+
+impl Clock for KernelClock {
+    #[inline(always)]
+    fn now_ns(self) -> u64 {
+        // SAFETY: no arguments, no preconditions.
+        unsafe { bpf_ktime_get_ns() }
     }
 }
 
 /// A segment's payload behind the tracker's interface.
-pub(super) struct Bytes {
+pub(super) struct Bytes<C = KernelClock> {
     pub(super) skb: *const __sk_buff,
     /// Offset of the payload in the packet.
-    pub(super) base: u32,
+    base: u32,
+    clock: C,
 }
 
-impl Payload for Bytes {
+impl<C: Default> Bytes<C> {
+    #[inline(always)]
+    pub(super) fn of(skb: *const __sk_buff, segment: &Segment) -> Self {
+        Self { skb, base: segment.offset, clock: C::default() }
+    }
+}
+
+impl<C> Bytes<C> {
+    /// Copies `len` bytes (1 to `MOST`, a power of two) at `offset` of the payload to `to`.
+    ///
+    /// The verifier must see the bounds, which the compiler knows and would leave out: the volatile read hides the
+    /// value's history from it. A mask and no comparison, because LLVM merges the two ends of a range into one comparison
+    /// of a shifted copy, and verifiers before 6.18's do not relate that back (seen on 6.1 and 6.12: "invalid zero-sized
+    /// read").
+    ///
+    /// # Safety
+    /// `to` has room for `MOST` bytes.
+    #[inline(always)]
+    pub(super) unsafe fn copy<const MOST: u32>(&self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: reads a local; the helper writes at most `MOST` bytes, for which the caller vouches.
+        unsafe {
+            let len = (core::ptr::read_volatile(&len).wrapping_sub(1) & (MOST - 1)) + 1;
+            bpf_skb_load_bytes(self.skb.cast(), self.base + offset, to.cast::<c_void>(), len) == 0
+        }
+    }
+}
+
+impl<C: Clock> Payload for Bytes<C> {
     #[inline(always)]
     fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
-        // The verifier must see the bounds, which the compiler knows and would leave out: the volatile read hides the
-        // value's history from it. A mask and no comparison, because LLVM merges the two ends of a range into one
-        // comparison of a shifted copy, and verifiers before 6.18's do not relate that back (seen on 6.1 and 6.12:
-        // "invalid zero-sized read").
-        // SAFETY: reads a local.
-        let len = (unsafe { core::ptr::read_volatile(&len) }.wrapping_sub(1) & 15) + 1;
         // SAFETY: `to` has room for 16 bytes.
-        unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), self.base + offset, to.as_mut_ptr().cast::<c_void>(), len)
-                == 0
-        }
+        unsafe { self.copy::<16>(offset, to.as_mut_ptr(), len) }
     }
 
     #[inline(always)]
     fn now_ns(&self) -> u64 {
-        // SAFETY: no arguments, no preconditions.
-        unsafe { bpf_ktime_get_ns() }
+        self.clock.now_ns()
     }
 }

@@ -10,15 +10,15 @@ use super::{kernel, maps};
 
 /// `struct bpf_iter__tcp`: stable since 5.9.
 #[repr(C)]
-struct TcpIterator {
+pub(super) struct TcpIterator {
     meta: *const Meta,
-    sk_common: *mut c_void,
+    pub(super) sk_common: *mut c_void,
     uid: u32,
 }
 
 /// `struct bpf_iter_meta`.
 #[repr(C)]
-pub(super) struct Meta {
+struct Meta {
     seq: *mut seq_file,
     session_id: u64,
     seq_num: u64,
@@ -42,12 +42,7 @@ extern "C" fn headroom_sockets(ctx: *const TcpIterator) -> i32 {
         if tcp.is_null() {
             return 0;
         }
-        let header = SocketHeader {
-            kind: 0,
-            time_ns: bpf_ktime_get_ns(),
-            endpoints: kernel::endpoints(tcp),
-            memory: kernel::memory(tcp),
-        };
+        let header = kernel::header(tcp, 0, bpf_ktime_get_ns());
         let seq = (*(*ctx).meta).seq;
         // Where the buffer ends in between, the kernel drops what this call wrote and calls again for this socket.
         bpf_seq_write(seq, (&raw const header).cast(), size_of::<SocketHeader>() as u32);

@@ -1,28 +1,21 @@
 //! Recognises a 101 on a socket that is not tracked yet, and starts tracking it.
 
 use core::ffi::c_void;
-use core::ptr::{addr_of, addr_of_mut, null_mut};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::ptr::{addr_of, null_mut};
 
-use agent_ebpf::abi::{Connection, LISTENER_SLOTS, ListenerKey, Opened, Role, Stat, event};
+use agent_ebpf::abi::{Connection, Parse, Role, Stat};
 use agent_ebpf::handshake::STATUS_LINE;
 use agent_ebpf::tracker::{self, Payload as _};
-use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get,
-    bpf_tcp_sock,
-};
+use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_tcp_sock};
 
 use aya_log_ebpf_macros::debug;
 
-use super::maps::{self, CONNECTIONS, EVENTS, LISTENERS, TOTALS};
+use super::enrol::{self, Newcomer};
+use super::maps::{self, CONNECTIONS};
 use super::packet::{EGRESS, INGRESS};
-use super::segment::{Bytes, Segment};
-use super::{flows, kernel};
-
-/// Next free slot in the listener totals; slot 0 is for those that find none.
-#[unsafe(no_mangle)]
-static NEXT_SLOT: AtomicU32 = AtomicU32::new(1);
+use super::segment::{Bytes, KernelClock, Segment};
+use super::{exchange, flows};
 
 /// Gives a suspect socket its state, in which the head is scanned; null where there is no memory.
 #[inline(never)]
@@ -49,6 +42,7 @@ struct Scan {
     connection: *mut Connection,
     chunk: [u8; 16],
     start: u32,
+    len: u32,
 }
 
 /// Reads one byte of the head; chunks of 16 keep the helper calls down.
@@ -58,8 +52,7 @@ extern "C" fn turn(index: u64, scan: *mut Scan) -> i64 {
     let at = (index & 15) as usize;
     if at == 0 {
         let offset = scan.start + index as u32;
-        // SAFETY: the context's packet.
-        let left = unsafe { (*scan.payload.skb).len } - scan.payload.base - offset;
+        let left = scan.len - offset;
         if !scan.payload.load(offset, &mut scan.chunk, if left < 16 { left } else { 16 }) {
             return 1;
         }
@@ -91,8 +84,8 @@ pub(super) fn scan<const IN: bool>(
         if seen >= segment.len {
             return false;
         }
-        let mut state =
-            Scan { payload: Bytes { skb, base: segment.offset }, connection, chunk: [0; 16], start: seen };
+        let payload = Bytes::<KernelClock>::of(skb, segment);
+        let mut state = Scan { payload, connection, chunk: [0; 16], start: seen, len: segment.len };
         let before = (*connection).head.taken();
         let turns = segment.len - seen;
         // The scanner stops by itself at the head's end or at its limit.
@@ -100,9 +93,11 @@ pub(super) fn scan<const IN: bool>(
         let head = &(*connection).head;
         direction.next_seq = direction.next_seq.wrapping_add(u32::from(head.taken() - before));
         if head.is_upgrade() {
-            flows::unsettle_reverse::<IN>(segment);
+            flows::unsettle(flows::key::<IN>(segment, true));
             log(skb, u32::from(head.taken()));
-            return track::<IN>(skb, sk, connection);
+            // A head that came in pieces is not kept.
+            let whole = if before == 0 { head.taken() } else { 0 };
+            return track::<IN>(skb, sk, connection, segment, whole);
         }
         if head.ended() || head.failed() {
             // A response of another status that came in small pieces is no loss; a 101 is.
@@ -131,79 +126,80 @@ fn drop_head(sk: *mut c_void, unparsed: bool) -> bool {
 
 /// The head ended: tells where the frames of both directions begin.
 #[inline(always)]
-fn track<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, connection: *mut Connection) -> bool {
+fn track<const IN: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    connection: *mut Connection,
+    segment: &Segment,
+    head_len: u16,
+) -> bool {
     // SAFETY: as for `scan`; every pointer is null-checked before use. No packet of the other direction touches the
-    // value before `role` is set, which is done last.
+    // value before `role` is set, which `enrol` does last.
     unsafe {
-        let tcp = kernel::tcp_sock(sk);
-        let state = bpf_tcp_sock(sk.cast::<bpf_sock>());
-        if tcp.is_null() || state.is_null() {
+        let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
+        if tcp.is_null() {
             return false;
         }
-        let (rcv_nxt, snd_nxt) = ((*state).rcv_nxt, (*state).snd_nxt);
-        let role = if IN == INGRESS { Role::Client } else { Role::Server };
-        let mut endpoints = kernel::endpoints(tcp);
-        let port = if IN == EGRESS { endpoints.local_port } else { endpoints.remote_port };
-        let listener = slot(ListenerKey { netns: endpoints.netns, port, role: role as u16 });
-        let now = bpf_ktime_get_ns();
-        let cookie = bpf_get_socket_cookie(skb.cast());
-        (*connection).opened_ns = now;
-        (*connection).cookie = cookie;
-        (*connection).ifindex = (*skb).ifindex;
-        (*connection).listener = listener;
-        (*connection).fd = -1;
+        let (rcv_nxt, snd_nxt) = ((*tcp).rcv_nxt, (*tcp).snd_nxt);
+        // As long as none of this socket's bytes was acknowledged beside its SYN, TCP's round trip is the handshake's.
+        let handshake_us = if (*tcp).bytes_acked <= 1 { (*tcp).srtt_us >> 3 } else { 0 };
         (*connection).deflate = (*connection).head.deflate().0;
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
-        if IN == EGRESS {
+        let (role, request_end) = if IN == EGRESS {
             let frames = (*connection).sent.next_seq;
             tracker::start(&mut (*connection).sent, frames, false);
             tracker::start(&mut (*connection).received, rcv_nxt, true);
+            (Role::Server, rcv_nxt)
         } else {
             let frames = (*connection).received.next_seq;
             tracker::start(&mut (*connection).received, frames, false);
             tracker::start(&mut (*connection).sent, snd_nxt, true);
+            (Role::Client, snd_nxt)
+        };
+        let exchange = exchange::finish::<IN>(skb, segment, request_end, head_len);
+        if exchange.is_null() {
+            return false;
         }
-        if let Some(totals) = TOTALS.get_ptr_mut(listener) {
-            maps::increment(addr_of_mut!((*totals).opened));
-        }
-        (*connection).role = role as u16;
-        endpoints.reserved = role as u32;
-        announce(Opened { kind: event::OPENED, time_ns: now, cookie, endpoints });
-        true
+        (*exchange).opened.handshake_us = handshake_us;
+        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Exact, exchange })
     }
 }
 
-#[inline(always)]
-fn announce(opened: Opened) {
-    match EVENTS.reserve_untyped::<Opened>(0) {
-        Some(mut entry) => {
-            entry.write(opened);
-            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+/// A TLS connection on a port that was named: all that can be seen of it are its bytes.
+#[inline(never)]
+pub(super) fn encrypted<const IN: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    segment: &Segment,
+) -> *mut Connection {
+    let connection = begin::<IN>(sk, segment.seq);
+    if connection.is_null() {
+        return connection;
+    }
+    // SAFETY: as for `track`.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
+        if tcp.is_null() {
+            return null_mut();
         }
-        None => maps::count(Stat::EventsLost),
-    }
-}
-
-/// The listener's slot in the totals, given out on first sight.
-#[inline(always)]
-fn slot(key: ListenerKey) -> u32 {
-    // SAFETY: the value is a plain integer, written once.
-    if let Some(slot) = unsafe { LISTENERS.get(key) } {
-        return *slot;
-    }
-    // Not relaxed: LLVM's BPF back end turns a relaxed fetch_add into the form that returns nothing, and `next` would be
-    // the addend.
-    let next = NEXT_SLOT.fetch_add(1, Ordering::AcqRel);
-    if next < LISTENER_SLOTS as u32 && LISTENERS.insert(key, next, u64::from(BPF_NOEXIST)).is_ok() {
-        return next;
-    }
-    // Full, or another CPU was faster.
-    // SAFETY: as above.
-    match unsafe { LISTENERS.get(key) } {
-        Some(slot) => *slot,
-        None => {
-            maps::count(Stat::ListenersFull);
-            0
+        let role = if IN == EGRESS {
+            tracker::encrypted(&mut (*connection).sent, segment.seq);
+            tracker::encrypted(&mut (*connection).received, (*tcp).rcv_nxt);
+            Role::Server
+        } else {
+            tracker::encrypted(&mut (*connection).received, segment.seq);
+            tracker::encrypted(&mut (*connection).sent, (*tcp).snd_nxt);
+            Role::Client
+        };
+        flows::unsettle(flows::key::<IN>(segment, true));
+        let exchange = exchange::none::<IN>(segment);
+        if exchange.is_null() {
+            return null_mut();
+        }
+        if enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Encrypted, exchange }) {
+            connection
+        } else {
+            null_mut()
         }
     }
 }

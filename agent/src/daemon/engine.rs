@@ -1,16 +1,17 @@
 //! The engine: asks the probes and the host, feeds the model, and says what came of it. It is told the time and calls
 //! nobody back but the `emit` it is given.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use agent_ebpf::abi::Stat;
+use agent_ebpf::abi::{ListenerKey, Stat};
 
+use super::handshakes::Handshakes;
 use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Parse, Process,
     ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
@@ -43,6 +44,7 @@ pub struct Engine<P, H> {
     sweeps: Pace,
     owners: Pace,
     reported: Reported,
+    handshakes: Handshakes,
     /// The next sweep reports every connection.
     resend: bool,
     dropped: u64,
@@ -85,6 +87,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             sweeps: Pace::new(budget),
             owners: Pace::new(budget),
             reported: Reported::default(),
+            handshakes: Handshakes::new(settings.show_query),
             resend: false,
             dropped: 0,
         }
@@ -93,6 +96,13 @@ impl<P: Probes, H: Host> Engine<P, H> {
     /// Hooks that attached.
     pub fn hooks(&self) -> &[&'static str] {
         &self.hooks
+    }
+
+    /// Has connections older than the agent watched until it is known what they are.
+    pub fn find_candidates(&mut self) {
+        if let Err(error) = self.probes.find_candidates() {
+            self.degrade("older connections", error.to_string());
+        }
     }
 
     /// The stream's first event.
@@ -118,20 +128,29 @@ impl<P: Probes, H: Host> Engine<P, H> {
 
     /// Life-cycle events since the last call.
     pub fn drain(&mut self, clock: &Clock, emit: Emit<'_>) {
-        let (slab, updates, reported) = (self.slab, self.settings.updates, &mut self.reported);
+        let (slab, updates) = (self.slab, self.settings.updates);
+        let (reported, handshakes) = (&mut self.reported, &mut self.handshakes);
         let drained = self.probes.events(&mut |event| {
             match event {
-                Lifecycle::Opened(record) => {
+                Lifecycle::Opened(handshake) => {
                     // Known from now on: should its close be lost, a sweep finds it gone.
                     if updates {
-                        reported.opened(record.cookie);
+                        reported.opened(handshake.opened.cookie);
                     }
-                    emit(Body::ConnectionOpened(opened(&record, clock)));
+                    let upgrade = handshakes.opened(&handshake);
+                    let connection = opened(&handshake.opened, clock, upgrade);
+                    emit(match connection.parse {
+                        Parse::Adopted => Body::ConnectionAdopted(connection),
+                        _ => Body::ConnectionOpened(connection),
+                    });
                 }
                 Lifecycle::Closed(socket) => {
+                    let cookie = socket.connection.cookie;
+                    let closed = connection(&socket, clock, slab, handshakes.of(cookie));
+                    handshakes.closed(cookie);
                     // A close that found no room stays known, and is told of as vanished.
-                    if emit(Body::ConnectionClosed(connection(&socket, clock, slab))) {
-                        reported.closed(socket.connection.cookie);
+                    if emit(Body::ConnectionClosed(closed)) {
+                        reported.closed(cookie);
                     }
                 }
             }
@@ -204,7 +223,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             return;
         }
         let reported = (self.settings.updates || self.resend).then_some(&mut self.reported);
-        match sweep(&mut self.probes, clock, self.slab, reported, emit) {
+        let handshakes = &self.handshakes;
+        match sweep(&mut self.probes, clock, self.slab, reported, handshakes, emit) {
             Ok((summary, cost)) => {
                 self.summary = summary;
                 self.sweeps.done(now, cost);
@@ -232,7 +252,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
     fn state(&mut self, clock: &Clock) -> State {
         let now = clock.monotonic_ns;
         let listeners = match self.probes.listeners() {
-            Ok(totals) => totals.iter().map(|(key, totals)| listener(key, totals)).collect(),
+            Ok(totals) => {
+                let refused = self.refused();
+                let none = BTreeMap::new();
+                let refused = |key| refused.get(key).unwrap_or(&none);
+                totals.iter().map(|(key, totals)| listener(key, totals, refused(key))).collect()
+            }
             Err(error) => {
                 self.degrade("totals by listener", error.to_string());
                 Vec::new()
@@ -265,8 +290,23 @@ impl<P: Probes, H: Host> Engine<P, H> {
         State { ceilings, processes, listeners, advice, degraded }
     }
 
+    /// Refused upgrades by listener and status.
+    fn refused(&mut self) -> BTreeMap<ListenerKey, BTreeMap<u32, u64>> {
+        let mut refused: BTreeMap<ListenerKey, BTreeMap<u32, u64>> = BTreeMap::new();
+        match self.probes.refusals() {
+            Ok(refusals) => {
+                for (refusal, count) in refusals {
+                    refused.entry(refusal.listener).or_default().insert(refusal.status, count);
+                }
+            }
+            Err(error) => self.degrade("refused upgrades", error.to_string()),
+        }
+        refused
+    }
+
     fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
+        self.handshakes.bound(self.connections(listeners));
         self.growth.observe_total(at, self.connections(listeners));
         if self.sweeps.age(now) == Some(Duration::ZERO) {
             let counts = self.summary.holders.iter().map(|(pid, holder)| (*pid, holder.connections));
@@ -323,6 +363,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             storage: self.probes.stat(Stat::StorageRefused)?,
             handshakes: self.probes.stat(Stat::HandshakesUnparsed)?,
             packets: self.probes.stat(Stat::Contended)?,
+            reordered: self.probes.stat(Stat::ReorderFull)?,
         })
     }
 

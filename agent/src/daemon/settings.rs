@@ -66,6 +66,8 @@ pub struct Settings {
     pub sweep_budget: f64,
     /// Whether each changed connection is reported after a sweep.
     pub updates: bool,
+    /// Whether the query of a handshake's path is shown; it often holds credentials.
+    pub show_query: bool,
     /// Kernel-side log level.
     pub log_level: u8,
 }
@@ -80,6 +82,7 @@ impl Default for Settings {
             nic_speeds: Vec::new(),
             sweep_budget: 0.01,
             updates: false,
+            show_query: false,
             log_level: 0,
         }
     }
@@ -126,6 +129,7 @@ struct File {
     nic_speed: Option<Vec<String>>,
     sweep_budget: Option<f64>,
     updates: Option<bool>,
+    show_query: Option<bool>,
 }
 
 impl Settings {
@@ -156,6 +160,9 @@ impl Settings {
         }
         if let Some(updates) = file.updates {
             settings.updates = updates;
+        }
+        if let Some(show) = file.show_query {
+            settings.show_query = show;
         }
         settings.check().map_err(|(key, message)| refused(key, message))?;
         Ok(settings)

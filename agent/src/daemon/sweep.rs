@@ -9,6 +9,7 @@ use agent_ebpf::handshake::Deflate;
 use crate::kernel::{Probes, ReadError, Socket};
 use crate::model::{Clock, SlabCost, Summary, buffer_bytes, connection, estimated_bytes};
 
+use super::handshakes::Handshakes;
 use super::usage;
 use crate::document::{Body, Vanished};
 
@@ -117,6 +118,8 @@ fn fingerprint(socket: &Socket) -> u64 {
     let mut hasher = DefaultHasher::new();
     (connection.received.counters, connection.sent.counters, memory).hash(&mut hasher);
     (connection.pid, connection.fd, connection.received.parse, connection.sent.parse).hash(&mut hasher);
+    (connection.received.stalls, connection.received.stalled_ns, socket.header.retransmitted)
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -143,6 +146,7 @@ pub(super) fn sweep(
     clock: &Clock,
     slab: Option<SlabCost>,
     mut reported: Option<&mut Reported>,
+    handshakes: &Handshakes,
     emit: &mut dyn FnMut(Body) -> bool,
 ) -> Result<(Summary, Duration), ReadError> {
     let start = usage::thread_cpu();
@@ -157,7 +161,12 @@ pub(super) fn sweep(
         };
         let fingerprint = fingerprint(socket);
         if reported.changed(socket, fingerprint)
-            && emit(Body::ConnectionUpdated(connection(socket, clock, slab)))
+            && emit(Body::ConnectionUpdated(connection(
+                socket,
+                clock,
+                slab,
+                handshakes.of(socket.connection.cookie),
+            )))
         {
             // An update that found no room is due again at the next sweep.
             reported.note(socket.connection.cookie, fingerprint);

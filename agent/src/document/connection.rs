@@ -1,5 +1,7 @@
 //! Connections and the sums over them.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -41,46 +43,98 @@ pub enum Parse {
     Encrypted,
 }
 
-/// What one direction carried.
+/// What one direction carried. What is said of frames is null where they cannot be seen (inside TLS).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// All frames.
-    pub frames: u64,
+    pub frames: Option<u64>,
     /// Text frames (first frames of text messages).
-    pub text: u64,
+    pub text: Option<u64>,
     /// Binary frames.
-    pub binary: u64,
+    pub binary: Option<u64>,
     /// Continuation frames.
-    pub continuation: u64,
+    pub continuation: Option<u64>,
     /// Pings.
-    pub ping: u64,
+    pub ping: Option<u64>,
     /// Pongs.
-    pub pong: u64,
+    pub pong: Option<u64>,
     /// Closes.
-    pub close: u64,
+    pub close: Option<u64>,
     /// Payload bytes of data frames.
-    pub payload_bytes: u64,
+    pub payload_bytes: Option<u64>,
     /// Payload bytes of control frames.
-    pub control_bytes: u64,
+    pub control_bytes: Option<u64>,
     /// Frame header bytes, masking keys included.
-    pub header_bytes: u64,
+    pub header_bytes: Option<u64>,
     /// Data frames with RSV1 set (compressed).
-    pub compressed_frames: u64,
+    pub compressed_frames: Option<u64>,
+    /// Bytes of the TCP stream behind the handshake, each counted once however often it was sent.
+    pub stream_bytes: u64,
     /// IP packets, pure ACKs and retransmissions included.
     pub packets: u64,
     /// Bytes of those packets, IP and TCP headers included.
     pub packet_bytes: u64,
 }
 
-/// Keepalive as observed.
+/// Which end of a connection sends pings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pinger {
+    /// The server.
+    Server,
+    /// The client.
+    Client,
+    /// Both.
+    Both,
+}
+
+/// Keepalive as observed. Null fields: nothing was seen of it, or nothing can be seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ping {
     /// Time between the last two pings; null before the second.
     pub interval_seconds: Option<f64>,
-    /// Round trip of the last answered ping; null before the first.
+    /// Round trip of the last ping that was answered by a pong with its payload; null before the first.
     pub rtt_seconds: Option<f64>,
-    /// Pings that were followed by another before a pong came back.
-    pub missed: u64,
+    /// Pings that were followed by another before a pong came back, and were not answered later either.
+    pub missed: Option<u64>,
+    /// Pongs that answered no ping.
+    pub unsolicited: Option<u64>,
+    /// Who pings; null where nobody did.
+    pub sent_by: Option<Pinger>,
+}
+
+/// The handshake (RFC 6455 section 4). Null fields: the head does not say, or was not seen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// Path of the request, without its query.
+    pub path: Option<String>,
+    /// The query: `[redacted]` unless the agent was told to show it; null where there is none.
+    pub query: Option<String>,
+    /// `Host`.
+    pub host: Option<String>,
+    /// `Origin`.
+    pub origin: Option<String>,
+    /// `User-Agent`.
+    pub user_agent: Option<String>,
+    /// `Sec-WebSocket-Protocol` of the response: the subprotocol that was agreed on.
+    pub subprotocol: Option<String>,
+    /// `Sec-WebSocket-Extensions` of the response: the extensions that were agreed on, with their parameters.
+    pub extensions: Option<String>,
+    /// From the first byte of the request to the end of the 101, at this host.
+    pub latency_seconds: Option<f64>,
+    /// Round trip of the TCP handshake, as the kernel measured it; null where it did not.
+    pub tcp_handshake_seconds: Option<f64>,
+}
+
+/// What loss and reordering cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stalls {
+    /// Segments this host sent again.
+    pub retransmitted_segments: u64,
+    /// Times the receiving side waited for a lost or late segment with later ones at hand (head-of-line blocking).
+    pub count: u64,
+    /// How long those waits were together, one that goes on included.
+    pub seconds: f64,
 }
 
 /// Kernel memory of one socket. Null fields: no sweep has visited the socket yet.
@@ -144,15 +198,17 @@ pub struct Connection {
     pub pid: Option<u32>,
     /// Its descriptor there.
     pub fd: Option<u32>,
+    /// Inode number of the network namespace.
+    pub netns: u32,
     /// Time of the upgrade; null on connections older than the agent.
     pub opened: Option<Timestamp>,
     /// How far the counts can be trusted: the worse of the two directions.
     pub parse: Parse,
     /// Bytes of both directions that passed unparsed.
     pub unparsed_bytes: u64,
-    /// From the peer; null where frames cannot be seen.
+    /// From the peer.
     pub received: Option<Traffic>,
-    /// To the peer; likewise.
+    /// To the peer.
     pub sent: Option<Traffic>,
     /// Keepalive of the side that pings.
     pub ping: Ping,
@@ -160,6 +216,10 @@ pub struct Connection {
     pub memory: Memory,
     /// Compression, if negotiated.
     pub deflate: Option<Deflate>,
+    /// The handshake; null where it was not seen.
+    pub upgrade: Option<Upgrade>,
+    /// Loss and reordering; null before a sweep has visited the socket.
+    pub stalls: Option<Stalls>,
     /// Status code of the close frame, ours before the peer's; null while open or where none was seen.
     pub close_code: Option<u16>,
 }
@@ -177,6 +237,8 @@ pub struct Listener {
     pub connections: u64,
     /// Upgrades since the agent attached.
     pub opened: u64,
+    /// Connections older than the agent that were recognised by their frames.
+    pub adopted: u64,
     /// Closed since the agent attached.
     pub closed: u64,
     /// From the peers.
@@ -185,4 +247,22 @@ pub struct Listener {
     pub sent: Traffic,
     /// Bytes of both directions that passed unparsed.
     pub unparsed_bytes: u64,
+    /// Upgrades that were refused, by HTTP status.
+    pub refused: BTreeMap<String, u64>,
+    /// Round trips of the pings that left this host. Buckets that hold none are left out.
+    pub ping_rtt: Vec<Bucket>,
+    /// How long this host took to answer the peers' pings, likewise.
+    pub pong_delay: Vec<Bucket>,
+    /// Loss and reordering.
+    pub stalls: Stalls,
+}
+
+/// A bucket of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Holds what was shorter than this and fits into no smaller bucket; null for the last one, which has no bound. Bounds
+    /// are powers of two times 1.024 µs.
+    pub below_seconds: Option<f64>,
+    /// How many.
+    pub count: u64,
 }

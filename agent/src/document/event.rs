@@ -36,6 +36,8 @@ pub enum Body {
     Tick(Tick),
     /// An upgrade was seen.
     ConnectionOpened(Connection),
+    /// A connection older than the agent was recognised by its frames.
+    ConnectionAdopted(Connection),
     /// A sweep found a connection changed. Only where per-connection updates are asked for.
     ConnectionUpdated(Connection),
     /// A connection ended; the counts are final.
@@ -98,6 +100,7 @@ impl Body {
             Body::AgentStarted(_) => "agent_started",
             Body::Tick(_) => "tick",
             Body::ConnectionOpened(_) => "connection_opened",
+            Body::ConnectionAdopted(_) => "connection_adopted",
             Body::ConnectionUpdated(_) => "connection_updated",
             Body::ConnectionClosed(_) => "connection_closed",
             Body::ConnectionVanished(_) => "connection_vanished",

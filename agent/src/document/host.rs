@@ -101,4 +101,6 @@ pub struct Losses {
     pub handshakes: u64,
     /// Packets that met another of their direction on a second CPU; they show up as unparsed bytes.
     pub packets: u64,
+    /// Segments behind a hole that could not be kept; they show up as unparsed bytes.
+    pub reordered: u64,
 }

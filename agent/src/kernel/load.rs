@@ -108,6 +108,8 @@ pub struct Hook {
     pub name: &'static str,
     /// The program.
     pub program: &'static str,
+    /// What it attaches to.
+    pub target: &'static str,
     /// Whether the agent can do nothing without it.
     pub required: bool,
     /// What is lost without it.
@@ -122,30 +124,49 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "cgroup_skb/ingress",
         program: names::INGRESS,
+        target: "ingress",
         required: true,
         loss: "received frames, client-side connections: everything rests on it",
     },
     Hook {
         name: "cgroup_skb/egress",
         program: names::EGRESS,
+        target: "egress",
         required: true,
         loss: "sent frames, server-side connections: everything rests on it",
     },
     Hook {
         name: DESTROY_HOOK,
         program: names::DESTROY,
+        target: "tcp_destroy_sock",
         required: false,
         loss: "close events and final counts; closed connections disappear at the next sweep",
     },
     Hook {
+        name: "tp_btf/tcp_retransmit_skb",
+        program: names::RETRANSMIT,
+        target: "tcp_retransmit_skb",
+        required: false,
+        loss: "retransmissions by listener; those of each connection remain",
+    },
+    Hook {
+        name: "iter/tcp (older connections)",
+        program: names::CANDIDATES,
+        target: "tcp",
+        required: false,
+        loss: "connections that were open before the agent",
+    },
+    Hook {
         name: "iter/tcp",
         program: names::SOCKETS,
+        target: "tcp",
         required: false,
         loss: "per-connection counts and kernel memory; totals by listener remain",
     },
     Hook {
         name: "iter/task_file",
         program: names::OWNERS,
+        target: "task_file",
         required: false,
         loss: "process and descriptor of each connection; the descriptor ceiling of its process",
     },
@@ -200,7 +221,6 @@ impl Programs {
 }
 
 fn attach(program: &mut Program, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), ProgramError> {
-    let after_slash = hook.name.rsplit('/').next().unwrap_or(hook.name);
     match hook.program {
         names::INGRESS | names::EGRESS => {
             let program: &mut CgroupSkb = program.try_into()?;
@@ -212,14 +232,14 @@ fn attach(program: &mut Program, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> 
             // Links always allow others beside them; any other mode is passed as flags that links do not take.
             program.attach(cgroup, direction, CgroupAttachMode::Single)?;
         }
-        names::DESTROY => {
+        names::DESTROY | names::RETRANSMIT => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(after_slash, btf)?;
+            program.load(hook.target, btf)?;
             program.attach()?;
         }
         _ => {
             let program: &mut Iter = program.try_into()?;
-            program.load(after_slash, btf)?;
+            program.load(hook.target, btf)?;
         }
     }
     Ok(())

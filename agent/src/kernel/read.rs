@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Stat, event, names};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Refusal, Stat, event, names};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::Iter;
 use thiserror::Error;
 
 use super::load::Programs;
-use super::record::{MapValue, SOCKET_BYTES, Socket, split};
+use super::record::{Handshake, MapValue, SOCKET_BYTES, Socket, split};
 
 /// Why a reading failed.
 #[derive(Debug, Error)]
@@ -36,8 +36,8 @@ pub enum ReadError {
 /// A life-cycle event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lifecycle {
-    /// An upgrade was seen.
-    Opened(Opened),
+    /// A connection is tracked from now on.
+    Opened(Box<Handshake>),
     /// A tracked socket was destroyed.
     Closed(Box<Socket>),
 }
@@ -48,6 +48,10 @@ pub trait Probes {
     fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<(), ReadError>;
     /// Notes in each tracked socket which process holds it.
     fn find_owners(&mut self) -> Result<(), ReadError>;
+    /// Has connections older than the programs watched until it is known what they are.
+    fn find_candidates(&mut self) -> Result<(), ReadError>;
+    /// Refused upgrades since the programs attached.
+    fn refusals(&mut self) -> Result<Vec<(Refusal, u64)>, ReadError>;
     /// Sums by listener since the programs attached, over all CPUs.
     fn listeners(&mut self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError>;
     /// Drains the ring buffer. Programs never wake the reader, so this is called at the agent's own pace.
@@ -86,18 +90,19 @@ impl Probes for Programs {
     }
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
-        let mut file = self.iterator(names::OWNERS)?;
-        // The program writes nothing: one read runs it over every open file, a few more where there are many.
-        let mut buffer = [0u8; 64];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        run_through(self.iterator(names::OWNERS)?)
+    }
+
+    fn find_candidates(&mut self) -> Result<(), ReadError> {
+        run_through(self.iterator(names::CANDIDATES)?)
+    }
+
+    fn refusals(&mut self) -> Result<Vec<(Refusal, u64)>, ReadError> {
+        let map = self.ebpf.map(names::REFUSALS).ok_or(ReadError::NoMap(names::REFUSALS))?;
+        let map = HashMap::<_, MapValue<Refusal>, u64>::try_from(map)?;
+        map.iter()
+            .map(|entry| entry.map(|(MapValue(key), count)| (key, count)).map_err(ReadError::from))
+            .collect()
     }
 
     fn listeners(&mut self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError> {
@@ -129,8 +134,8 @@ impl Probes for Programs {
             };
             match kind {
                 event::OPENED => {
-                    if let Some((opened, _)) = split(&entry) {
-                        visit(Lifecycle::Opened(opened));
+                    if let Some(handshake) = Handshake::parse(&entry) {
+                        visit(Lifecycle::Opened(Box::new(handshake)));
                     }
                 }
                 event::CLOSED => {
@@ -163,6 +168,19 @@ impl Programs {
         let link = program.attach().map_err(|error| failed(format!("{error}")))?;
         let link = program.take_link(link).map_err(|error| failed(format!("{error}")))?;
         link.into_file().map_err(|error| failed(format!("{error}")))
+    }
+}
+
+/// Runs an iterator whose program writes nothing: one read runs it over everything, a few more where that is much.
+fn run_through(mut file: File) -> Result<(), ReadError> {
+    let mut buffer = [0u8; 64];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

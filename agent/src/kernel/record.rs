@@ -1,6 +1,8 @@
 //! Records as bytes from the kernel.
 
-use agent_ebpf::abi::{Connection, ListenerKey, ListenerTotals, Opened, SocketHeader};
+use agent_ebpf::abi::{
+    Connection, ListenerKey, ListenerTotals, Opened, RESPONSE_BYTES, Refusal, SocketHeader,
+};
 
 /// A tracked socket as a sweep or a close event shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +11,30 @@ pub struct Socket {
     pub header: SocketHeader,
     /// Counts.
     pub connection: Connection,
+}
+
+/// A connection that is tracked from now on, with the heads of its handshake as far as they were kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// Who, and when.
+    pub opened: Opened,
+    /// The request head; empty where it was not seen, and cut where it is long.
+    pub request: Vec<u8>,
+    /// The response head; empty where it came in pieces.
+    pub response: Vec<u8>,
+}
+
+impl Handshake {
+    /// Reads a ring buffer entry.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (opened, rest) = split::<Opened>(bytes)?;
+        let (response, request) = rest.split_at_checked(RESPONSE_BYTES)?;
+        Some(Self {
+            opened,
+            request: request.get(..usize::from(opened.request_len))?.to_vec(),
+            response: response.get(..usize::from(opened.response_len))?.to_vec(),
+        })
+    }
 }
 
 /// Types that may be read from kernel bytes.
@@ -54,6 +80,8 @@ pub(super) struct MapValue<T>(pub(super) T);
 unsafe impl aya::Pod for MapValue<ListenerTotals> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for MapValue<ListenerKey> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for MapValue<Refusal> {}
 
 #[cfg(test)]
 mod tests {
@@ -66,5 +94,18 @@ mod tests {
         assert_eq!(rest.len(), 5);
         assert_eq!(socket.header.kind, u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7]));
         assert!(Socket::split(&bytes[..SOCKET_BYTES - 1]).is_none());
+    }
+
+    #[test]
+    fn a_handshake_is_as_long_as_its_heads() {
+        let mut bytes = vec![0; size_of::<Opened>() + RESPONSE_BYTES];
+        let request = size_of::<Opened>() - 4;
+        let response = request - 2;
+        bytes[request..request + 2].copy_from_slice(&3u16.to_ne_bytes());
+        bytes[response..response + 2].copy_from_slice(&2u16.to_ne_bytes());
+        assert!(Handshake::parse(&bytes).is_none(), "the request is missing");
+        bytes.extend(b"GET");
+        let handshake = Handshake::parse(&bytes).expect("whole");
+        assert_eq!((handshake.request.as_slice(), handshake.response.len()), (b"GET".as_slice(), 2));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use agent_ebpf::abi::{self, Counters, ListenerKey, ListenerTotals, Opened, frame_slot};
-use agent_ebpf::frame;
+use agent_ebpf::abi::{self, Counters, Opened};
 use agent_ebpf::handshake;
 use jiff::{SignedDuration, Timestamp};
 
 use super::SlabCost;
-use crate::document::{Connection, Deflate, Listener, Memory, Parse, Ping, Role, Traffic, Transport};
+use super::traffic::{ping, traffic};
+use crate::document::{Connection, Deflate, Memory, Parse, Ping, Role, Stalls, Transport, Upgrade};
 use crate::kernel::Socket;
 
 /// Relates the kernel's monotonic clock to wall time.
@@ -29,108 +29,90 @@ impl Clock {
 }
 
 /// A tracked socket as a document.
-pub fn connection(socket: &Socket, clock: &Clock, slab: Option<SlabCost>) -> Connection {
+pub fn connection(
+    socket: &Socket,
+    clock: &Clock,
+    slab: Option<SlabCost>,
+    upgrade: Option<Upgrade>,
+) -> Connection {
     let (header, connection) = (&socket.header, &socket.connection);
-    let role = role(connection.role);
-    let unparsed = connection.received.counters.unparsed_bytes + connection.sent.counters.unparsed_bytes;
-    let parse =
-        abi::Parse::from_u8(connection.received.parse).max(abi::Parse::from_u8(connection.sent.parse));
-    // Both sides may ping; the one that does more recently is the one that keeps the connection alive.
-    let (pinger, answerer) = if connection.sent.last_ping_ns >= connection.received.last_ping_ns {
-        (&connection.sent, &connection.received)
-    } else {
-        (&connection.received, &connection.sent)
-    };
+    let (received, sent) = (&connection.received, &connection.sent);
+    let parse = parse(received).max(parse(sent));
+    let waiting = received.stalled_since_ns;
+    let waits_ns = if waiting == 0 { 0 } else { clock.monotonic_ns.saturating_sub(waiting) };
     Connection {
         id: connection.cookie.to_string(),
         local: address(&header.endpoints, true),
         remote: address(&header.endpoints, false),
-        role,
+        role: role(connection.role),
         transport: Transport::Http1,
         pid: (connection.pid != 0).then_some(connection.pid),
         fd: u32::try_from(connection.fd).ok(),
+        netns: header.endpoints.netns,
         opened: (connection.opened_ns != 0).then(|| clock.timestamp(connection.opened_ns)),
-        parse: match parse {
-            abi::Parse::Exact => Parse::Exact,
-            abi::Parse::Adopted => Parse::Adopted,
-            abi::Parse::Unsynced => Parse::Unsynced,
-        },
-        unparsed_bytes: unparsed,
-        received: Some(traffic(&connection.received.counters)),
-        sent: Some(traffic(&connection.sent.counters)),
-        ping: Ping {
-            interval_seconds: seconds(pinger.ping_interval_ns),
-            rtt_seconds: seconds(answerer.rtt_ns),
-            missed: u64::from(pinger.pings_missed),
-        },
+        parse,
+        unparsed_bytes: received.counters.unparsed_bytes + sent.counters.unparsed_bytes,
+        received: Some(traffic(&received.counters, parse != Parse::Encrypted)),
+        sent: Some(traffic(&sent.counters, parse != Parse::Encrypted)),
+        ping: if parse == Parse::Encrypted { Ping::default() } else { ping(connection) },
         memory: memory(header, slab),
         deflate: deflate(handshake::Deflate(connection.deflate)),
-        close_code: [connection.sent.close_code, connection.received.close_code]
-            .into_iter()
-            .find(|code| *code != 0),
+        upgrade,
+        stalls: Some(Stalls {
+            retransmitted_segments: u64::from(header.retransmitted),
+            count: u64::from(received.stalls),
+            seconds: (received.stalled_ns + waits_ns) as f64 / 1e9,
+        }),
+        close_code: [sent.close_code, received.close_code].into_iter().find(|code| *code != 0),
     }
 }
 
-/// An upgrade as a document: nothing has been carried yet, and no sweep has visited the socket.
-pub fn opened(opened: &Opened, clock: &Clock) -> Connection {
+/// How far a direction can be trusted. One that was silent since the agent came has nothing to be mistrusted.
+fn parse(direction: &abi::Direction) -> Parse {
+    let counters = &direction.counters;
+    match abi::Parse::from_u8(direction.parse) {
+        abi::Parse::Exact => Parse::Exact,
+        abi::Parse::Unsynced if counters.unparsed_bytes > 0 || counters.header_bytes > 0 => Parse::Unsynced,
+        abi::Parse::Adopted | abi::Parse::Unsynced => Parse::Adopted,
+        abi::Parse::Encrypted => Parse::Encrypted,
+    }
+}
+
+/// A connection that is tracked from now on: no sweep has visited its socket yet.
+pub fn opened(opened: &Opened, clock: &Clock, upgrade: Option<Upgrade>) -> Connection {
+    let parse = match abi::Parse::from_u8(opened.parse as u8) {
+        abi::Parse::Exact => Parse::Exact,
+        abi::Parse::Encrypted => Parse::Encrypted,
+        abi::Parse::Adopted | abi::Parse::Unsynced => Parse::Adopted,
+    };
+    let nothing = traffic(&Counters::default(), parse != Parse::Encrypted);
     Connection {
         id: opened.cookie.to_string(),
         local: address(&opened.endpoints, true),
         remote: address(&opened.endpoints, false),
-        role: role(opened.endpoints.reserved as u16),
+        role: role(opened.role),
         transport: Transport::Http1,
         pid: None,
         fd: None,
-        opened: Some(clock.timestamp(opened.time_ns)),
-        parse: Parse::Exact,
+        netns: opened.endpoints.netns,
+        opened: (parse != Parse::Adopted).then(|| clock.timestamp(opened.time_ns)),
+        parse,
         unparsed_bytes: 0,
-        received: Some(Traffic::default()),
-        sent: Some(Traffic::default()),
+        received: Some(nothing),
+        sent: Some(nothing),
         ping: Ping::default(),
         memory: Memory::default(),
-        deflate: None,
+        deflate: deflate(handshake::Deflate(opened.deflate)),
+        upgrade,
+        stalls: None,
         close_code: None,
     }
 }
 
-/// A listener's sums as a document.
-pub fn listener(key: &ListenerKey, totals: &ListenerTotals) -> Listener {
-    Listener {
-        port: key.port,
-        role: role(key.role),
-        netns: key.netns,
-        connections: totals.opened.saturating_sub(totals.closed),
-        opened: totals.opened,
-        closed: totals.closed,
-        received: traffic(&totals.received),
-        sent: traffic(&totals.sent),
-        unparsed_bytes: totals.received.unparsed_bytes + totals.sent.unparsed_bytes,
-    }
-}
-
-fn role(number: u16) -> Role {
+pub(super) fn role(number: u16) -> Role {
     match abi::Role::from_u16(number) {
         Some(abi::Role::Client) => Role::Client,
         _ => Role::Server,
-    }
-}
-
-fn traffic(counters: &Counters) -> Traffic {
-    let frames = |opcode| counters.frames[frame_slot(opcode)];
-    Traffic {
-        frames: counters.frames.iter().sum(),
-        text: frames(frame::TEXT),
-        binary: frames(frame::BINARY),
-        continuation: frames(frame::CONTINUATION),
-        ping: frames(frame::PING),
-        pong: frames(frame::PONG),
-        close: frames(frame::CLOSE),
-        payload_bytes: counters.payload_bytes,
-        control_bytes: counters.control_bytes,
-        header_bytes: counters.header_bytes,
-        compressed_frames: counters.compressed_frames,
-        packets: counters.packets,
-        packet_bytes: counters.packet_bytes,
     }
 }
 
@@ -187,10 +169,6 @@ pub(crate) fn estimated_bytes(negotiated: handshake::Deflate) -> u64 {
     let kept = |forgets: bool, bytes: u64| if forgets { 0 } else { bytes };
     kept(negotiated.server_no_context_takeover(), compressor)
         + kept(negotiated.client_no_context_takeover(), decompressor)
-}
-
-fn seconds(nanoseconds: u64) -> Option<f64> {
-    (nanoseconds != 0).then(|| nanoseconds as f64 / 1e9)
 }
 
 fn address(endpoints: &abi::Endpoints, local: bool) -> String {

@@ -127,8 +127,9 @@ fn listeners(listeners: &[Listener]) -> String {
         ">unparsed",
     ];
     let row = |listener: &Listener| {
-        let both =
-            |field: fn(&Traffic) -> u64| [count(field(&listener.received)), count(field(&listener.sent))];
+        let both = |field: fn(&Traffic) -> Option<u64>| {
+            [&listener.received, &listener.sent].map(|t| known(field(t), count))
+        };
         let mut row = vec![
             listener.port.to_string(),
             role(listener.role).to_owned(),
@@ -163,9 +164,8 @@ fn connections(snapshot: &Snapshot) -> String {
     // Unknown sorts last: `None` is the smallest.
     sorted.sort_by(|a, b| b.memory.kernel_bytes.cmp(&a.memory.kernel_bytes).then_with(|| a.id.cmp(&b.id)));
     let row = |connection: &&Connection| {
-        let sum = |field: fn(&Traffic) -> u64| {
-            let (received, sent) = (connection.received?, connection.sent?);
-            Some(field(&received) + field(&sent))
+        let sum = |field: fn(&Traffic) -> Option<u64>| {
+            Some(connection.received.and_then(|t| field(&t))? + connection.sent.and_then(|t| field(&t))?)
         };
         vec![
             connection.local.clone(),
@@ -173,8 +173,8 @@ fn connections(snapshot: &Snapshot) -> String {
             role(connection.role).to_owned(),
             known(connection.pid, |pid| pid.to_string()),
             parse(connection.parse).to_owned(),
-            known(connection.received, |traffic| count(traffic.frames)),
-            known(connection.sent, |traffic| count(traffic.frames)),
+            known(connection.received.and_then(|traffic| traffic.frames), count),
+            known(connection.sent.and_then(|traffic| traffic.frames), count),
             known(sum(|traffic| traffic.ping), count),
             known(sum(|traffic| traffic.pong), count),
             known(connection.ping.rtt_seconds, latency),
@@ -227,16 +227,23 @@ mod tests {
             transport: Transport::Http1,
             pid: None,
             fd: None,
+            netns: 1,
             opened: None,
             parse: Parse::Exact,
             unparsed_bytes: 0,
-            received: Some(Traffic { frames: 1234, pong: 7, ..Traffic::default() }),
-            sent: Some(Traffic { frames: 9, ping: 7, ..Traffic::default() }),
+            received: Some(traffic(1234, 0, 7)),
+            sent: Some(traffic(9, 7, 0)),
             ping: Ping::default(),
             memory: Memory { kernel_bytes, ..Memory::default() },
             deflate: None,
+            upgrade: None,
+            stalls: None,
             close_code: None,
         }
+    }
+
+    fn traffic(frames: u64, ping: u64, pong: u64) -> Traffic {
+        Traffic { frames: Some(frames), ping: Some(ping), pong: Some(pong), ..Traffic::default() }
     }
 
     fn snapshot(connections: Vec<Connection>) -> Snapshot {
@@ -296,10 +303,15 @@ mod tests {
             netns: 1,
             connections: 18_400,
             opened: 18_400,
+            adopted: 0,
             closed: 0,
             received: Traffic::default(),
             sent: Traffic::default(),
             unparsed_bytes: 0,
+            refused: Default::default(),
+            ping_rtt: Vec::new(),
+            pong_delay: Vec::new(),
+            stalls: Default::default(),
         };
         let mut snapshot = snapshot(vec![connection(1, None)]);
         snapshot.listeners = vec![listener];

@@ -1,7 +1,7 @@
 //! Words: enumerations as the documents spell them, counts as people say them.
 
 use super::format::count;
-use crate::document::{Level, Listener, Parse, Role, Transport};
+use crate::document::{Level, Listener, Parse, Pinger, Role, Transport};
 
 /// How near a ceiling is.
 pub const fn level(level: Level) -> &'static str {
@@ -28,6 +28,15 @@ pub const fn parse(parse: Parse) -> &'static str {
         Parse::Adopted => "adopted",
         Parse::Unsynced => "unsynced",
         Parse::Encrypted => "encrypted",
+    }
+}
+
+/// Who pings.
+pub const fn pinger(pinger: Pinger) -> &'static str {
+    match pinger {
+        Pinger::Server => "server",
+        Pinger::Client => "client",
+        Pinger::Both => "both",
     }
 }
 

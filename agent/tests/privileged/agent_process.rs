@@ -1,9 +1,9 @@
 //! headroom-agent as its users start it.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use agent::document::{Body, Envelope, SCHEMA, Snapshot};
+use agent::document::{Body, Connection, Envelope, SCHEMA, Snapshot, Tick};
 use anyhow::{Context as _, bail, ensure};
 
 use crate::binaries;
@@ -23,6 +23,8 @@ pub(crate) fn command(arguments: &[&str]) -> anyhow::Result<Command> {
 /// `headroom-agent run`, attached.
 pub(crate) struct Run {
     pub(crate) process: Process,
+    /// Those that [`Run::until`] came past.
+    pub(crate) closed: Vec<Connection>,
     next_seq: u64,
 }
 
@@ -30,7 +32,7 @@ impl Run {
     /// Starts it and waits for the first event.
     pub(crate) fn attach(arguments: &[&str]) -> anyhow::Result<Self> {
         let process = Process::start(command(&["run"])?.args(arguments))?;
-        let mut run = Self { process, next_seq: 0 };
+        let mut run = Self { process, closed: Vec::new(), next_seq: 0 };
         match run.next(SOON)? {
             Some(Envelope { body: Body::AgentStarted(_), .. }) => Ok(run),
             Some(other) => bail!("the stream begins with {}", other.event),
@@ -49,6 +51,31 @@ impl Run {
         ensure!(event.event == event.body.name(), "{} holds {}", event.event, event.body.name());
         self.next_seq += 1;
         Ok(Some(event))
+    }
+
+    /// Reads on to the first tick of which, together with all that closed before it, `done` holds.
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        within: Duration,
+        mut done: impl FnMut(&Tick, &[Connection]) -> bool,
+    ) -> anyhow::Result<Tick> {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.next(SOON)?.context("the agent ended")?.body {
+                Body::ConnectionClosed(connection) => self.closed.push(connection),
+                Body::Tick(tick) if done(&tick, &self.closed) => return Ok(tick),
+                Body::Tick(tick) if Instant::now() > deadline => bail!(
+                    "{what}: not within {within:?}; {} closed, holders: {:?}",
+                    self.closed.len(),
+                    tick.processes
+                        .iter()
+                        .map(|process| (process.pid, process.connections))
+                        .collect::<Vec<_>>()
+                ),
+                _ => {}
+            }
+        }
     }
 }
 

@@ -10,57 +10,11 @@ import asyncio
 import json
 import os
 import random
-import struct
 import sys
 
-from websockets import protocol
+from frames import COUNTS
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
-
-NAMES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
-COUNTS = {side: {"sent": {}, "received": {}} for side in ("server", "client")}
-
-
-def count(side, direction, **amounts):
-    counts = COUNTS[side.name.lower()][direction]
-    for name, amount in amounts.items():
-        counts[name] = counts.get(name, 0) + amount
-
-
-def count_wire(side, direction, wire):
-    """Counts one serialized frame: what the peer's kernel will see, compression applied."""
-    opcode, length, header = wire[0] & 15, wire[1] & 127, 2
-    if length == 126:
-        length, header = struct.unpack("!H", wire[2:4])[0], 4
-    elif length == 127:
-        length, header = struct.unpack("!Q", wire[2:10])[0], 10
-    header += 4 if wire[1] & 128 else 0
-    assert len(wire) == header + length
-    count(side, direction, frames=1, header_bytes=header, **{NAMES[opcode]: 1})
-    count(side, direction, **{"control_bytes" if opcode & 8 else "payload_bytes": length})
-    count(side, direction, compressed_frames=1 if wire[0] & 64 else 0)
-
-
-original_send, original_recv = protocol.Protocol.send_frame, protocol.Protocol.recv_frame
-
-
-def send_frame(self, frame):
-    original_send(self, frame)
-    count_wire(self.side, "sent", self.writes[-1])
-
-
-def recv_frame(self, frame):
-    count(self.side, "received", frames=1, **{NAMES[int(frame.opcode)]: 1})
-    if frame.opcode & 8:
-        count(self.side, "received", control_bytes=len(frame.data))
-    elif not self.extensions:
-        # With compression the package shows the inflated payload only.
-        count(self.side, "received", payload_bytes=len(frame.data))
-    original_recv(self, frame)
-
-
-# The package's own methods, so that keepalives and automatic pongs are seen too.
-protocol.Protocol.send_frame, protocol.Protocol.recv_frame = send_frame, recv_frame
 
 
 async def stop_keepalive(connection):

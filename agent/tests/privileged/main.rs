@@ -5,18 +5,24 @@
 //! is skipped with the agent's own words (with `CI=true` that is a failure).
 #![expect(clippy::print_stdout, reason = "a test runner")]
 
+mod addresses;
 mod agent_process;
 mod binaries;
+mod exchange;
 mod exits;
 mod foreign;
 mod kill;
 mod load;
 mod memory;
 mod pace;
+mod passing;
 mod process;
+mod proxy;
 mod python;
+mod reuseport;
 mod runner;
 mod segments;
+mod servers;
 mod sinks;
 mod ss;
 mod stream;
@@ -40,6 +46,24 @@ const TESTS: &[runner::Test] = &[
         "foreign::counts_equal_a_foreign_peers_when_compressed",
         foreign::counts_equal_a_foreign_peers_when_compressed,
     ),
+    ("servers::counts_equal_with_javascript_ws", servers::counts_equal_with_javascript_ws),
+    (
+        "servers::counts_equal_with_javascript_ws_when_compressed",
+        servers::counts_equal_with_javascript_ws_when_compressed,
+    ),
+    ("servers::counts_equal_with_perl_mojolicious", servers::counts_equal_with_perl_mojolicious),
+    ("servers::counts_equal_with_go_gorilla", servers::counts_equal_with_go_gorilla),
+    ("servers::counts_equal_with_c_libwebsockets", servers::counts_equal_with_c_libwebsockets),
+    ("servers::counts_equal_when_c_libwebsockets_closes", servers::counts_equal_when_c_libwebsockets_closes),
+    ("proxy::both_sides_of_nginx_are_counted_exactly", proxy::both_sides_of_nginx_are_counted_exactly),
+    ("reuseport::processes_on_one_port_are_told_apart", reuseport::processes_on_one_port_are_told_apart),
+    ("addresses::ipv6_is_counted_exactly", addresses::ipv6_is_counted_exactly),
+    (
+        "addresses::ipv4_through_a_dual_stack_listener_is_counted_exactly",
+        addresses::ipv4_through_a_dual_stack_listener_is_counted_exactly,
+    ),
+    ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
+    ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
     (
         "segments::a_segment_from_beyond_the_window_changes_nothing",

@@ -5,18 +5,33 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use crate::binaries;
-use crate::process::{Process, run};
+use crate::process::{Process, SOON, run};
 
-/// What keepalive.py is written against.
-const PACKAGE: &str = "websockets>=14,<18";
+/// What frames.py is written against.
+const PACKAGE: &str = "websockets>=15,<18";
 const INSTALL: Duration = Duration::from_secs(180);
 
 /// Starts one of this folder's scripts.
 pub(crate) fn start(script: &str, arguments: &[&str]) -> anyhow::Result<Process> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/privileged");
-    Process::start(Command::new(interpreter()?).arg(folder.join(script)).args(arguments))
+    let mut command = Command::new(interpreter()?);
+    // No compiled modules beside the scripts.
+    Process::start(command.arg("-B").arg(path(script)).args(arguments))
+}
+
+/// Waits for a script's end; its last line is its result.
+pub(crate) fn result(script: Process) -> anyhow::Result<Value> {
+    let ended = script.finish(SOON)?;
+    ensure!(ended.status.success(), "a script ended: {}: {}", ended.status, ended.stderr.join("\n"));
+    let last = ended.stdout.last().context("a script printed no result")?;
+    serde_json::from_str(last).with_context(|| format!("a script printed {last}"))
+}
+
+/// Where a script of this folder is.
+pub(crate) fn path(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/privileged").join(script)
 }
 
 /// The environment's interpreter; the first call makes the environment.

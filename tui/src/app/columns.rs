@@ -91,8 +91,8 @@ impl Column {
             Column::Process => process(connection, view),
             Column::Age => known(age_seconds(connection, view), age),
             Column::Parse => words::parse(connection.parse).to_owned(),
-            Column::Received => known(connection.received, |traffic| count_short(traffic.frames)),
-            Column::Sent => known(connection.sent, |traffic| count_short(traffic.frames)),
+            Column::Received => known(connection.received.and_then(|traffic| traffic.frames), count_short),
+            Column::Sent => known(connection.sent.and_then(|traffic| traffic.frames), count_short),
             Column::Pings => match (both(connection, |t| t.ping), both(connection, |t| t.pong)) {
                 (Some(pings), Some(pongs)) => format!("{}/{}", count(pings), count(pongs)),
                 _ => UNKNOWN.to_owned(),
@@ -116,9 +116,9 @@ impl Column {
                 number(age_seconds(connection, view).map(|seconds| (seconds.max(0.0) * 1e3) as u64))
             }
             Column::Parse => SortKey::Number(connection.parse as u64),
-            Column::Received => number(connection.received.map(|traffic| traffic.frames)),
-            Column::Sent => number(connection.sent.map(|traffic| traffic.frames)),
-            Column::Pings => number(both(connection, |traffic| traffic.ping + traffic.pong)),
+            Column::Received => number(connection.received.and_then(|traffic| traffic.frames)),
+            Column::Sent => number(connection.sent.and_then(|traffic| traffic.frames)),
+            Column::Pings => number(both(connection, |traffic| Some(traffic.ping? + traffic.pong?))),
             Column::Rtt => number(connection.ping.rtt_seconds.map(|seconds| (seconds * 1e9) as u64)),
             Column::Kernel => number(connection.memory.kernel_bytes),
         }
@@ -138,6 +138,6 @@ pub(crate) fn age_seconds(connection: &Connection, view: &View) -> Option<f64> {
     Some(view.timestamp()?.duration_since(connection.opened?).as_secs_f64())
 }
 
-fn both(connection: &Connection, field: fn(&Traffic) -> u64) -> Option<u64> {
-    Some(field(&connection.received?) + field(&connection.sent?))
+fn both(connection: &Connection, field: fn(&Traffic) -> Option<u64>) -> Option<u64> {
+    Some(field(&connection.received?)? + field(&connection.sent?)?)
 }

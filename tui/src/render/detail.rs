@@ -97,8 +97,28 @@ fn identity(connection: &Connection, view: &View) -> Section {
         ("close code", known(connection.close_code, |code| code.to_string())),
         ("ping interval", known(ping.interval_seconds, latency)),
         ("ping rtt", known(ping.rtt_seconds, latency)),
-        ("pings missed", count(ping.missed)),
+        ("pings missed", known(ping.missed, count)),
+        ("pongs unasked", known(ping.unsolicited, count)),
+        ("pings sent by", known(ping.sent_by, |by| words::pinger(by).to_owned())),
     ];
+    if let Some(stalls) = &connection.stalls {
+        entries.extend([
+            ("retransmitted", count(stalls.retransmitted_segments)),
+            ("stalls", format!("{} ({})", count(stalls.count), latency(stalls.seconds))),
+        ]);
+    }
+    if let Some(upgrade) = &connection.upgrade {
+        let text = |text: &Option<String>| known(text.as_ref(), |text| text.clone());
+        entries.extend([
+            ("path", text(&upgrade.path)),
+            ("host", text(&upgrade.host)),
+            ("origin", text(&upgrade.origin)),
+            ("user agent", text(&upgrade.user_agent)),
+            ("subprotocol", text(&upgrade.subprotocol)),
+            ("upgrade took", known(upgrade.latency_seconds, latency)),
+            ("tcp handshake", known(upgrade.tcp_handshake_seconds, latency)),
+        ]);
+    }
     match &connection.deflate {
         None => entries.push(("compression", "none".to_owned())),
         Some(deflate) => {
@@ -117,18 +137,19 @@ fn identity(connection: &Connection, view: &View) -> Section {
 
 fn traffic(connection: &Connection) -> Section {
     type Cell = fn(&Traffic) -> String;
-    const ROWS: [(&str, Cell); 13] = [
-        ("frames", |traffic| count(traffic.frames)),
-        ("text", |traffic| count(traffic.text)),
-        ("binary", |traffic| count(traffic.binary)),
-        ("continuation", |traffic| count(traffic.continuation)),
-        ("ping", |traffic| count(traffic.ping)),
-        ("pong", |traffic| count(traffic.pong)),
-        ("close", |traffic| count(traffic.close)),
-        ("compressed", |traffic| count(traffic.compressed_frames)),
-        ("payload", |traffic| bytes(traffic.payload_bytes)),
-        ("control payload", |traffic| bytes(traffic.control_bytes)),
-        ("frame headers", |traffic| bytes(traffic.header_bytes)),
+    const ROWS: [(&str, Cell); 14] = [
+        ("frames", |traffic| known(traffic.frames, count)),
+        ("text", |traffic| known(traffic.text, count)),
+        ("binary", |traffic| known(traffic.binary, count)),
+        ("continuation", |traffic| known(traffic.continuation, count)),
+        ("ping", |traffic| known(traffic.ping, count)),
+        ("pong", |traffic| known(traffic.pong, count)),
+        ("close", |traffic| known(traffic.close, count)),
+        ("compressed", |traffic| known(traffic.compressed_frames, count)),
+        ("payload", |traffic| known(traffic.payload_bytes, bytes)),
+        ("control payload", |traffic| known(traffic.control_bytes, bytes)),
+        ("frame headers", |traffic| known(traffic.header_bytes, bytes)),
+        ("stream", |traffic| bytes(traffic.stream_bytes)),
         ("packets", |traffic| count(traffic.packets)),
         ("on the wire", |traffic| bytes(traffic.packet_bytes)),
     ];

@@ -1,7 +1,7 @@
 //! The listener table.
 
 use agent::document::{Listener, Traffic};
-use agent::report::format::{bytes, count_short};
+use agent::report::format::{bytes, count_short, known};
 use agent::report::words;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -24,21 +24,23 @@ const fn column(title: &'static str, width: usize, rank: u8, cell: fn(&Listener)
     Column { title, width, rank, cell }
 }
 
-const COLUMNS: [Column; 16] = [
+const COLUMNS: [Column; 18] = [
     column("port", 5, 0, |listener| listener.port.to_string()),
     column("role", 6, 1, |listener| words::role(listener.role).to_owned()),
     column("open", 8, 2, |listener| count_short(listener.connections)),
     column("opened", 8, 8, |listener| count_short(listener.opened)),
+    column("adopted", 8, 12, |listener| count_short(listener.adopted)),
+    column("refused", 8, 13, |listener| count_short(listener.refused.values().sum())),
     column("closed", 8, 9, |listener| count_short(listener.closed)),
-    column("frames in", 9, 5, |listener| count_short(listener.received.frames)),
-    column("out", 8, 5, |listener| count_short(listener.sent.frames)),
-    column("pings in", 8, 3, |listener| count_short(listener.received.ping)),
-    column("out", 8, 3, |listener| count_short(listener.sent.ping)),
-    column("pongs in", 8, 4, |listener| count_short(listener.received.pong)),
-    column("out", 8, 4, |listener| count_short(listener.sent.pong)),
-    column("payload", 8, 6, |listener| bytes(both(listener, |traffic| traffic.payload_bytes))),
-    column("on wire", 8, 7, |listener| bytes(both(listener, |traffic| traffic.packet_bytes))),
-    column("packets", 8, 10, |listener| count_short(both(listener, |traffic| traffic.packets))),
+    column("frames in", 9, 5, |listener| known(listener.received.frames, count_short)),
+    column("out", 8, 5, |listener| known(listener.sent.frames, count_short)),
+    column("pings in", 8, 3, |listener| known(listener.received.ping, count_short)),
+    column("out", 8, 3, |listener| known(listener.sent.ping, count_short)),
+    column("pongs in", 8, 4, |listener| known(listener.received.pong, count_short)),
+    column("out", 8, 4, |listener| known(listener.sent.pong, count_short)),
+    column("payload", 8, 6, |listener| known(both(listener, |traffic| traffic.payload_bytes), bytes)),
+    column("on wire", 8, 7, |listener| known(both(listener, |traffic| Some(traffic.packet_bytes)), bytes)),
+    column("packets", 8, 10, |listener| known(both(listener, |traffic| Some(traffic.packets)), count_short)),
     column("unparsed", 8, 6, |listener| bytes(listener.unparsed_bytes)),
     column("netns", 10, 11, |listener| listener.netns.to_string()),
 ];
@@ -65,6 +67,6 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, app: &mut App, theme: Theme) {
     lines::draw(frame, area, &mut app.text, text);
 }
 
-fn both(listener: &Listener, field: fn(&Traffic) -> u64) -> u64 {
-    field(&listener.received) + field(&listener.sent)
+fn both(listener: &Listener, field: fn(&Traffic) -> Option<u64>) -> Option<u64> {
+    Some(field(&listener.received)? + field(&listener.sent)?)
 }

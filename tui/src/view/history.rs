@@ -61,7 +61,8 @@ impl History {
 }
 
 fn pings_and_pongs(listener: &Listener) -> u64 {
-    [&listener.received, &listener.sent].iter().map(|traffic| traffic.ping + traffic.pong).sum()
+    let both = [&listener.received, &listener.sent];
+    both.iter().flat_map(|traffic| [traffic.ping, traffic.pong]).flatten().sum()
 }
 
 /// Unknown where no time passed or a total shrank (a listener was forgotten): a guess would be a spike.

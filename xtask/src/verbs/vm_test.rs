@@ -3,13 +3,11 @@
 //! Emulation (QEMU's TCG) needs no special hardware and no privilege. It is ten to twenty times slower than the host:
 //! good for what loads, attaches and counts, worthless for what it costs.
 
-mod apt;
 mod cpio;
 mod debian;
 mod initramfs;
 mod libraries;
 mod machine;
-mod sources;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

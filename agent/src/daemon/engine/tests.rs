@@ -1,10 +1,10 @@
 //! The engine on a kernel and a host that are made up.
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal};
 use jiff::Timestamp;
 
 use super::*;
-use crate::kernel::Socket;
+use crate::kernel::{Handshake, Socket};
 use crate::model::HostMemory;
 
 /// What the made-up kernel will say next.
@@ -27,6 +27,14 @@ impl Probes for Kernel {
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
         Ok(())
+    }
+
+    fn find_candidates(&mut self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn refusals(&mut self) -> Result<Vec<(Refusal, u64)>, ReadError> {
+        Ok(Vec::new())
     }
 
     fn listeners(&mut self) -> Result<Vec<(ListenerKey, ListenerTotals)>, ReadError> {
@@ -119,7 +127,9 @@ fn a_close_that_found_no_room_is_told_as_vanished() {
 #[test]
 fn a_connection_that_was_only_opened_vanishes_too() {
     let mut engine = engine(true, vec![DESTROY_HOOK]);
-    engine.probes.events = vec![Lifecycle::Opened(Opened { cookie: 9, ..Opened::default() })];
+    let opened = Opened { cookie: 9, ..Opened::default() };
+    let handshake = Handshake { opened, request: Vec::new(), response: Vec::new() };
+    engine.probes.events = vec![Lifecycle::Opened(Box::new(handshake))];
     assert_eq!(names(&tick(&mut engine, 1, |_| true)), ["connection_opened", "tick"]);
     let later = [tick(&mut engine, 2, |_| true), tick(&mut engine, 3, |_| true)].concat();
     assert!(names(&later).contains(&"connection_vanished"), "{:?}", names(&later));

@@ -143,10 +143,15 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
         netns: 1,
         connections: 500,
         opened: 500,
+        adopted: 0,
         closed: 0,
         received: Traffic::default(),
         sent: Traffic { packets, packet_bytes: bytes, ..Traffic::default() },
         unparsed_bytes: 0,
+        refused: Default::default(),
+        ping_rtt: Vec::new(),
+        pong_delay: Vec::new(),
+        stalls: Default::default(),
     };
     let (then, later) = ([listener(100, 4_000)], [listener(1_100, 64_000)]);
     let all = ceilings(&Inputs {

@@ -3,12 +3,11 @@
 use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
-use super::apt::Apt;
-use crate::process::{Running, Stop};
+use crate::apt::{Apt, PART, find};
+use crate::process::Stop;
 
 /// A series of kernels.
 pub(super) struct Series {
@@ -20,9 +19,6 @@ pub(super) struct Series {
 
 /// What `ss` asks through, of which Debian makes modules.
 const MODULES: &[&str] = &["inet_diag", "tcp_diag"];
-
-/// What a folder that is not whole yet ends in.
-const PART: &str = ".part";
 
 /// A kernel, unpacked.
 pub(super) struct Kernel {
@@ -67,21 +63,7 @@ fn fetch(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Res
     let newest = names.into_iter().filter(|name| !name.contains("unsigned")).max_by_key(|name| numbers(name));
     let name = newest.with_context(|| format!("apt knows no cloud image of Linux {}", series.version))?;
     let folder = kernels.join(&name);
-    if !folder.is_dir() {
-        // Under another name until it is whole.
-        let scratch = kernels.join(format!("{name}{PART}"));
-        if scratch.exists() {
-            fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
-        }
-        fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
-        apt.download(stop, &name, &scratch)?;
-        let package = find(&scratch, |name| name.ends_with(".deb"))?;
-        let mut command = Command::new("dpkg-deb");
-        let status = Running::start(command.arg("--extract").arg(&package).arg(&scratch))?.wait(stop)?;
-        ensure!(status.success(), "unpacking {}: {status}", package.display());
-        fs::remove_file(&package).with_context(|| format!("removing {}", package.display()))?;
-        fs::rename(&scratch, &folder).with_context(|| format!("creating {}", folder.display()))?;
-    }
+    apt.unpack(stop, &name, &folder)?;
     Ok(name)
 }
 
@@ -92,13 +74,6 @@ fn unpacked(kernels: &Path, name: String) -> anyhow::Result<Kernel> {
     let modules = find(&folder.join("lib/modules"), |_| true)?.join("kernel/net/ipv4");
     let modules = MODULES.iter().map(|module| find(&modules, |name| name.split('.').next() == Some(module)));
     Ok(Kernel { name, image, modules: modules.collect::<anyhow::Result<_>>()? })
-}
-
-fn find(folder: &Path, is_it: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> {
-    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
-    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let found = names.find(|name| name.to_str().is_some_and(&is_it));
-    Ok(folder.join(found.with_context(|| format!("not what was expected in {}", folder.display()))?))
 }
 
 /// The numbers in a package's name, which order its versions. Of names with equal numbers the shorter counts more.

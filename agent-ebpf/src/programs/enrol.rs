@@ -1,0 +1,116 @@
+//! What every connection gets that is tracked from now on: its listener's slot, its identity, and an event.
+
+use core::ffi::c_void;
+use core::ptr::addr_of_mut;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use agent_ebpf::abi::{
+    Connection, Exchange, LISTENER_SLOTS, ListenerKey, Opened, Parse, REQUEST_BYTES, RESPONSE_BYTES, Role,
+    Stat, event,
+};
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_ringbuf_output};
+
+use super::kernel;
+use super::maps::{self, EVENTS, LISTENERS, TOTALS};
+
+/// Next free slot in the listener totals; slot 0 is for those that find none.
+#[unsafe(no_mangle)]
+static NEXT_SLOT: AtomicU32 = AtomicU32::new(1);
+
+/// Who is to be enrolled. One argument, as a subprogram takes no more than five.
+pub(super) struct Newcomer {
+    pub(super) skb: *mut __sk_buff,
+    pub(super) sk: *mut c_void,
+    /// Its state, with both directions started.
+    pub(super) connection: *mut Connection,
+    pub(super) role: Role,
+    pub(super) parse: Parse,
+    /// Where the event is put together.
+    pub(super) exchange: *mut Exchange,
+}
+
+/// Completes the state; returns whether that was possible.
+#[inline(never)]
+pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
+    let Newcomer { skb, sk, connection, role, parse, exchange } = newcomer;
+    let (skb, sk, connection, exchange) = (*skb, *sk, *connection, *exchange);
+    let (role, parse) = (*role as u16, *parse as u16);
+    // SAFETY: the context and its socket; map values, live during the program.
+    unsafe {
+        let tcp = kernel::tcp_sock(sk);
+        if tcp.is_null() {
+            return false;
+        }
+        let opened = addr_of_mut!((*exchange).opened);
+        (*opened).endpoints = kernel::endpoints(tcp);
+        let is_server = role == Role::Server as u16;
+        let endpoints = &(*opened).endpoints;
+        let port = if is_server { endpoints.local_port } else { endpoints.remote_port };
+        let listener = slot(ListenerKey { netns: endpoints.netns, port, role });
+        let now = bpf_ktime_get_ns();
+        let cookie = bpf_get_socket_cookie(skb.cast());
+        let is_older = parse == Parse::Adopted as u16;
+        (*connection).opened_ns = if is_older { 0 } else { now };
+        (*connection).cookie = cookie;
+        (*connection).ifindex = (*skb).ifindex;
+        (*connection).listener = listener;
+        (*connection).fd = -1;
+        (*connection).retransmitted = kernel::retransmitted(tcp);
+        if let Some(totals) = TOTALS.get_ptr_mut(listener) {
+            let adopted = addr_of_mut!((*totals).adopted);
+            maps::increment(if is_older { adopted } else { addr_of_mut!((*totals).opened) });
+        }
+        // From here on packets of either direction are followed.
+        (*connection).role = role;
+        (*opened).kind = event::OPENED;
+        (*opened).time_ns = now;
+        (*opened).cookie = cookie;
+        (*opened).role = role;
+        (*opened).parse = parse;
+        (*opened).deflate = (*connection).deflate;
+        announce(exchange);
+    }
+    true
+}
+
+/// Sends the event, with as much of the request as there is.
+#[inline(always)]
+unsafe fn announce(exchange: *mut Exchange) {
+    const FIXED: usize = size_of::<Opened>() + RESPONSE_BYTES;
+    // SAFETY: the entry is the exchange's front, in a map value.
+    unsafe {
+        // The verifier must see the bound, which the volatile read hides from the compiler.
+        let kept = usize::from(addr_of_mut!((*exchange).opened.request_len).read_volatile())
+            & (2 * REQUEST_BYTES - 1);
+        let len = (FIXED + kept) as u64;
+        let events = core::ptr::addr_of!(EVENTS).cast_mut().cast();
+        if bpf_ringbuf_output(events, exchange.cast(), len, u64::from(BPF_RB_NO_WAKEUP)) != 0 {
+            maps::count(Stat::EventsLost);
+        }
+    }
+}
+
+/// The listener's slot in the totals, given out on first sight.
+#[inline(always)]
+fn slot(key: ListenerKey) -> u32 {
+    // SAFETY: the value is a plain integer, written once.
+    if let Some(slot) = unsafe { LISTENERS.get(key) } {
+        return *slot;
+    }
+    // Not relaxed: LLVM's BPF back end turns a relaxed fetch_add into the form that returns nothing, and `next` would be
+    // the addend.
+    let next = NEXT_SLOT.fetch_add(1, Ordering::AcqRel);
+    if next < LISTENER_SLOTS as u32 && LISTENERS.insert(key, next, u64::from(BPF_NOEXIST)).is_ok() {
+        return next;
+    }
+    // Full, or another CPU was faster.
+    // SAFETY: as above.
+    match unsafe { LISTENERS.get(key) } {
+        Some(slot) => *slot,
+        None => {
+            maps::count(Stat::ListenersFull);
+            0
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One packet's way through the tracker.
+
+use core::ffi::c_void;
+
+use agent_ebpf::abi::{Direction, Tally};
+use agent_ebpf::reorder::Kept;
+use agent_ebpf::tracker::{Clock, Payload, Tracker};
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_loop;
+
+use super::segment::{Bytes, Segment};
+
+/// Counts a packet as the wire sees it.
+#[inline(always)]
+pub(super) fn wire(
+    skb: *mut __sk_buff,
+    direction: &mut Direction,
+    totals: &mut impl Tally,
+    segment: &Segment,
+) {
+    // SAFETY: the program's context.
+    let (segments, len) = unsafe { ((*skb).gso_segs, (*skb).len) };
+    let packets = if segments == 0 { 1 } else { u64::from(segments) };
+    // Each segment of a GSO packet gets headers of its own on the wire.
+    let bytes = u64::from(len) + (packets - 1) * u64::from(segment.offset);
+    direction.counters.wire(packets, bytes);
+    totals.wire(packets, bytes);
+}
+
+/// Follows a packet's payload.
+#[inline(always)]
+pub(super) fn parse<C: Clock + Default, T: Tally>(
+    skb: *mut __sk_buff,
+    direction: &mut Direction,
+    other: &Direction,
+    totals: &mut T,
+    segment: &Segment,
+) {
+    let payload = Bytes::<C>::of(skb, segment);
+    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    if !tracker.begin(segment.seq, segment.len) {
+        return;
+    }
+    // Most packets carry one frame: the first turn is inline, and only what is left pays for a loop. On hosts that
+    // guard returns against speculation every call costs ten nanoseconds.
+    if tracker.step() {
+        run(&mut tracker);
+    }
+}
+
+/// Follows `len` bytes that were kept.
+#[inline(always)]
+pub(super) fn parse_kept<C: Clock + Default, T: Tally>(
+    payload: Kept<'_, C>,
+    len: u32,
+    direction: &mut Direction,
+    other: &Direction,
+    totals: &mut T,
+) {
+    let seq = direction.next_seq;
+    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    if tracker.begin(seq, len) {
+        run(&mut tracker);
+    }
+}
+
+#[inline(always)]
+fn run<P: Payload, T: Tally>(tracker: &mut Tracker<'_, P, T>) {
+    let turns = tracker.len - tracker.offset;
+    // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left, and every turn eats a byte, so
+    // `turns` bounds it as well.
+    unsafe {
+        bpf_loop(turns, turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
+    }
+}
+
+/// One turn of the tracker, as `bpf_loop` wants it: 0 goes on, 1 stops.
+extern "C" fn turn<P: Payload, T: Tally>(_index: u64, tracker: *mut Tracker<'_, P, T>) -> i64 {
+    // SAFETY: `run` passes a live tracker that nothing else refers to meanwhile.
+    let more = unsafe { (*tracker).step() };
+    i64::from(!more)
+}
