@@ -13,7 +13,7 @@ use crate::process::{Running, Stop};
 /// A mirror that fails once is asked again, one that does not answer is given up.
 const PATIENCE: [&str; 4] = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30"];
 
-/// What the name of a folder that is not whole yet ends in.
+/// What a folder that is not whole yet ends in.
 pub(crate) const PART: &str = ".part";
 
 /// How to call apt.

@@ -37,7 +37,7 @@ pub(super) fn parse<C: Clock + Default, T: Tally>(
     segment: &Segment,
 ) {
     let payload = Bytes::<C>::of(skb, segment);
-    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    let mut tracker = Tracker::new(direction, other, totals, payload);
     if !tracker.begin(segment.seq, segment.len) {
         return;
     }
@@ -58,7 +58,7 @@ pub(super) fn parse_kept<C: Clock + Default, T: Tally>(
     totals: &mut T,
 ) {
     let seq = direction.next_seq;
-    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    let mut tracker = Tracker::new(direction, other, totals, payload);
     if tracker.begin(seq, len) {
         run(&mut tracker);
     }
@@ -66,11 +66,9 @@ pub(super) fn parse_kept<C: Clock + Default, T: Tally>(
 
 #[inline(always)]
 fn run<P: Payload, T: Tally>(tracker: &mut Tracker<'_, P, T>) {
-    let turns = tracker.len - tracker.offset;
-    // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left, and every turn eats a byte, so
-    // `turns` bounds it as well.
+    // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left.
     unsafe {
-        bpf_loop(turns, turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
+        bpf_loop(tracker.turns(), turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
     }
 }
 

@@ -143,17 +143,19 @@ fn track<const IN: bool>(
         let (rcv_nxt, snd_nxt) = ((*tcp).rcv_nxt, (*tcp).snd_nxt);
         // As long as none of this socket's bytes was acknowledged beside its SYN, TCP's round trip is the handshake's.
         let handshake_us = if (*tcp).bytes_acked <= 1 { (*tcp).srtt_us >> 3 } else { 0 };
-        (*connection).deflate = (*connection).head.deflate().0;
+        let deflate = (*connection).head.deflate();
+        (*connection).deflate = deflate.0;
+        let compressible = deflate.negotiated();
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
         let (role, request_end) = if IN == EGRESS {
             let frames = (*connection).sent.next_seq;
-            tracker::start(&mut (*connection).sent, frames, false);
-            tracker::start(&mut (*connection).received, rcv_nxt, true);
+            tracker::begin(&mut (*connection).sent, frames, false, compressible);
+            tracker::begin(&mut (*connection).received, rcv_nxt, true, compressible);
             (Role::Server, rcv_nxt)
         } else {
             let frames = (*connection).received.next_seq;
-            tracker::start(&mut (*connection).received, frames, false);
-            tracker::start(&mut (*connection).sent, snd_nxt, true);
+            tracker::begin(&mut (*connection).received, frames, false, compressible);
+            tracker::begin(&mut (*connection).sent, snd_nxt, true, compressible);
             (Role::Client, snd_nxt)
         };
         let exchange = exchange::finish::<IN>(skb, segment, request_end, head_len);

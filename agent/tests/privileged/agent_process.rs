@@ -77,6 +77,16 @@ impl Run {
             }
         }
     }
+
+    /// The final state of the next `number` connections that close, and the first tick after the last of them.
+    pub(crate) fn until_closed(
+        &mut self,
+        number: usize,
+        within: Duration,
+    ) -> anyhow::Result<(Vec<Connection>, Tick)> {
+        let tick = self.until("closing", within, |_, closed| closed.len() >= number)?;
+        Ok((std::mem::take(&mut self.closed), tick))
+    }
 }
 
 /// `headroom-agent snapshot`, attached and counting.
@@ -85,9 +95,20 @@ pub(crate) struct Settling(Process);
 impl Settling {
     /// Starts it and returns once it is attached: what happens from now on is seen whole.
     pub(crate) fn attach(port: u16, settle: Duration) -> anyhow::Result<Self> {
+        Self::attach_through(&[], port, settle)
+    }
+
+    /// The same of an agent that `wrapper` starts, a command that takes another one for its last arguments.
+    pub(crate) fn attach_through(wrapper: &[&str], port: u16, settle: Duration) -> anyhow::Result<Self> {
         let (settle, port) = (format!("{}ms", settle.as_millis()), port.to_string());
         let arguments = ["snapshot", "--json", "-v", "--settle", &settle, "--port", &port];
-        let process = Process::start(&mut command(&arguments)?)?;
+        let mut agent = command(&arguments)?;
+        if let [program, rest @ ..] = wrapper {
+            let mut wrapped = Command::new(program);
+            wrapped.args(rest).arg(agent.get_program()).args(arguments);
+            agent = wrapped;
+        }
+        let process = Process::start(&mut agent)?;
         let mut said = Vec::new();
         while let Some(line) = process.stderr.next(SOON)? {
             if line.starts_with("attached") {

@@ -16,12 +16,23 @@ pub(crate) fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     stream.set_write_timeout(Some(SOON))?;
-    write!(
-        stream,
-        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    )?;
+    ask(&mut stream, address)?;
     Ok(stream)
+}
+
+/// Sends the request on a connection that is open.
+pub(crate) fn ask(stream: &mut TcpStream, host: SocketAddr) -> anyhow::Result<()> {
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    );
+    Ok(stream.write_all(request.as_bytes())?)
+}
+
+/// Reads the request and accepts it.
+pub(crate) fn answer(stream: &mut TcpStream) -> anyhow::Result<()> {
+    head(stream)?;
+    Ok(stream.write_all(response().as_bytes())?)
 }
 
 /// Reads the server's answer.
@@ -36,8 +47,7 @@ pub(crate) fn pair(listener: &TcpListener) -> anyhow::Result<(TcpStream, TcpStre
     let mut client = request(listener.local_addr()?)?;
     let (mut server, _) = listener.accept()?;
     server.set_read_timeout(Some(SOON))?;
-    head(&mut server)?;
-    server.write_all(response().as_bytes())?;
+    answer(&mut server)?;
     opened(&mut client)?;
     Ok((server, client))
 }
@@ -52,20 +62,32 @@ pub(crate) fn response() -> String {
 
 /// A client's binary frame. The masking key is zero, so the payload stands as it is.
 pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x82];
+    frame(0x82, Some([0; 4]), payload)
+}
+
+/// Any frame: `first` is the header's first byte.
+pub(crate) fn frame(first: u8, key: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let mask = if key.is_some() { 0x80 } else { 0 };
+    let mut frame = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(length @ 0..126), _) => frame.push(0x80 | length),
+        (Ok(length @ 0..126), _) => frame.push(mask | length),
         (_, Ok(length)) => {
-            frame.push(0x80 | 126);
+            frame.push(mask | 126);
             frame.extend(length.to_be_bytes());
         }
         _ => {
-            frame.push(0x80 | 127);
+            frame.push(mask | 127);
             frame.extend((payload.len() as u64).to_be_bytes());
         }
     }
-    frame.extend([0; 4]);
-    frame.extend(payload);
+    let key = match key {
+        Some(key) => {
+            frame.extend(key);
+            key
+        }
+        None => [0; 4],
+    };
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 
