@@ -35,6 +35,9 @@ const FLAGS_OF_FRAME: u8 = FLAG_CONTROL | FLAG_HOLED | FLAG_PING | FLAG_PONG;
 
 /// Access to the current packet.
 pub trait Payload {
+    /// Whether it is worth a search where the boundary is lost in the middle of it.
+    const SEARCHED: bool = true;
+
     /// Copies `len` (1–16) bytes at `offset` of the TCP payload to the front of `to`; `false` if they are not there. What
     /// stands in `to` behind them is of no meaning.
     fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool;
@@ -346,7 +349,7 @@ impl<'a, P: Payload, T: Tally> Tracker<'a, P, T> {
     }
 
     /// The boundary is lost; the rest of this packet is a chance to find another.
-    #[inline(always)]
+    #[inline(never)]
     fn give_up(&mut self) -> bool {
         self.lose_sync();
         self.start_hunt();

@@ -59,7 +59,10 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             // Here and not in `discover`: a call chain has 512 bytes of stack.
             let candidate = maps::candidate(sk);
             if !candidate.is_null() {
-                elders::observe::<IN>(skb, sk, candidate, &segment);
+                let finding = elders::observe::<IN>(skb, sk, candidate, &segment);
+                if finding != elders::NOTHING {
+                    elders::adopt::<IN>(skb, sk, candidate, &segment, finding);
+                }
                 return;
             }
             connection = discover::<IN>(skb, sk, &flow, &segment);

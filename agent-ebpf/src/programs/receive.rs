@@ -174,7 +174,9 @@ unsafe fn parse<C: Clock + Default>(
     // SAFETY: as for `received`.
     unsafe {
         let (direction, other) = (&mut (*connection).received, &(*connection).sent);
-        follow::parse::<C, _>(skb, direction, other, &mut (*totals).received, segment);
+        let payload = Bytes::<C>::of(skb, segment);
+        let place = (segment.seq, segment.len);
+        follow::parse_rare(payload, place, direction, other, &mut (*totals).received);
     }
 }
 
@@ -212,7 +214,8 @@ unsafe fn catch_up<C: Clock + Default>(connection: *mut Connection, totals: *mut
         let run = (*buffer).run(direction.next_seq);
         if run > 0 {
             let kept = Kept::new(&*buffer, direction.next_seq, C::default());
-            follow::parse_kept(kept, run, direction, other, &mut (*totals).received);
+            let place = (direction.next_seq, run);
+            follow::parse_rare(kept, place, direction, other, &mut (*totals).received);
         }
         let now = C::default().now_ns();
         (*buffer).used_ns = now;

@@ -27,16 +27,12 @@ const EVERY: u64 = 4;
 /// Turns a byte can take: as many headers as make a proof, and the one turn that ends it.
 pub(super) const TURNS: u32 = EVIDENCE as u32 + 1;
 
-/// The search through one packet.
+/// The search through one packet. Small, as it is on the stack of the packet programs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hunt {
     /// Where the present guess began.
     anchor: u32,
-    /// Where in the packet the search began.
-    first: u32,
-    /// Bytes before this are accounted for.
-    counted: u32,
-    /// Guesses left.
+    /// Guesses left, this one included.
     tries: u32,
 }
 
@@ -47,18 +43,24 @@ pub(crate) fn is_plausible(lead: Lead, header: &[u8; 16], masked: bool) -> bool 
 }
 
 impl<P: Payload, T: Tally> Tracker<'_, P, T> {
-    /// Begins to search at the present offset; everything before it is accounted for.
-    #[inline(always)]
+    /// Begins to search at the present offset; everything before it is accounted for. Out of line, as it is rare.
+    #[inline(never)]
     pub(super) fn start_hunt(&mut self) {
+        // A guess from the packet before is one more, in front of this packet's first byte.
         let predicted = u32::from(self.direction.evidence > 0);
-        let tries = if self.direction.counters.packets & (EVERY - 1) == 0 { TRIES } else { 1 };
-        self.hunt = Hunt {
-            // A guess from the packet before is one more, in front of this packet's first byte.
-            anchor: self.offset.wrapping_sub(predicted),
-            first: self.offset,
-            counted: self.offset,
-            tries: tries + predicted,
-        };
+        self.hunt = Hunt { anchor: self.offset.wrapping_sub(predicted), tries: self.guesses() + predicted };
+    }
+
+    /// Guesses that the present packet is worth.
+    #[inline(always)]
+    fn guesses(&self) -> u32 {
+        if self.direction.counters.packets & (EVERY - 1) == 0 { TRIES } else { 1 }
+    }
+
+    /// Where in the packet the search began: a guess back for each that was given up.
+    #[inline(always)]
+    fn first(&self) -> u32 {
+        self.hunt.anchor.wrapping_add(self.hunt.tries).wrapping_sub(self.guesses())
     }
 
     /// A turn without a known boundary. Out of line: it is rare, and large.
@@ -68,6 +70,9 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
             self.unparsed((self.len - self.offset) as u64);
             self.offset = self.len;
             return false;
+        }
+        if !P::SEARCHED {
+            return self.end_hunt();
         }
         let available = (self.len - self.offset) as u64;
         if self.direction.remaining >= available {
@@ -90,7 +95,7 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         }
         // Beyond the packet a guess is followed only where it has something for it: that it began with the packet, or
         // that it is not the first.
-        let is_lone = self.hunt.anchor != self.hunt.first && self.direction.evidence < 2;
+        let is_lone = self.hunt.anchor != self.first() && self.direction.evidence < 2;
         if is_lone {
             return self.next_guess();
         }
@@ -120,7 +125,7 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
     /// The next turn finds a frame where this one stands.
     #[inline(always)]
     fn found(&mut self) -> bool {
-        self.unparsed((self.offset - self.hunt.counted) as u64);
+        self.unparsed((self.offset - self.first()) as u64);
         self.direction.parse = Parse::Adopted as u8;
         self.direction.evidence = 0;
         true
@@ -140,7 +145,7 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
 
     #[inline(always)]
     fn end_hunt(&mut self) -> bool {
-        self.unparsed((self.len - self.hunt.counted) as u64);
+        self.unparsed((self.len - self.first()) as u64);
         self.offset = self.len;
         false
     }

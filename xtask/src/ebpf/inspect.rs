@@ -22,8 +22,8 @@ pub struct Contents {
     pub path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
-    /// Programs and the subprograms in `.text`: section, name, instructions (8 bytes each), by themselves.
-    pub functions: Vec<(String, String, u64)>,
+    /// Programs and the subprograms in `.text`: section, name, instructions (8 bytes each) and stack bytes, by themselves.
+    pub functions: Vec<(String, String, u64, u64)>,
     /// What the kernel is given of each program, by its name.
     pub programs: BTreeMap<String, Program>,
     /// Maps: name.
@@ -64,7 +64,9 @@ pub fn inspect(path: &Path) -> Result<Contents, BuildError> {
     let mut programs = BTreeMap::new();
     for (place, function) in &code {
         let section = section(place.0).unwrap_or_default();
-        functions.push((section.to_owned(), function.name.clone(), function.code.len() as u64));
+        let name = format!("{:#}", rustc_demangle::demangle(&function.name));
+        let instructions = function.code.len() as u64;
+        functions.push((section.to_owned(), name, instructions, stack::frame(&function.code)));
         if section != ".text" {
             programs.insert(function.name.clone(), program(&code, *place)?);
         }

@@ -78,8 +78,8 @@ pub(super) fn verify(contents: &Contents, binaries: &Path, accept: bool) -> anyh
 pub(super) fn describe(contents: &Contents) {
     println!("{}  {} bytes", contents.path.display(), contents.size);
     println!("functions");
-    for (section, name, instructions) in &contents.functions {
-        println!("  {section:<28} {name:<24} {instructions:>5} instructions");
+    for (section, name, instructions, stack) in &contents.functions {
+        println!("  {instructions:>5} instructions {stack:>4} bytes of stack  {section:<26} {name}");
     }
     println!("programs with all they call");
     for (name, program) in &contents.programs {

@@ -51,7 +51,7 @@ fn chain(functions: &BTreeMap<Place, Function>, place: Place, calls: usize) -> O
 }
 
 /// The deepest byte of a function's own frame.
-fn frame(code: &[Instruction]) -> u64 {
+pub(super) fn frame(code: &[Instruction]) -> u64 {
     let mut states: Vec<Option<State>> = vec![None; code.len()];
     let mut start = [None; REGISTERS];
     start[FRAME_POINTER] = Some(0);
