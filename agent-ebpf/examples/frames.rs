@@ -1,5 +1,5 @@
 //! The long property run behind `cargo xtask fuzz`: random streams of mostly small frames, encoded by tungstenite, in
-//! random cuts, some of them repeated, against what was encoded.
+//! random cuts, some of them repeated or late, against what was encoded.
 //!
 //! `frames --frames N --seconds N --seed N [--stream N]`: ends at whichever of the first two comes first. Streams are
 //! numbered, and each depends on the seed and its number alone, so one that failed is repeated by its number.
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use harness::tracker::{Follower, Frame, Noise, Stream};
 
 const FRAMES_PER_STREAM: u64 = 2_000;
+/// Longest packets of a stream in which some come late: the reorder buffer holds five of them.
+const LONGEST_LATE: usize = 1_500;
 /// Between two lines that say how far it is.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -96,21 +98,26 @@ fn run(options: &Options, begun: Instant) -> (u64, Option<u64>) {
 /// One stream: encode, cut, follow, compare.
 fn play(stream: &mut Stream, seed: u64, number: u64) {
     let mut random = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let (masked, start) = (random.bool(), random.u32(..));
+    let (masked, inbound, start) = (random.bool(), random.bool(), random.u32(..));
     let mut noise = Noise::new(random.u64(..));
     stream.clear();
     for _ in 0..FRAMES_PER_STREAM {
         stream.push(&frame(&mut random), masked, &mut noise);
     }
     let longest = [8, 60, 1_500, 65_000][random.usize(..4)];
-    // A third of the streams come without a repetition.
+    // A third of the streams come without a repetition, and half of those received in order.
     let repeats = [0, 4, 32][random.usize(..3)];
-    let mut follower = Follower::new(start, masked);
-    let mut deliver =
-        |from: usize, to: usize| follower.packet(start.wrapping_add(from as u32), &stream.bytes[from..to]);
-    let mut at = 0;
+    let delays = if inbound && longest <= LONGEST_LATE && random.bool() { 10 } else { 0 };
+    let mut follower = Follower::new(start, masked, inbound);
+    let mut deliver = |from: usize, to: usize| follower.deliver(&stream.bytes, from, to);
+    let (mut at, mut late) = (0, None);
     while at < stream.bytes.len() {
         let end = stream.bytes.len().min(at + random.usize(1..=longest));
+        if late.is_none() && random.u32(..100) < delays {
+            late = Some((at, end, random.usize(1..=5)));
+            at = end;
+            continue;
+        }
         let repeat = random.u32(..100);
         let mut from = at;
         if repeat < repeats {
@@ -120,6 +127,17 @@ fn play(stream: &mut Stream, seed: u64, number: u64) {
         }
         deliver(from, end);
         at = end;
+        late = match late {
+            Some((from, to, 1)) => {
+                deliver(from, to);
+                None
+            }
+            Some((from, to, more)) => Some((from, to, more - 1)),
+            None => None,
+        };
+    }
+    if let Some((from, to, _)) = late {
+        deliver(from, to);
     }
     follower.assert_exact(&stream.sent);
 }

@@ -1,13 +1,17 @@
 //! The frame tracker under any delivery of a stream that tungstenite encodes, and under any bytes at all.
 
-use agent_ebpf::abi::{Counters, Direction, Parse, frame_slot};
-use agent_ebpf::tracker::{self, Payload, Tracker};
+use agent_ebpf::abi::{Counters, Direction, Parse, Replay, frame_slot};
+use agent_ebpf::reorder::{Reorder, WINDOW};
+use agent_ebpf::{simulate, tracker};
 use arbitrary::{Arbitrary, Unstructured};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Keeps one run short: scenarios grow by packets, not by payload.
 const LONGEST_STREAM: usize = 1 << 18;
+
+/// IP and TCP headers of a packet.
+const HEADERS: u32 = 40;
 
 /// Reads the bytes as a scenario, plays it, and panics where the tracker is wrong.
 pub(crate) fn run(bytes: &[u8]) {
@@ -19,67 +23,90 @@ pub(crate) fn run(bytes: &[u8]) {
     };
 }
 
-/// One direction of a connection, followed packet by packet as the packet program does it.
+/// One direction of a connection, followed packet by packet as the packet programs do it.
 pub(crate) struct Follower {
-    pub(crate) direction: Direction,
-    pub(crate) totals: Counters,
+    state: Replay,
+    buffer: Box<Reorder>,
+    start: u32,
+    /// What TCP has: everything up to the edge, and ranges beyond it.
+    edge: usize,
+    beyond: Vec<(usize, usize)>,
 }
 
 impl Follower {
-    pub(crate) fn new(start: u32, masked: bool) -> Self {
-        let mut direction = Direction::default();
-        tracker::start(&mut direction, start, masked);
-        Self { direction, totals: Counters::default() }
+    /// Inbound, segments may come late and are put in order; outbound, they come as they were sent.
+    pub(crate) fn new(start: u32, masked: bool, inbound: bool) -> Self {
+        let mut state = Replay { inbound: inbound.into(), rcv_nxt: start, ..Replay::default() };
+        tracker::start(&mut state.connection.received, start, masked);
+        tracker::start(&mut state.connection.sent, start, masked);
+        Self { state, buffer: Box::new(Reorder::FREE), start, edge: 0, beyond: Vec::new() }
+    }
+
+    /// The part of the stream from `from` up to `to` passes by and reaches TCP.
+    pub(crate) fn deliver(&mut self, stream: &[u8], from: usize, to: usize) {
+        self.packet(self.start.wrapping_add(from as u32), &stream[from..to]);
+        self.reach_tcp(from, to);
+    }
+
+    /// It reaches TCP; nothing else saw it.
+    fn reach_tcp(&mut self, from: usize, to: usize) {
+        if from > self.edge {
+            self.beyond.push((from, to));
+            self.beyond.sort_unstable();
+        } else {
+            self.edge = self.edge.max(to);
+        }
+        for (start, end) in &self.beyond {
+            if *start <= self.edge {
+                self.edge = self.edge.max(*end);
+            }
+        }
+        self.beyond.retain(|(_, end)| *end > self.edge);
+        self.state.rcv_nxt = self.start.wrapping_add(self.edge as u32);
     }
 
     /// Follows a packet; whatever it holds, every byte it moves the stream on by is in exactly one sum.
-    pub(crate) fn packet(&mut self, seq: u32, bytes: &[u8]) {
-        // The program leaves empty segments out.
-        if bytes.is_empty() {
-            return;
-        }
-        let (before, expected) = (self.accounted(), self.direction.next_seq);
-        self.follow(seq, bytes);
-        let moved = self.direction.next_seq.wrapping_sub(expected);
-        assert!(moved as i32 >= 0, "the stream went back from {expected} to {}", self.direction.next_seq);
+    fn packet(&mut self, seq: u32, bytes: &[u8]) {
+        let (before, expected) = (self.accounted(), self.direction().next_seq);
+        self.state.now_ns += 1_000;
+        simulate::packet(&mut self.state, &mut self.buffer, seq, HEADERS, bytes);
+        let moved = self.direction().next_seq.wrapping_sub(expected);
+        assert!(moved as i32 >= 0, "the stream went back by {}", moved.wrapping_neg());
         assert_eq!(self.accounted(), before + u64::from(moved), "bytes are lost or invented");
-        assert_eq!(self.totals, self.direction.counters, "the totals differ");
+        assert_eq!(self.totals(), &self.direction().counters, "the totals differ");
     }
 
-    fn follow(&mut self, seq: u32, bytes: &[u8]) {
-        let (other, len) = (Direction::default(), bytes.len() as u32);
-        let (direction, totals) = (&mut self.direction, &mut self.totals);
-        let mut tracker = Tracker::new(direction, &other, totals, Bytes(bytes));
-        if !tracker.begin(seq, len) {
-            return;
-        }
-        // As the kernel's loop is bounded.
-        for _ in 0..=tracker.turns() {
-            if !tracker.step() {
-                return;
-            }
-        }
-        panic!("the turns did not suffice");
+    fn direction(&self) -> &Direction {
+        let connection = &self.state.connection;
+        if self.state.inbound == 0 { &connection.sent } else { &connection.received }
+    }
+
+    fn totals(&self) -> &Counters {
+        let totals = &self.state.totals;
+        if self.state.inbound == 0 { &totals.sent.counters } else { &totals.received.counters }
     }
 
     /// Bytes in any sum, and those of a header that is still being put together.
     fn accounted(&self) -> u64 {
-        let counters = &self.direction.counters;
+        let counters = &self.direction().counters;
         let sums = counters.payload_bytes + counters.control_bytes + counters.header_bytes;
-        sums + counters.unparsed_bytes + u64::from(self.direction.held)
+        sums + counters.unparsed_bytes + u64::from(self.direction().held)
     }
 
     /// After every byte of the stream came, in whatever packets, once or more often.
     pub(crate) fn assert_exact(&self, sent: &Counters) {
-        assert_eq!(self.direction.counters, *sent);
-        assert_eq!(self.direction.parse, Parse::Exact as u8);
-        assert_eq!((self.direction.held, self.direction.remaining), (0, 0), "the stream ended with a frame");
+        let direction = self.direction();
+        let Counters { packets, packet_bytes, .. } = direction.counters;
+        assert_eq!(direction.counters, Counters { packets, packet_bytes, ..*sent });
+        assert_eq!(direction.parse, Parse::Exact as u8);
+        assert_eq!((direction.held, direction.remaining), (0, 0), "the stream ended with a frame");
+        assert_eq!((direction.reorder, direction.stalled_since_ns), (0, 0), "no hole is left");
     }
 
     /// After some of it may have been lost.
     pub(crate) fn assert_honest(&self, sent: &Counters) {
-        let found = &self.direction.counters;
-        if self.direction.parse != Parse::Exact as u8 {
+        let found = &self.direction().counters;
+        if self.direction().parse != Parse::Exact as u8 {
             assert!(found.unparsed_bytes > 0, "nothing was lost, yet the boundary is");
             return;
         }
@@ -89,23 +116,6 @@ impl Follower {
         }
         assert!(found.header_bytes <= sent.header_bytes);
         assert!(found.payload_bytes <= sent.payload_bytes && found.control_bytes <= sent.control_bytes);
-    }
-}
-
-/// A packet's bytes behind the tracker's interface; the clock stands still.
-struct Bytes<'a>(&'a [u8]);
-
-impl Payload for Bytes<'_> {
-    fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
-        let Some(from) = self.0.get(offset as usize..(offset + len) as usize) else {
-            return false;
-        };
-        to[..len as usize].copy_from_slice(from);
-        true
-    }
-
-    fn now_ns(&self) -> u64 {
-        1
     }
 }
 
@@ -223,6 +233,8 @@ enum Fate {
     Overlap(usize),
     /// It never comes.
     Lost,
+    /// It reaches TCP and is not seen, as where another CPU has the direction.
+    Unseen,
     /// It comes behind the next one.
     Late,
 }
@@ -240,7 +252,8 @@ impl<'a> Arbitrary<'a> for Cut {
             0..4 => Fate::Once,
             4 => Fate::Again(back),
             5 => Fate::Overlap(back),
-            6 => Fate::Lost,
+            6 if back.is_multiple_of(2) => Fate::Lost,
+            6 => Fate::Unseen,
             _ => Fate::Late,
         };
         Ok(Self { len, fate })
@@ -249,7 +262,7 @@ impl<'a> Arbitrary<'a> for Cut {
 
 /// A stream of frames, cut, repeated, reordered and lost as the input says.
 fn encoded(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
-    let (masked, start, seed): (bool, u32, u64) = input.arbitrary()?;
+    let (masked, inbound, start, seed): (bool, bool, u32, u64) = input.arbitrary()?;
     let (mut stream, mut noise) = (Stream::default(), Noise::new(seed));
     let frames: u8 = input.arbitrary()?;
     for _ in 0..frames {
@@ -259,9 +272,7 @@ fn encoded(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         }
     }
     let bytes = &stream.bytes;
-    let mut follower = Follower::new(start, masked);
-    let mut deliver =
-        |from: usize, to: usize| follower.packet(start.wrapping_add(from as u32), &bytes[from..to]);
+    let mut follower = Follower::new(start, masked, inbound);
     let (mut at, mut late, mut whole) = (0, None, true);
     while at < bytes.len() {
         // Behind the input's end the rest comes in one piece.
@@ -270,24 +281,28 @@ fn encoded(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         let end = bytes.len().min(at + cut.len);
         let held_back = late.take();
         match cut.fate {
-            Fate::Once => deliver(at, end),
+            Fate::Once => follower.deliver(bytes, at, end),
             Fate::Again(back) => {
-                deliver(at, end);
-                deliver(at.saturating_sub(back), end);
+                follower.deliver(bytes, at, end);
+                follower.deliver(bytes, at.saturating_sub(back), end);
             }
-            Fate::Overlap(back) => deliver(at.saturating_sub(back), end),
+            Fate::Overlap(back) => follower.deliver(bytes, at.saturating_sub(back), end),
             Fate::Lost => whole = false,
+            Fate::Unseen => {
+                follower.reach_tcp(at, end);
+                whole = false;
+            }
             Fate::Late => late = Some((at, end)),
         }
         if let Some((from, to)) = held_back {
-            deliver(from, to);
-            // The tracker takes what came meanwhile for the end of a gap.
-            whole = false;
+            follower.deliver(bytes, from, to);
+            // Exact as long as the buffer holds what came meanwhile.
+            whole &= late.is_some() || (inbound && end - from <= WINDOW as usize);
         }
         at = end;
     }
     if let Some((from, to)) = late {
-        deliver(from, to);
+        follower.deliver(bytes, from, to);
     }
     if whole {
         follower.assert_exact(&stream.sent);
@@ -297,17 +312,18 @@ fn encoded(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     Ok(())
 }
 
-/// Packets of any bytes anywhere around where the stream is.
+/// Packets of any bytes anywhere around where the stream is, and TCP's edge anywhere around that.
 fn raw(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
-    let (masked, start): (bool, u32) = input.arbitrary()?;
-    let mut follower = Follower::new(start, masked);
+    let (masked, inbound, start): (bool, bool, u32) = input.arbitrary()?;
+    let mut follower = Follower::new(start, masked, inbound);
     while !input.is_empty() {
-        let (shift, len): (i8, u8) = input.arbitrary()?;
+        let (shift, edge, len): (i8, i8, u8) = input.arbitrary()?;
         // Mostly where it is expected, so that frames can form.
-        let shift = if shift & 3 == 0 { i32::from(shift >> 2) * 3 } else { 0 };
-        let seq = follower.direction.next_seq.wrapping_add_signed(shift);
+        let shifted = |shift: i8| if shift & 3 == 0 { i32::from(shift >> 2) * 3 } else { 0 };
+        let expected = follower.direction().next_seq;
+        follower.state.rcv_nxt = expected.wrapping_add_signed(shifted(edge));
         let len = usize::from(len).min(input.len());
-        follower.packet(seq, input.bytes(len)?);
+        follower.packet(expected.wrapping_add_signed(shifted(shift)), input.bytes(len)?);
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Trying every hook without keeping any, and what the kernel says of the programs it took.
 
-use agent_ebpf::abi::names;
 use aya::programs::{Program, ProgramInfo};
 use serde::Serialize;
 
@@ -47,10 +46,13 @@ impl Programs {
         Ok(Checked { hooks, programs: programs.figures() })
     }
 
-    /// Loads what has no hook of its own. The benchmark needs it and says so where it fails.
+    /// Loads what has no hook of its own: programs that the benchmark and tests run, and that say there why they fail.
     fn load_unhooked(&mut self) {
-        if let Some(Program::CgroupSkb(program)) = self.ebpf.program_mut(names::EMPTY) {
-            let _ = program.load();
+        for (_, program) in self.ebpf.programs_mut() {
+            if let Program::CgroupSkb(program) = program {
+                // Those that have a hook are loaded already, or were refused.
+                let _ = program.load();
+            }
         }
     }
 

@@ -31,12 +31,14 @@ pub struct Contents {
 }
 
 /// A program with every subprogram it reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     /// Instructions (8 bytes each).
     pub instructions: u64,
     /// Stack of its deepest chain of calls, callbacks of helpers included.
     pub stack_bytes: u64,
+    /// That chain: names, and the bytes of their frames.
+    pub deepest: Vec<String>,
 }
 
 /// Reads an object.
@@ -82,11 +84,11 @@ fn program(functions: &BTreeMap<Place, Function>, place: Place) -> Result<Progra
             pending.extend(&function.callees);
         }
     }
-    let stack_bytes = stack::deepest(functions, place).ok_or_else(|| {
+    let (stack_bytes, deepest) = stack::deepest(functions, place).ok_or_else(|| {
         let name = functions.get(&place).map_or("a program", |function| &function.name);
         BuildError::Contents(format!("has calls in {name} that lead nowhere or in a circle"))
     })?;
-    Ok(Program { instructions, stack_bytes })
+    Ok(Program { instructions, stack_bytes, deepest })
 }
 
 impl Contents {

@@ -68,8 +68,9 @@ fn found(contents: &Contents, said: &Value) -> anyhow::Result<Row> {
     for (name, program) in &contents.programs {
         ensure!(
             program.stack_bytes <= STACK_LIMIT,
-            "{name} uses {} bytes of stack along its deepest chain of calls; {STACK_LIMIT} is the limit",
-            program.stack_bytes
+            "{name} uses {} bytes of stack along its deepest chain of calls ({}); {STACK_LIMIT} is the limit",
+            program.stack_bytes,
+            program.deepest.join(", ")
         );
         let of_kernel = |key: &str| by_name.get(name.as_str()).and_then(|program| program[key].as_u64());
         let figures: Figures = COLUMNS.map(|column| match column.key {

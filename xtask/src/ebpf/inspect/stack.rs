@@ -22,22 +22,32 @@ const FRAME_POINTER: usize = 10;
 /// For each register where in the frame it points at the lowest, if it may point there at all.
 type State = [Option<i64>; REGISTERS];
 
-/// Stack of the deepest chain of calls from a function; `None` where a call leads nowhere or in a circle.
-pub(super) fn deepest(functions: &BTreeMap<Place, Function>, place: Place) -> Option<u64> {
-    chain(functions, place, 0)
+/// Stack of the deepest chain of calls from a function, and the names and frames along it; `None` where a call leads
+/// nowhere or in a circle.
+pub(super) fn deepest(functions: &BTreeMap<Place, Function>, place: Place) -> Option<(u64, Vec<String>)> {
+    let (bytes, mut chain) = chain(functions, place, 0)?;
+    chain.reverse();
+    Some((bytes, chain))
 }
 
-fn chain(functions: &BTreeMap<Place, Function>, place: Place, calls: usize) -> Option<u64> {
+/// The chain begins with its last function.
+fn chain(functions: &BTreeMap<Place, Function>, place: Place, calls: usize) -> Option<(u64, Vec<String>)> {
     // Recursion; the verifier refuses it.
     if calls > functions.len() {
         return None;
     }
     let function = functions.get(&place)?;
-    let mut below = 0;
+    let mut below = (0, Vec::new());
     for callee in &function.callees {
-        below = below.max(chain(functions, *callee, calls + 1)?);
+        let found = chain(functions, *callee, calls + 1)?;
+        if found.0 > below.0 {
+            below = found;
+        }
     }
-    Some(frame(&function.code).max(1).next_multiple_of(STEP) + below)
+    let (bytes, mut chain) = below;
+    let own = frame(&function.code).max(1).next_multiple_of(STEP);
+    chain.push(format!("{} {own}", function.name));
+    Some((bytes + own, chain))
 }
 
 /// The deepest byte of a function's own frame.
@@ -185,8 +195,9 @@ mod tests {
             (place(24), function(96, &[])),
             (place(32), function(8, &[32])),
         ]);
-        assert_eq!(deepest(&functions, place(0)), Some(64 + 128), "32 + 96 tie the other chain");
-        assert_eq!(deepest(&functions, place(16)), Some(32 + 96));
+        assert_eq!(deepest(&functions, place(0)).map(|(bytes, _)| bytes), Some(64 + 128), "32 + 96 tie");
+        let chain = vec![" 32".to_owned(), " 96".to_owned()];
+        assert_eq!(deepest(&functions, place(16)), Some((32 + 96, chain)));
         assert_eq!(deepest(&functions, place(32)), None, "recursion");
         assert_eq!(deepest(&functions, place(40)), None, "there is no such function");
     }
