@@ -99,6 +99,9 @@ pub(crate) fn latency_and_round_trip_are_those_of_the_peers() -> anyhow::Result<
     Ok(())
 }
 
+/// A name, the request's pieces, the response's pieces, frames behind it in the same packet.
+type Cut<'a> = (&'a str, &'a [&'a [u8]], &'a [&'a [u8]], u64);
+
 /// Every way of cutting a handshake, each on a connection of its own.
 pub(crate) fn any_cut_of_the_heads_is_followed() -> anyhow::Result<()> {
     let request = websocket::request_head("/cut", "GET.HTTP.example", "X-Get: GET /other HTTP/1.1\r\n");
@@ -111,7 +114,7 @@ pub(crate) fn any_cut_of_the_heads_is_followed() -> anyhow::Result<()> {
     let (begin, rest) = request.split_at(3);
     let thirds: Vec<&[u8]> = request.chunks(request.len() / 3).collect();
     let with_frame = [answer, &websocket::frame(0x81, b"at once", None)].concat();
-    let cuts: [(&str, &[&[u8]], &[&[u8]], u64); 7] = [
+    let cuts: [Cut<'_>; 7] = [
         ("whole", &[request], &[answer], 0),
         ("three bytes first", &[begin, rest], &[answer], 0),
         ("in thirds", &thirds, &[answer], 0),
