@@ -262,6 +262,15 @@ unsafe fn enter(direction: *mut Direction) -> bool {
 
 #[inline(always)]
 unsafe fn leave(direction: *mut Direction) {
-    // SAFETY: as in `enter`. A swap, because a release store needs a newer instruction set than the oldest kernel's.
-    unsafe { AtomicU32::from_ptr(addr_of_mut!((*direction).busy)).swap(0, Ordering::Release) };
+    // SAFETY: as in `enter`.
+    unsafe {
+        let busy = addr_of_mut!((*direction).busy);
+        // The object is built for this host, and on x86 every store releases what was stored before. Elsewhere a swap does,
+        // as a release store needs a newer instruction set than the oldest kernel's.
+        if cfg!(target_arch = "x86_64") {
+            busy.write_volatile(0);
+        } else {
+            AtomicU32::from_ptr(busy).swap(0, Ordering::Release);
+        }
+    }
 }

@@ -71,6 +71,9 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
             self.offset = self.len;
             return false;
         }
+        if self.hunt.tries == 0 {
+            self.start_hunt();
+        }
         if !P::SEARCHED {
             return self.end_hunt();
         }
