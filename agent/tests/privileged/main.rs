@@ -23,6 +23,7 @@ mod process;
 mod proxy;
 mod python;
 mod refused;
+mod restart;
 mod reuseport;
 mod runner;
 mod segments;
@@ -113,6 +114,10 @@ const TESTS: &[runner::Test] = &[
         handshake::what_is_no_upgrade_is_not_tracked_and_losses_are_told,
     ),
     ("refused::refusals_are_counted_by_status", refused::refusals_are_counted_by_status),
+    (
+        "restart::ten_thousand_connections_are_recognised_at_each_start",
+        restart::ten_thousand_connections_are_recognised_at_each_start,
+    ),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
