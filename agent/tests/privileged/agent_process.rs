@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use agent::document::{Body, Connection, Envelope, SCHEMA, Snapshot, Tick};
 use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
 
 use crate::binaries;
 use crate::process::{Ended, Process, SOON};
@@ -85,9 +86,14 @@ pub(crate) struct Settling(Process);
 impl Settling {
     /// Starts it and returns once it is attached: what happens from now on is seen whole.
     pub(crate) fn attach(port: u16, settle: Duration) -> anyhow::Result<Self> {
-        let (settle, port) = (format!("{}ms", settle.as_millis()), port.to_string());
-        let arguments = ["snapshot", "--json", "-v", "--settle", &settle, "--port", &port];
-        let process = Process::start(&mut command(&arguments)?)?;
+        Self::attach_to(&["--port", &port.to_string()], settle)
+    }
+
+    /// The same for what `arguments` say; without any, for every port of the host.
+    pub(crate) fn attach_to(arguments: &[&str], settle: Duration) -> anyhow::Result<Self> {
+        let settle = format!("{}ms", settle.as_millis());
+        let fixed = ["snapshot", "--json", "-v", "--settle", &settle];
+        let process = Process::start(command(&fixed)?.args(arguments))?;
         let mut said = Vec::new();
         while let Some(line) = process.stderr.next(SOON)? {
             if line.starts_with("attached") {
@@ -105,9 +111,14 @@ impl Settling {
 
     /// Waits for the document.
     pub(crate) fn finish(self, within: Duration) -> anyhow::Result<Snapshot> {
+        serde_json::from_value(self.finish_json(within)?).context("the snapshot is not what the schema says")
+    }
+
+    /// The same as it stands.
+    pub(crate) fn finish_json(self, within: Duration) -> anyhow::Result<Value> {
         let ended = self.0.finish(within)?;
         ensure!(ended.status.success(), "snapshot: {}: {}", ended.status, ended.stderr.join(" "));
-        serde_json::from_str(&ended.stdout.join("\n")).context("the snapshot is not what the schema says")
+        serde_json::from_str(&ended.stdout.join("\n")).context("the snapshot is no JSON")
     }
 }
 

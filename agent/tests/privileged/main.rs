@@ -31,6 +31,7 @@ mod servers;
 mod sinks;
 mod ss;
 mod stream;
+mod tls;
 mod traffic;
 mod watch;
 mod websocket;
@@ -118,6 +119,12 @@ const TESTS: &[runner::Test] = &[
         "restart::ten_thousand_connections_are_recognised_at_each_start",
         restart::ten_thousand_connections_are_recognised_at_each_start,
     ),
+    (
+        "tls::bytes_are_those_of_tcp_and_frames_are_unknown",
+        tls::bytes_are_those_of_tcp_and_frames_are_unknown,
+    ),
+    ("tls::documents_say_null_of_what_is_hidden", tls::documents_say_null_of_what_is_hidden),
+    ("tls::without_a_named_port_tls_is_left_alone", tls::without_a_named_port_tls_is_left_alone),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),

@@ -36,6 +36,38 @@ pub(crate) fn sockets(port: u16) -> anyhow::Result<BTreeMap<(String, String), Sk
     Ok(sockets)
 }
 
+/// Stream bytes of a socket, each counted once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+impl Bytes {
+    /// What was added since an earlier account.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self { received: self.received - earlier.received, sent: self.sent - earlier.sent }
+    }
+}
+
+/// TCP's own counters (`TCP_INFO`) of established sockets with `port` at either end, by their addresses.
+pub(crate) fn bytes(port: u16) -> anyhow::Result<BTreeMap<(String, String), Bytes>> {
+    let filter = format!("( sport = :{port} or dport = :{port} )");
+    let ended = run(Command::new("ss").args(["-tinHO", "state", "established"]).arg(filter), SOON)?;
+    ensure!(ended.status.success(), "ss: {}", ended.stderr.join(" "));
+    let mut sockets = BTreeMap::new();
+    for line in &ended.stdout {
+        let mut words = line.split_whitespace().skip(2);
+        let ends = words.next().zip(words.next()).with_context(|| format!("ss says {line}"))?;
+        // What is nothing is left out.
+        let count = |name| words.clone().find_map(|word| word.strip_prefix(name)?.parse().ok()).unwrap_or(0);
+        let sent = count("bytes_sent:") - count("bytes_retrans:");
+        let bytes = Bytes { received: count("bytes_received:"), sent };
+        sockets.insert((ends.0.to_owned(), ends.1.to_owned()), bytes);
+    }
+    Ok(sockets)
+}
+
 impl Skmem {
     fn parse(line: &str) -> Option<Self> {
         let (_, rest) = line.split_once("skmem:(")?;
