@@ -14,6 +14,7 @@ mod exits;
 mod foreign;
 mod handshake;
 mod impostors;
+mod keepalive;
 mod kill;
 mod load;
 mod memory;
@@ -125,6 +126,17 @@ const TESTS: &[runner::Test] = &[
     ),
     ("tls::documents_say_null_of_what_is_hidden", tls::documents_say_null_of_what_is_hidden),
     ("tls::without_a_named_port_tls_is_left_alone", tls::without_a_named_port_tls_is_left_alone),
+    (
+        "keepalive::interval_and_round_trip_are_those_of_the_peers",
+        keepalive::interval_and_round_trip_are_those_of_the_peers,
+    ),
+    ("keepalive::who_pings_is_told", keepalive::who_pings_is_told),
+    (
+        "keepalive::missed_and_unsolicited_pongs_are_counted",
+        keepalive::missed_and_unsolicited_pongs_are_counted,
+    ),
+    ("keepalive::pongs_are_matched_by_payload", keepalive::pongs_are_matched_by_payload),
+    ("keepalive::any_length_and_any_cut_is_matched", keepalive::any_length_and_any_cut_is_matched),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
