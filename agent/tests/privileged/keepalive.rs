@@ -26,6 +26,16 @@ struct Line {
     client: TcpStream,
 }
 
+/// Two pings with a delay between them, and pongs with a delay before each.
+struct Case {
+    name: &'static str,
+    pings: [&'static [u8]; 2],
+    pongs: &'static [&'static [u8]],
+    /// What is known then: how many were missed, and how many delays the last round trip took.
+    missed: u64,
+    delays: Option<u32>,
+}
+
 pub(crate) fn interval_and_round_trip_are_those_of_the_peers() -> anyhow::Result<()> {
     for (pinger, name) in [(Role::Server, Pinger::Server), (Role::Client, Pinger::Client)] {
         let mut line = Line::open()?;
@@ -94,16 +104,26 @@ pub(crate) fn missed_and_unsolicited_pongs_are_counted() -> anyhow::Result<()> {
 }
 
 pub(crate) fn pongs_are_matched_by_payload() -> anyhow::Result<()> {
-    // Two pings with a delay between them, and the pongs that come with a delay before each; what is known then: how many were
-    // missed, and how many delays the last round trip took.
-    let cases: [(&str, [&[u8]; 2], &[&[u8]], u64, Option<u32>); 5] = [
-        ("in order", [b"a", b"b"], &[b"a", b"b"], 0, Some(2)),
-        ("the second first", [b"a", b"b"], &[b"b", b"a"], 0, Some(3)),
-        ("the second only", [b"a", b"b"], &[b"b"], 1, Some(1)),
-        ("equal ones", [b"same", b"same"], &[b"same", b"same"], 0, None),
-        ("equal ones, one pong", [b"", b""], &[b""], 1, None),
+    let cases = [
+        Case { name: "in order", pings: [b"a", b"b"], pongs: &[b"a", b"b"], missed: 0, delays: Some(2) },
+        Case {
+            name: "the second first",
+            pings: [b"a", b"b"],
+            pongs: &[b"b", b"a"],
+            missed: 0,
+            delays: Some(3),
+        },
+        Case { name: "the second only", pings: [b"a", b"b"], pongs: &[b"b"], missed: 1, delays: Some(1) },
+        Case {
+            name: "equal ones",
+            pings: [b"same", b"same"],
+            pongs: &[b"same", b"same"],
+            missed: 0,
+            delays: None,
+        },
+        Case { name: "equal ones, one pong", pings: [b"", b""], pongs: &[b""], missed: 1, delays: None },
     ];
-    for (name, pings, pongs, missed, delays) in cases {
+    for Case { name, pings, pongs, missed, delays } in cases {
         let mut line = Line::open()?;
         let begun = Instant::now();
         line.say(Role::Server, PING, pings[0])?;
