@@ -12,7 +12,8 @@
 
 use crate::frame::{self, Lead};
 use crate::reorder::before;
-use crate::tracker::{LONGEST_CANDIDATE, Payload};
+use crate::tracker::Payload;
+use crate::tracker::resync::is_plausible;
 
 /// Fits of both directions together that make a WebSocket, where both have some.
 const ENOUGH: u8 = 6;
@@ -164,9 +165,7 @@ impl<P: Payload> Observation<'_, P> {
 impl Side {
     #[inline(always)]
     fn is_plausible(&self, lead: Lead, header: &[u8; 16]) -> bool {
-        lead.is_valid(lead.is_masked())
-            && frame::is_minimal(header)
-            && frame::payload_len(header) <= LONGEST_CANDIDATE
+        is_plausible(lead, header, lead.is_masked())
             && (self.mask == 0 || (self.mask == MASKED) == lead.is_masked())
             && self.is_due(lead)
     }

@@ -8,7 +8,7 @@
 //! The skip comes before the look-up of the socket's state, so it must never hit a tracked connection: whoever starts
 //! tracking one clears the word of the flow in the other direction, and only untracked packets write words.
 //!
-//! A SYN starts its flow anew, so a reused port is judged afresh. Flows older than the agent are judged by sample:
+//! A SYN starts its flow anew, so a reused port is judged afresh, by its first few packets. Flows older than the agent are judged by sample:
 //! [`SAMPLES`] packets in a row that do not begin like a message. A word is read and written whole; a race between
 //! CPUs loses one observation and nothing else.
 
@@ -17,6 +17,8 @@ pub const FLOWS: usize = 1 << 16;
 
 /// Packets that settle what a flow of unknown beginning carries.
 pub const SAMPLES: u64 = 64;
+/// Packets that settle what a flow carries whose SYN was seen. Not one: its first segment may come late.
+pub const FIRST_SAMPLES: u64 = 4;
 
 /// The flow's SYN was seen, its first payload was not.
 const FRESH: u64 = 1;
@@ -103,6 +105,7 @@ impl Key {
         match (start, state) {
             (Start::Http, _) | (_, HTTP) => self.word(HTTP, 0),
             (Start::Else, UNKNOWN) if seen + 1 < SAMPLES => self.word(UNKNOWN, seen + 1),
+            (Start::Else, FRESH) => self.word(UNKNOWN, SAMPLES - FIRST_SAMPLES + 1),
             (Start::Else, _) => self.unwanted(),
         }
     }
@@ -122,9 +125,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_does_not_begin_with_http_is_settled_at_once() {
+    fn a_flow_that_does_not_begin_with_http_is_settled_soon() {
         let key = key();
-        assert!(key.is_settled(key.after(key.fresh(), Start::Else)));
+        let mut word = key.fresh();
+        for sample in 0..FIRST_SAMPLES {
+            assert!(!key.is_settled(word), "sample {sample}");
+            word = key.after(word, Start::Else);
+        }
+        assert!(key.is_settled(word));
+        let late = key.after(key.after(key.fresh(), Start::Else), Start::Http);
+        assert!(key.is_http(late), "the first segment came second");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Recognising a WebSocket upgrade in an HTTP/1.1 response head (RFC 6455 section 4.2.2), one byte at a time.
 //!
-//! The scanner keeps the last 24 bytes, folded to lower case, in three words and compares them with what it looks for,
-//! so that it needs neither a buffer nor a loop of its own: in the kernel `bpf_loop` drives it.
+//! The scanner keeps no text. It hashes the word at hand and looks at the hash where the word ends, so that it needs
+//! neither a buffer nor a loop of its own: in the kernel `bpf_loop` drives it.
 
 /// What a response that may be an upgrade begins with.
 pub const STATUS_LINE: [u8; 12] = *b"HTTP/1.1 101";
@@ -90,102 +90,200 @@ impl Deflate {
     }
 }
 
-/// Eight bytes as the scanner's registers hold them.
-const fn word(text: &[u8; 8]) -> u64 {
-    u64::from_be_bytes(*text)
+/// The hash of nothing. Zero, because a scanner begins as zeroed memory.
+const EMPTY: u64 = 0;
+
+/// A word's hash with one more byte. Another word has the same hash once in 2^64.
+#[inline(always)]
+const fn with(word: u64, byte: u8) -> u64 {
+    word.wrapping_add(byte as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// The head's last bytes are an empty line: the next byte is the connection's first frame.
-const END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
+const fn hash(text: &str) -> u64 {
+    let (text, mut word, mut at) = (text.as_bytes(), EMPTY, 0);
+    while at < text.len() {
+        word = with(word, text[at]);
+        at += 1;
+    }
+    word
+}
 
-/// The byte is inside the `Upgrade` header's value.
-const FLAG_IN_UPGRADE: u8 = 1;
-/// That value names WebSocket.
-const FLAG_UPGRADE: u8 = 2;
+const UPGRADE: u64 = hash("upgrade");
+const WEBSOCKET: u64 = hash("websocket");
+const EXTENSIONS: u64 = hash("sec-websocket-extensions");
+const DEFLATE: u64 = hash("permessage-deflate");
+const SERVER_NO_CONTEXT: u64 = hash("server_no_context_takeover");
+const CLIENT_NO_CONTEXT: u64 = hash("client_no_context_takeover");
+const SERVER_BITS: u64 = hash("server_max_window_bits");
+const CLIENT_BITS: u64 = hash("client_max_window_bits");
+
+/// What the word at hand is.
+mod place {
+    /// In the status line, where a scanner begins.
+    pub(super) const NONE: u8 = 0;
+    /// A field's name.
+    pub(super) const NAME: u8 = 1;
+    /// A field that does not matter.
+    pub(super) const IGNORED: u8 = 2;
+    /// An element of the `Upgrade` field. From here on blanks around a word do not belong to it.
+    pub(super) const PROTOCOL: u8 = 3;
+    /// An element of the `Sec-WebSocket-Extensions` field, and what may follow it (RFC 6455 section 9.1).
+    pub(super) const EXTENSION: u8 = 4;
+    pub(super) const PARAMETER: u8 = 5;
+    pub(super) const VALUE: u8 = 6;
+}
+
 /// The head is not a 101 response.
-const FLAG_OTHER: u8 = 32;
+const FLAG_OTHER: u8 = 1;
 /// The empty line was seen.
-const FLAG_ENDED: u8 = 4;
-/// The digits being read are `server_max_window_bits`'.
-const FLAG_SERVER_BITS: u8 = 8;
-/// The digits being read are `client_max_window_bits`'.
-const FLAG_CLIENT_BITS: u8 = 16;
+const FLAG_ENDED: u8 = 2;
+/// An `Upgrade` field names WebSocket.
+const FLAG_UPGRADE: u8 = 4;
+/// The parameters are permessage-deflate's.
+const FLAG_DEFLATE: u8 = 8;
+/// The value is `server_max_window_bits`'.
+const FLAG_SERVER_BITS: u8 = 16;
+/// The value is `client_max_window_bits`'.
+const FLAG_CLIENT_BITS: u8 = 32;
+/// Blanks followed the word: it is over, or has blanks inside.
+const FLAG_BLANK: u8 = 64;
 
 /// Scans a response head.
+///
+/// Lines may end in a line feed alone, names are compared without case, fields may come more than once, and a list
+/// counts by its elements. A field that is folded over lines (RFC 9112 section 5.2 forbids it) is not followed.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scanner {
-    /// The last 8 bytes, lower case, the newest in the low byte; then the 8 before, and the 8 before those.
-    last: u64,
-    before: u64,
-    earlier: u64,
+    /// Hash of the word so far, lower case.
+    word: u64,
     /// Bytes taken.
     taken: u16,
     deflate: u16,
-    bits: u16,
+    /// The value so far, where it is a window's bits.
+    number: u16,
     flags: u8,
+    /// One of [`place`].
+    place: u8,
     /// 1 where the head comes in on ingress (this host is the client), for the packet programs.
     pub inbound: u8,
+    reserved: [u8; 15],
 }
 
 impl Scanner {
     /// Takes the next byte; returns whether the head goes on.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) -> bool {
-        let lower = if byte.is_ascii_uppercase() { byte | 0x20 } else { byte };
-        self.earlier = self.earlier << 8 | self.before >> 56;
-        self.before = self.before << 8 | self.last >> 56;
-        self.last = self.last << 8 | lower as u64;
-
-        if (self.taken as usize) < STATUS_LINE.len() && byte != STATUS_LINE[self.taken as usize & 15] {
+        let taken = self.taken as usize;
+        // A digit behind the status makes it another one.
+        if (taken < STATUS_LINE.len() && byte != STATUS_LINE[taken & 15])
+            || (taken == STATUS_LINE.len() && byte > b' ')
+        {
             self.flags |= FLAG_OTHER;
         }
         self.taken += 1;
-        if byte == b'\n' {
-            self.flags &= !FLAG_IN_UPGRADE;
-            if self.last as u32 == END {
-                self.flags |= FLAG_ENDED;
+        // What the word behind this byte is, where the byte ends a word.
+        let next = match (byte, self.place) {
+            (b'\n', _) => place::NAME,
+            (b':', place::NAME) => place::IGNORED,
+            (b',', place::PROTOCOL) => place::PROTOCOL,
+            (b',', place::EXTENSION..) => place::EXTENSION,
+            (b';', place::EXTENSION..) => place::PARAMETER,
+            (b'=', place::PARAMETER) => place::VALUE,
+            (b' ' | b'\t', place::PROTOCOL..) => {
+                if self.word != EMPTY {
+                    self.flags |= FLAG_BLANK;
+                }
+                place::NONE
             }
+            // Carriage returns stand before line feeds and nowhere else; a quoted value is the same value.
+            (b'\r', _) | (b'"' | b'\\', place::VALUE) => place::NONE,
+            _ => {
+                self.add(byte);
+                place::NONE
+            }
+        };
+        // In one place, as all of this is inline.
+        if next != place::NONE {
+            self.end_word(next);
         }
-        if self.last == word(b"upgrade:") && self.before as u8 == b'\n' {
-            self.flags |= FLAG_IN_UPGRADE;
-        }
-        if self.last == word(b"ebsocket") && self.before as u8 == b'w' && self.flags & FLAG_IN_UPGRADE != 0 {
-            self.flags |= FLAG_UPGRADE;
-        }
-        self.parameters(byte);
         !self.failed() && !self.ended()
     }
 
+    /// One more byte of a word.
     #[inline(always)]
-    fn parameters(&mut self, byte: u8) {
-        if self.flags & (FLAG_SERVER_BITS | FLAG_CLIENT_BITS) != 0 {
-            if byte.is_ascii_digit() {
-                self.bits = (self.bits * 10 + (byte - b'0') as u16) & 0xff;
-            } else if byte != b'"' || self.bits != 0 {
-                let shift = if self.flags & FLAG_CLIENT_BITS != 0 { 4 } else { 0 };
-                // 8 to 15 are the only values allowed (RFC 7692 section 7.1.2).
-                self.deflate |= (self.bits & 15) << shift;
-                self.flags &= !(FLAG_SERVER_BITS | FLAG_CLIENT_BITS);
+    fn add(&mut self, byte: u8) {
+        let lower = if byte.is_ascii_uppercase() { byte | 0x20 } else { byte };
+        let mut word = self.word;
+        if self.flags & FLAG_BLANK != 0 {
+            self.flags &= !FLAG_BLANK;
+            word = with(word, b' ');
+        }
+        self.word = with(word, lower);
+        // Three digits are too many already.
+        if self.number < 100 {
+            self.number = if byte.is_ascii_digit() { self.number * 10 + (byte - b'0') as u16 } else { 100 };
+        }
+    }
+
+    /// The word at hand is whole; `next` follows.
+    #[inline(always)]
+    fn end_word(&mut self, mut next: u8) {
+        let word = self.word;
+        match self.place {
+            place::NAME => {
+                if next == place::NAME {
+                    // The line ends: an empty one, or no field at all.
+                    if word == EMPTY {
+                        self.flags |= FLAG_ENDED;
+                    }
+                } else if word == UPGRADE {
+                    next = place::PROTOCOL;
+                } else if word == EXTENSIONS {
+                    next = place::EXTENSION;
+                }
             }
-        }
-        if self.last == word(b"-deflate") && self.before == word(b"rmessage") {
-            self.deflate |= Deflate::NEGOTIATED;
-        }
-        if self.last == word(b"takeover") && self.before == word(b"context_") {
-            if self.earlier == word(b"rver_no_") {
-                self.deflate |= Deflate::SERVER_NO_CONTEXT;
-            } else if self.earlier == word(b"ient_no_") {
-                self.deflate |= Deflate::CLIENT_NO_CONTEXT;
+            place::PROTOCOL if word == WEBSOCKET => self.flags |= FLAG_UPGRADE,
+            place::EXTENSION if word == DEFLATE => {
+                self.flags |= FLAG_DEFLATE;
+                self.deflate |= Deflate::NEGOTIATED;
             }
+            place::PARAMETER if self.flags & FLAG_DEFLATE != 0 => self.parameter(),
+            place::VALUE => self.value(),
+            _ => {}
         }
-        if self.last == word(b"ow_bits=") && self.before == word(b"max_wind") {
-            self.bits = 0;
-            let side = self.earlier & (u64::MAX >> 8);
-            if side == word(b"\0server_") {
-                self.flags |= FLAG_SERVER_BITS;
-            } else if side == word(b"\0client_") {
-                self.flags |= FLAG_CLIENT_BITS;
+        // Another element or field: its parameters are its own.
+        if next <= place::EXTENSION {
+            self.flags &= !FLAG_DEFLATE;
+        }
+        if next != place::VALUE {
+            self.flags &= !(FLAG_SERVER_BITS | FLAG_CLIENT_BITS);
+        }
+        self.flags &= !FLAG_BLANK;
+        self.place = next;
+        self.word = EMPTY;
+        self.number = 0;
+    }
+
+    #[inline(always)]
+    fn parameter(&mut self) {
+        match self.word {
+            SERVER_NO_CONTEXT => self.deflate |= Deflate::SERVER_NO_CONTEXT,
+            CLIENT_NO_CONTEXT => self.deflate |= Deflate::CLIENT_NO_CONTEXT,
+            SERVER_BITS => self.flags |= FLAG_SERVER_BITS,
+            CLIENT_BITS => self.flags |= FLAG_CLIENT_BITS,
+            _ => {}
+        }
+    }
+
+    /// 8 to 15 are the only values allowed (RFC 7692 section 7.1.2).
+    #[inline(always)]
+    fn value(&mut self) {
+        if self.number >= 8 && self.number <= 15 {
+            if self.flags & FLAG_SERVER_BITS != 0 {
+                self.deflate |= self.number;
+            } else if self.flags & FLAG_CLIENT_BITS != 0 {
+                self.deflate |= self.number << 4;
             }
         }
     }
@@ -209,7 +307,7 @@ impl Scanner {
 
     /// Whether the head is complete and upgrades to WebSocket.
     pub const fn is_upgrade(&self) -> bool {
-        self.flags & (FLAG_ENDED | FLAG_UPGRADE) == FLAG_ENDED | FLAG_UPGRADE
+        self.flags & (FLAG_ENDED | FLAG_UPGRADE | FLAG_OTHER) == FLAG_ENDED | FLAG_UPGRADE
     }
 
     /// What permessage-deflate negotiated.
@@ -219,74 +317,4 @@ impl Scanner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scan(head: &str) -> (Scanner, usize) {
-        let mut scanner = Scanner::default();
-        let taken = head.bytes().take_while(|byte| scanner.push(*byte)).count() + 1;
-        (scanner, taken)
-    }
-
-    #[test]
-    fn an_upgrade_ends_where_its_frames_begin() {
-        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n";
-        let (scanner, taken) = scan(&format!("{head}\u{1}ab"));
-        assert!(scanner.is_upgrade());
-        assert_eq!(taken, head.len());
-        assert!(!scanner.deflate().negotiated());
-    }
-
-    #[test]
-    fn beginnings_are_told_apart_at_every_length() {
-        let begin = |text: &[u8]| {
-            let mut start = [0; 16];
-            start[..text.len()].copy_from_slice(text);
-            beginning(&start, text.len() as u32)
-        };
-        for len in 1..=STATUS_LINE.len() {
-            assert_eq!(begin(&STATUS_LINE[..len]), Beginning::Upgrade, "{len} bytes");
-            let mut wrong = STATUS_LINE;
-            wrong[len - 1] ^= 1;
-            assert_ne!(begin(&wrong[..len]), Beginning::Upgrade, "{len} bytes, the last one wrong");
-        }
-        assert_eq!(begin(b"HTTP/1.1 200"), Beginning::Response);
-        assert_eq!(begin(b"HTTP/1.0 101"), Beginning::Response);
-        assert_eq!(begin(b"GET /chat HT"), Beginning::Else);
-    }
-
-    #[test]
-    fn a_head_of_another_status_fails_at_the_status() {
-        let (scanner, taken) = scan("HTTP/1.1 200 OK\r\nUpgrade: websocket\r\n\r\n");
-        assert!(scanner.failed() && !scanner.is_upgrade());
-        assert_eq!(taken, "HTTP/1.1 2".len());
-    }
-
-    #[test]
-    fn other_upgrades_are_not_websocket() {
-        let (h2c, _) = scan("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nX-Note: websocket\r\n\r\n");
-        assert!(!h2c.is_upgrade());
-        let (inside, _) = scan("HTTP/1.1 101 x\r\nX-Upgrade: websocket\r\n\r\n");
-        assert!(!inside.is_upgrade(), "the name must be the whole field name");
-        let (cut, _) = scan("HTTP/1.1 101 x\r\nUpgrade: websocket\r\n");
-        assert!(!cut.is_upgrade(), "the head has not ended");
-    }
-
-    #[test]
-    fn deflate_parameters() {
-        let (scanner, _) = scan(
-            "HTTP/1.1 101 x\r\nupgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate; \
-             server_no_context_takeover; server_max_window_bits=12; client_max_window_bits=\"9\"\r\n\r\n",
-        );
-        let deflate = scanner.deflate();
-        assert!(deflate.negotiated() && deflate.server_no_context_takeover());
-        assert!(!deflate.client_no_context_takeover());
-        assert_eq!((deflate.server_max_window_bits(), deflate.client_max_window_bits()), (12, 9));
-        let (plain, _) = scan(
-            "HTTP/1.1 101 x\r\nupgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate; \
-             client_no_context_takeover\r\n\r\n",
-        );
-        assert!(plain.deflate().client_no_context_takeover());
-        assert_eq!(plain.deflate().server_max_window_bits(), 15);
-    }
-}
+mod tests;

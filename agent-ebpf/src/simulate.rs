@@ -70,11 +70,8 @@ pub fn packet(state: &mut Replay, buffer: &mut Reorder, seq: u32, headers: u32, 
     if direction.reorder == 0 {
         return;
     }
-    loop {
-        let run = buffer.run(direction.next_seq);
-        if run == 0 {
-            break;
-        }
+    let run = buffer.run(direction.next_seq);
+    if run > 0 {
         let seq = direction.next_seq;
         follow(Kept::new(buffer, seq, now), seq, run, direction, other, &mut totals.received);
     }
@@ -100,12 +97,11 @@ fn follow<T: Tally>(
     other: &Direction,
     totals: &mut T,
 ) {
-    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    let mut tracker = Tracker::new(direction, other, totals, payload);
     if len > 0 && tracker.begin(seq, len) {
-        // The loop in the kernel is bounded by the bytes that are left.
-        let turns = len - tracker.offset;
-        let ended = (0..turns).any(|_| !tracker.step());
-        assert!(ended, "a step did not advance");
+        // As the loop in the kernel is bounded.
+        let ended = (0..=tracker.turns()).any(|_| !tracker.step());
+        assert!(ended, "the turns did not suffice");
     }
 }
 

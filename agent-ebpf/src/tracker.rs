@@ -7,12 +7,16 @@
 //!
 //! Sequence numbers decide what is new: bytes before `next_seq` are retransmissions and never count twice; a hole is
 //! bridged where it lies inside a payload whose end is known, and anything else leaves the direction
-//! [`Parse::Unsynced`] until there is [`EVIDENCE`] for a boundary, which makes it [`Parse::Adopted`]. Holes that will be
+//! [`Parse::Unsynced`] until [`resync`] finds a boundary again, which makes it [`Parse::Adopted`]. Holes that will be
 //! filled are the [`reorder`](crate::reorder) buffer's business: what comes here is in order where that is possible.
 
 use crate::abi::{Direction, Parse, Tally};
 use crate::frame::{self, Lead};
 use crate::keepalive;
+
+pub mod resync;
+
+use resync::Hunt;
 
 /// The current frame is a control frame: its payload counts as control bytes.
 const FLAG_CONTROL: u8 = 1;
@@ -24,22 +28,18 @@ const FLAG_HOLED: u8 = 4;
 const FLAG_PING: u8 = 8;
 /// The current control frame is a pong.
 const FLAG_PONG: u8 = 16;
+/// No compression was negotiated, so that RSV1 speaks against a guess.
+const FLAG_PLAIN: u8 = 32;
 /// All that belongs to one frame.
 const FLAGS_OF_FRAME: u8 = FLAG_CONTROL | FLAG_HOLED | FLAG_PING | FLAG_PONG;
 
-/// Evidence that proves a boundary: one for a plausible header where the one before said it would be, one more where a
-/// frame ends with its packet. Random bytes pass for a header ([`Lead::is_valid`], shortest length form) once in about
-/// 85 times and for a frame that ends with its packet once in 10,000: four is a chance of 2 in 100 million per packet
-/// for a run of headers, and better than that for frames that have a packet each.
-pub const EVIDENCE: u8 = 4;
-
-/// Longest payload a candidate for a boundary may claim. Noise that looks like a header with a 64-bit length would
-/// otherwise swallow the rest of the connection as its payload.
-pub(crate) const LONGEST_CANDIDATE: u64 = 16 << 20;
-
 /// Access to the current packet.
 pub trait Payload {
-    /// Copies `len` (1–16) bytes at `offset` of the TCP payload to the front of `to`; `false` if they are not there.
+    /// Whether it is worth a search where the boundary is lost in the middle of it.
+    const SEARCHED: bool = true;
+
+    /// Copies `len` (1–16) bytes at `offset` of the TCP payload to the front of `to`; `false` if they are not there. What
+    /// stands in `to` behind them is of no meaning.
     fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool;
     /// Monotonic time; asked for only where a ping or pong was seen.
     fn now_ns(&self) -> u64;
@@ -51,7 +51,16 @@ pub trait Clock: Copy {
     fn now_ns(self) -> u64;
 }
 
-/// Starts a direction right behind the handshake.
+/// Starts a direction right behind the handshake. `compressible` where compression was negotiated.
+#[inline(always)]
+pub fn begin(direction: &mut Direction, next_seq: u32, masked: bool, compressible: bool) {
+    start(direction, next_seq, masked);
+    if !compressible {
+        direction.flags |= FLAG_PLAIN;
+    }
+}
+
+/// The same where nothing is known of compression.
 #[inline(always)]
 pub fn start(direction: &mut Direction, next_seq: u32, masked: bool) {
     direction.next_seq = next_seq;
@@ -102,9 +111,22 @@ pub struct Tracker<'a, P, T> {
     pub offset: u32,
     /// Length of the payload.
     pub len: u32,
+    hunt: Hunt,
 }
 
-impl<P: Payload, T: Tally> Tracker<'_, P, T> {
+impl<'a, P: Payload, T: Tally> Tracker<'a, P, T> {
+    /// A tracker for one packet.
+    #[inline(always)]
+    pub fn new(direction: &'a mut Direction, other: &'a Direction, totals: &'a mut T, payload: P) -> Self {
+        Self { direction, other, totals, payload, offset: 0, len: 0, hunt: Hunt::default() }
+    }
+
+    /// Turns that always suffice for what is left.
+    #[inline(always)]
+    pub fn turns(&self) -> u32 {
+        (self.len - self.offset).saturating_mul(resync::TURNS)
+    }
+
     /// Positions the tracker for `len` payload bytes at TCP sequence number `seq`. Returns whether any byte is new.
     #[inline(always)]
     pub fn begin(&mut self, seq: u32, len: u32) -> bool {
@@ -120,14 +142,19 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
             self.gap(seen.unsigned_abs());
         }
         self.direction.next_seq = seq.wrapping_add(len);
+        if self.direction.parse == Parse::Unsynced as u8 {
+            self.start_hunt();
+        }
         self.offset < len
     }
 
     /// Eats the rest of the current payload (of a control frame, up to 16 bytes), then one header and what the packet
-    /// holds of its payload. Returns whether bytes are left. Every call advances, so as many calls as there are bytes
-    /// always suffice.
+    /// holds of its payload. Returns whether bytes are left.
     #[inline(always)]
     pub fn step(&mut self) -> bool {
+        if self.direction.parse >= Parse::Unsynced as u8 {
+            return self.unknown();
+        }
         if self.direction.remaining > 0 {
             self.eat_payload();
             if self.offset >= self.len {
@@ -136,10 +163,6 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
             if self.direction.remaining > 0 {
                 return true;
             }
-        }
-        if self.direction.parse == Parse::Encrypted as u8 {
-            self.unparsed((self.len - self.offset) as u64);
-            return false;
         }
         let mut header = [0u8; 16];
         let whole = self.direction.held == 0 && self.take_header(&mut header);
@@ -196,17 +219,6 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
             return self.give_up();
         }
         self.direction.remaining = frame::payload_len(header);
-        if self.direction.parse == Parse::Unsynced as u8 {
-            if !frame::is_minimal(header) || self.direction.remaining > LONGEST_CANDIDATE {
-                self.unparsed(header_len);
-                return self.give_up();
-            }
-            if !self.proven() {
-                self.unparsed(header_len);
-                self.eat_payload();
-                return self.offset < self.len;
-            }
-        }
         let slot = lead.slot();
         self.direction.counters.frame(slot, header_len);
         self.totals.frame(slot, header_len);
@@ -292,19 +304,6 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         }
     }
 
-    /// Without known boundaries a plausible header is evidence first and a frame only once there is enough of it.
-    #[inline(always)]
-    fn proven(&mut self) -> bool {
-        let fits = self.direction.remaining == (self.len - self.offset) as u64;
-        self.direction.evidence += 1 + u8::from(fits);
-        if self.direction.evidence < EVIDENCE {
-            return false;
-        }
-        self.direction.evidence = 0;
-        self.direction.parse = Parse::Adopted as u8;
-        true
-    }
-
     /// Takes what the packet holds of the current payload.
     #[inline(always)]
     fn eat_payload(&mut self) {
@@ -349,14 +348,12 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         }
     }
 
-    /// The boundary is lost: the rest of this packet goes unparsed, the next packet is a new chance.
-    #[inline(always)]
+    /// The boundary is lost; the rest of this packet is a chance to find another.
+    #[inline(never)]
     fn give_up(&mut self) -> bool {
-        let left = (self.len - self.offset) as u64;
-        self.unparsed(left);
-        self.offset = self.len;
         self.lose_sync();
-        false
+        self.start_hunt();
+        self.offset < self.len
     }
 
     #[inline(always)]
@@ -367,7 +364,7 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         self.direction.evidence = 0;
         self.direction.remaining = 0;
         self.direction.parse = Parse::Unsynced as u8;
-        self.direction.flags &= FLAG_MASKED;
+        self.direction.flags &= FLAG_MASKED | FLAG_PLAIN;
     }
 
     #[inline(always)]

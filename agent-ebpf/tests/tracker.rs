@@ -39,17 +39,17 @@ impl Payload for Bytes<'_> {
 fn packet(direction: &mut Direction, totals: &mut Counters, seq: u32, bytes: &[u8]) {
     let other = Direction::default();
     let len = bytes.len() as u32;
-    let mut tracker = Tracker { direction, other: &other, totals, payload: Bytes(bytes), offset: 0, len: 0 };
+    let mut tracker = Tracker::new(direction, &other, totals, Bytes(bytes));
     if !tracker.begin(seq, len) {
         return;
     }
-    // The loop in the kernel is bounded by the bytes that are left; so is this one.
-    for _ in 0..len {
+    // As the loop in the kernel is bounded.
+    for _ in 0..=tracker.turns() {
         if !tracker.step() {
             return;
         }
     }
-    panic!("a step did not advance");
+    panic!("the turns did not suffice");
 }
 
 /// The stream as tungstenite encodes it. The payload is noise from `seed`, so that it looks like anything.
@@ -335,9 +335,9 @@ fn a_lost_boundary_is_found_again_from_evidence() {
         seq += 6;
     }
     assert_eq!(direction.parse, Parse::Adopted as u8);
-    // One before the gap; of the five behind it the first is only evidence: it fits, and ends with its packet.
-    assert_eq!(direction.counters.frames[frame_slot(9)], 5);
-    assert_eq!(direction.counters.unparsed_bytes, 1_000 + 6);
+    // One before the gap; of the five behind it the first two are only evidence: they fit, and end with their packets.
+    assert_eq!(direction.counters.frames[frame_slot(9)], 4);
+    assert_eq!(direction.counters.unparsed_bytes, 1_000 + 2 * 6);
 }
 
 /// Noise that looks like the header of an enormous frame does not swallow what follows.
@@ -354,7 +354,25 @@ fn a_false_candidate_does_not_end_the_search() {
         seq += 2;
     }
     assert_eq!(direction.parse, Parse::Adopted as u8);
-    assert_eq!(direction.counters.frames[frame_slot(9)], 4);
+    assert_eq!(direction.counters.frames[frame_slot(9)], 3);
+}
+
+/// A sender that is behind fills its segments: no packet begins where a frame does, and the boundary is found inside one.
+#[test]
+fn a_boundary_is_found_inside_full_segments() {
+    let sent = Sent { opcode: OpCode::Data(Data::Binary), fin: true, len: 100 };
+    let stream = encode(&vec![sent; 400], true, 7);
+    let (mut direction, mut totals) = (Direction::default(), Counters::default());
+    tracker::start(&mut direction, 0, true);
+    // The first segment is lost, 1,448 bytes of 106-byte frames.
+    for (index, segment) in stream.chunks(1_448).enumerate().skip(1) {
+        packet(&mut direction, &mut totals, index as u32 * 1_448, segment);
+    }
+    let found = direction.counters.frames[frame_slot(2)];
+    assert_eq!(direction.parse, Parse::Adopted as u8);
+    // 14 frames begin in the lost segment, and six are evidence at most.
+    assert!((380..=386).contains(&found), "{found} of 400");
+    assert_eq!(check_sum(&direction.counters), stream.len() as u64);
 }
 
 /// A hole inside a payload whose end is known costs nothing but the sight of it.
@@ -391,8 +409,7 @@ fn pings_are_matched_with_pongs() {
     let mut run = |direction: &mut Direction, other: &Direction, bytes: &[u8], at: u64| {
         let seq = direction.next_seq;
         let len = bytes.len() as u32;
-        let mut tracker =
-            Tracker { direction, other, totals: &mut totals, payload: At(bytes, at), offset: 0, len: 0 };
+        let mut tracker = Tracker::new(direction, other, &mut totals, At(bytes, at));
         assert!(tracker.begin(seq, len));
         while tracker.step() {}
     };

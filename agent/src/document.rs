@@ -17,7 +17,7 @@ pub use connection::{
     Upgrade,
 };
 pub use event::{Body, Envelope, EventWriter, Started, Stopped, Tick, Vanished};
-pub use host::{Degraded, Descriptors, Host, Losses, Process, ProcessMemory, SelfUsage};
+pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};
 
 /// Name and version of the schema, in every document and every event.
 pub const SCHEMA: &str = "headroom/1";

@@ -1,8 +1,10 @@
 //! The host behind one small trait: what the model needs to know of limits and use, read from /proc and /sys.
 
 mod cgroup;
+mod container;
 mod interfaces;
 pub(crate) mod mounts;
+pub(crate) mod namespaces;
 mod process;
 mod slab;
 
@@ -17,6 +19,8 @@ pub trait Host {
     fn read(&mut self, pids: &[u32]) -> Reading;
     /// Slab objects of a TCP connection, where the kernel tells.
     fn slab(&self) -> Result<SlabCost, String>;
+    /// Inode number of the network namespace whose interfaces it reads; `None` where that cannot be told.
+    fn netns(&self) -> Option<u32>;
 }
 
 /// The machine this runs on.
@@ -50,6 +54,10 @@ impl Host for ProcHost {
 
     fn slab(&self) -> Result<SlabCost, String> {
         slab::read()
+    }
+
+    fn netns(&self) -> Option<u32> {
+        namespaces::own()
     }
 }
 

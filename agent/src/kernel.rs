@@ -4,16 +4,22 @@
 //! [`Degraded`](crate::document::Degraded) entry with the reason, and only the packet programs are indispensable.
 
 mod btf;
+mod check;
+mod iterator;
 mod load;
 mod measure;
+mod namespaces;
 mod object;
 mod privilege;
 mod read;
 mod record;
+mod replay;
 
 pub use btf::{Btf, BtfError};
+pub use check::{Checked, Figures};
 pub use load::{Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs};
 pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
-pub use read::{Lifecycle, Probes, ReadError};
+pub use read::{Lifecycle, Probes, ReadError, Swept};
 pub use record::{Handshake, Socket};
+pub use replay::Replayer;

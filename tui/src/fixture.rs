@@ -3,9 +3,9 @@
 //! Also compiled into the integration tests and `examples/recording.rs`, so it depends on nothing but the documents.
 
 use agent::document::{
-    Advice, Body, Ceiling, Connection, Deflate, Degraded, Descriptors, Effect, Envelope, EventWriter, Host,
-    Kind, Level, Listener, Losses, Memory, Parse, Ping, Pinger, Process, ProcessMemory, Role, SelfUsage,
-    Stalls, Started, Tick, Traffic, Transport, Unit, Upgrade, Vanished,
+    Advice, Body, Bucket, Ceiling, Connection, Deflate, Degraded, Descriptors, Effect, Envelope, EventWriter,
+    Host, Kind, Level, Listener, Losses, Memory, Parse, Ping, Pinger, Process, ProcessMemory, Role,
+    SelfUsage, Stalls, Started, Tick, Traffic, Transport, Unit, Upgrade, Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -151,6 +151,8 @@ pub fn tick(number: u64) -> Tick {
             pid: 1234,
             comm: "ws-server".into(),
             cgroup: Some("/system.slice/ws.service".into()),
+            container: None,
+            pod_uid: None,
             connections,
             websockets: connections,
             descriptors: Descriptors {
@@ -171,10 +173,15 @@ pub fn tick(number: u64) -> Tick {
             netns: 4_026_531_840,
             connections,
             opened: connections + 57,
+            adopted: 0,
             closed: 57,
-            received: traffic(40 * pings, 0, pings),
-            sent: traffic(31 * pings, pings + 3, 0),
+            received: traffic(40 * pings, 0, pings, true),
+            sent: traffic(31 * pings, pings + 3, 0, true),
             unparsed_bytes: 1500,
+            refused: Default::default(),
+            ping_rtt: vec![Bucket { below_seconds: Some(short(0.0021)), count: pings }],
+            pong_delay: Vec::new(),
+            stalls: Stalls::default(),
         }],
         advice: vec![Advice {
             id: "raise-soft-nofile".into(),

@@ -10,6 +10,12 @@ use anyhow::{Context as _, ensure};
 
 use crate::process::{Running, Stop};
 
+/// A mirror that fails once is asked again, one that does not answer is given up.
+const PATIENCE: [&str; 4] = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30"];
+
+/// What a folder that is not whole yet ends in.
+pub(crate) const PART: &str = ".part";
+
 /// How to call apt.
 pub(crate) struct Apt {
     options: Vec<String>,
@@ -44,7 +50,10 @@ impl Apt {
     /// Fetches the lists of packages.
     pub(crate) fn update(&self, stop: &Stop) -> anyhow::Result<()> {
         println!("apt-get update, in a folder of its own");
-        self.wait(stop, Command::new("apt-get").args(&self.options).args(["--quiet=2", "update"]))
+        self.wait(
+            stop,
+            Command::new("apt-get").args(PATIENCE).args(&self.options).args(["--quiet=2", "update"]),
+        )
     }
 
     /// Names of the packages that match a regular expression.
@@ -63,7 +72,7 @@ impl Apt {
             return Ok(());
         }
         let mut scratch = folder.as_os_str().to_owned();
-        scratch.push(".part");
+        scratch.push(PART);
         let scratch = PathBuf::from(scratch);
         if scratch.exists() {
             fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
@@ -82,7 +91,8 @@ impl Apt {
     fn download(&self, stop: &Stop, package: &str, folder: &Path) -> anyhow::Result<()> {
         println!("apt-get download {package}");
         let mut command = Command::new("apt-get");
-        command.args(&self.options).args(["-o", "APT::Sandbox::User=root", "--quiet=2", "download", package]);
+        command.args(PATIENCE).args(["-o", "APT::Sandbox::User=root"]).args(&self.options);
+        command.args(["--quiet=2", "download", package]);
         self.wait(stop, command.current_dir(folder))
     }
 

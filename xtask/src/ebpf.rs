@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use inspect::{Contents, inspect};
+pub use inspect::{Contents, Program, STACK_LIMIT, inspect};
 pub use link::Emit;
 
 /// Why the object could not be built. Each message says what to do.
@@ -71,7 +71,7 @@ pub enum BuildError {
         source: std::io::Error,
     },
     /// The object is not what the agent will look for.
-    #[error("the object {0}; the names in agent_ebpf::abi::names and the programs disagree")]
+    #[error("the object {0}")]
     Contents(String),
 }
 

@@ -4,6 +4,7 @@
 mod apt;
 mod process;
 mod setup;
+mod skip;
 mod tally;
 mod verbs;
 
@@ -29,6 +30,8 @@ enum Verb {
     /// Show Headroom at work: the reference server, a crowd of clients, and the dashboard (or, without a terminal, the
     /// agent's table and events).
     Demo(verbs::demo::Arguments),
+    /// Follow a billion random frames through the tracker, and run the fuzz targets where that is possible.
+    Fuzz(verbs::fuzz::Arguments),
     /// Run every check and test there is, those that need root included, and count them.
     Test,
     /// Run the privileged tests on Debian's kernels in emulated machines.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Verb::Bench(bench) => verbs::bench::run(&bench).map(done),
         Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments).map(done),
         Verb::Demo(arguments) => verbs::demo::run(&arguments).map(done),
+        Verb::Fuzz(arguments) => verbs::fuzz::run(&arguments).map(done),
         Verb::Test => verbs::test::run(),
         Verb::VmTest(arguments) => verbs::vm_test::run(&arguments).map(done),
     };

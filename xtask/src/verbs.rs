@@ -4,7 +4,9 @@ pub(crate) mod bench;
 pub(crate) mod build_ebpf;
 mod crowd;
 pub(crate) mod demo;
+pub(crate) mod fuzz;
 pub(crate) mod test;
+mod verifier;
 pub(crate) mod vm_test;
 
 use std::path::PathBuf;

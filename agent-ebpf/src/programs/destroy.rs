@@ -2,8 +2,9 @@
 
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use agent_ebpf::abi::{Connection, SocketHeader, Stat, event};
+use agent_ebpf::abi::{Connection, Direction, SocketHeader, Stat, event};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
@@ -35,6 +36,10 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
         }
         if let Some(totals) = TOTALS.get_ptr_mut((*connection).listener) {
             maps::increment(addr_of_mut!((*totals).closed));
+            // A header that was not completed will not be any more.
+            let (received, sent) = (addr_of_mut!((*totals).received), addr_of_mut!((*totals).nested));
+            abandon(&mut (*connection).received, addr_of_mut!((*received).counters.unparsed_bytes));
+            abandon(&mut (*connection).sent, addr_of_mut!((*sent).counters.unparsed_bytes));
         }
         receive::release(&mut (*connection).received);
         let tcp = kernel::tcp_sock(sk);
@@ -51,6 +56,16 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     }
     0
+}
+
+/// Counts the bytes of a header that is still being put together, so that every byte of the stream is in one sum.
+#[inline(always)]
+unsafe fn abandon(direction: &mut Direction, unparsed: *mut u64) {
+    let held = u64::from(direction.held);
+    direction.held = 0;
+    direction.counters.unparsed_bytes += held;
+    // SAFETY: a count in a map value, which a packet program may be adding to.
+    unsafe { AtomicU64::from_ptr(unparsed) }.fetch_add(held, Ordering::Relaxed);
 }
 
 /// Copies by the word: as one assignment, a value of this size goes through the stack.

@@ -14,16 +14,27 @@ use super::enrol::{self, Newcomer};
 use super::segment::{Bytes, KernelClock, Segment};
 use super::{exchange, flows, maps, upgrade};
 
-/// Looks at a packet and, once the candidate has shown what it is, acts on it.
+/// What a candidate has turned out to be, as a subprogram can return it.
+pub(super) type Finding = u32;
+/// Nothing yet, or nothing of interest.
+pub(super) const NOTHING: Finding = 0;
+/// A WebSocket of which this host's socket is the server's.
+const SERVER: Finding = 1;
+/// A WebSocket of which it is the client's.
+const CLIENT: Finding = 2;
+/// TLS on a port that was named.
+const TLS: Finding = 3;
+
+/// Looks at a packet.
 #[inline(never)]
 pub(super) fn observe<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
     candidate: *mut Candidate,
     segment: &Segment,
-) {
+) -> Finding {
     if segment.len == 0 {
-        return;
+        return NOTHING;
     }
     // SAFETY: a storage value, live during the program. Ingress may come from several CPUs at once: what they do to each
     // other's bookkeeping is lost evidence.
@@ -35,15 +46,14 @@ pub(super) fn observe<const IN: bool>(
             bpf_loop(HEADERS, turn as *mut c_void, (&raw mut observation).cast(), 0);
         }
         match (*candidate).judge() {
-            Judgement::Undecided => {}
-            Judgement::WebSocket(server) => adopt::<IN>(skb, sk, candidate, segment, server, false),
+            Judgement::Undecided => NOTHING,
+            Judgement::WebSocket(true) => SERVER,
+            Judgement::WebSocket(false) => CLIENT,
             // Without named ports nobody says that a TLS connection is a WebSocket.
-            Judgement::Tls if maps::ports_are_named() => {
-                let server = maps::wanted(local_port::<IN>(segment));
-                adopt::<IN>(skb, sk, candidate, segment, server, true);
-            }
+            Judgement::Tls if maps::ports_are_named() => TLS,
             Judgement::Tls | Judgement::Other => {
                 maps::drop_candidate(sk);
+                NOTHING
             }
         }
     }
@@ -87,22 +97,25 @@ fn remote_port<const IN: bool>(segment: &Segment) -> u16 {
 }
 
 /// Starts tracking, behind this packet.
-#[inline(always)]
-unsafe fn adopt<const IN: bool>(
+#[inline(never)]
+pub(super) fn adopt<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
     candidate: *mut Candidate,
     segment: &Segment,
-    server: bool,
-    encrypted: bool,
+    finding: Finding,
 ) {
+    let (local, remote) = (local_port::<IN>(segment), remote_port::<IN>(segment));
+    let server = finding == SERVER || (finding == TLS && maps::wanted(local));
     // SAFETY: as for `observe`; every pointer is null-checked before use.
     unsafe {
         let (received, sent): (Side, Side) = ((*candidate).received, (*candidate).sent);
+        // Both directions may decide at the same moment, on two CPUs: one of them deletes the candidate.
         if !maps::drop_candidate(sk) {
             return;
         }
-        if !maps::wanted(if server { local_port::<IN>(segment) } else { remote_port::<IN>(segment) }) {
+        // Named was the other end's port: a client's, for a server that serves elsewhere.
+        if !maps::wanted(if server { local } else { remote }) {
             return;
         }
         let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
@@ -114,9 +127,12 @@ unsafe fn adopt<const IN: bool>(
             return;
         }
         // A direction that was silent goes on where TCP stands.
-        let received_seq = if received.begun() { received.seen } else { (*tcp).rcv_nxt };
-        let sent_seq = if sent.begun() { sent.seen } else { (*tcp).snd_nxt };
-        let parse = if encrypted {
+        // Volatile, as LLVM would choose between the two places first and read then, which the verifier does not allow.
+        let (rcv_nxt, snd_nxt) =
+            ((&raw const (*tcp).rcv_nxt).read_volatile(), (&raw const (*tcp).snd_nxt).read_volatile());
+        let received_seq = if received.begun() { received.seen } else { rcv_nxt };
+        let sent_seq = if sent.begun() { sent.seen } else { snd_nxt };
+        let parse = if finding == TLS {
             tracker::encrypted(&mut (*connection).received, received_seq);
             tracker::encrypted(&mut (*connection).sent, sent_seq);
             Parse::Encrypted

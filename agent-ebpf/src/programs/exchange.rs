@@ -103,7 +103,7 @@ unsafe fn has_ended(exchange: *const Exchange) -> bool {
     // SAFETY: as for `begin`; the array is twice as long as what is kept.
     unsafe {
         let kept = usize::from((*exchange).opened.request_len);
-        if kept < 4 || kept >= REQUEST_BYTES {
+        if !(4..REQUEST_BYTES).contains(&kept) {
             return kept >= REQUEST_BYTES;
         }
         // Read anew, so that the compiler does not know the bound and leaves it to be seen by the verifier.

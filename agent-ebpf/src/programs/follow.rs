@@ -3,7 +3,6 @@
 use core::ffi::c_void;
 
 use agent_ebpf::abi::{Direction, Tally};
-use agent_ebpf::reorder::Kept;
 use agent_ebpf::tracker::{Clock, Payload, Tracker};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_loop;
@@ -28,7 +27,8 @@ pub(super) fn wire(
     totals.wire(packets, bytes);
 }
 
-/// Follows a packet's payload.
+/// Follows a packet's payload. Most packets carry one frame: the first turn is inline, and only what is left pays for a
+/// loop. On hosts that guard returns against speculation every call costs ten nanoseconds.
 #[inline(always)]
 pub(super) fn parse<C: Clock + Default, T: Tally>(
     skb: *mut __sk_buff,
@@ -38,28 +38,22 @@ pub(super) fn parse<C: Clock + Default, T: Tally>(
     segment: &Segment,
 ) {
     let payload = Bytes::<C>::of(skb, segment);
-    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
-    if !tracker.begin(segment.seq, segment.len) {
-        return;
-    }
-    // Most packets carry one frame: the first turn is inline, and only what is left pays for a loop. On hosts that
-    // guard returns against speculation every call costs ten nanoseconds.
-    if tracker.step() {
+    let mut tracker = Tracker::new(direction, other, totals, payload);
+    if tracker.begin(segment.seq, segment.len) && tracker.step() {
         run(&mut tracker);
     }
 }
 
-/// Follows `len` bytes that were kept.
+/// The same off the beaten track, where less code and stack are worth more than a call.
 #[inline(always)]
-pub(super) fn parse_kept<C: Clock + Default, T: Tally>(
-    payload: Kept<'_, C>,
-    len: u32,
+pub(super) fn parse_rare<T: Tally>(
+    payload: impl Payload,
+    (seq, len): (u32, u32),
     direction: &mut Direction,
     other: &Direction,
     totals: &mut T,
 ) {
-    let seq = direction.next_seq;
-    let mut tracker = Tracker { direction, other, totals, payload, offset: 0, len: 0 };
+    let mut tracker = Tracker::new(direction, other, totals, payload);
     if tracker.begin(seq, len) {
         run(&mut tracker);
     }
@@ -67,11 +61,9 @@ pub(super) fn parse_kept<C: Clock + Default, T: Tally>(
 
 #[inline(always)]
 fn run<P: Payload, T: Tally>(tracker: &mut Tracker<'_, P, T>) {
-    let turns = tracker.len - tracker.offset;
-    // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left, and every turn eats a byte, so
-    // `turns` bounds it as well.
+    // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left.
     unsafe {
-        bpf_loop(turns, turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
+        bpf_loop(tracker.turns(), turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
     }
 }
 

@@ -59,7 +59,10 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             // Here and not in `discover`: a call chain has 512 bytes of stack.
             let candidate = maps::candidate(sk);
             if !candidate.is_null() && !elders::gives_way(skb, sk, candidate, &segment) {
-                elders::observe::<IN>(skb, sk, candidate, &segment);
+                let finding = elders::observe::<IN>(skb, sk, candidate, &segment);
+                if finding != elders::NOTHING {
+                    elders::adopt::<IN>(skb, sk, candidate, &segment, finding);
+                }
                 return;
             }
             connection = discover::<IN>(skb, sk, &flow, &segment);
@@ -67,8 +70,15 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
                 return;
             }
         }
-        if (*connection).role == 0 && !upgrade::scan::<IN>(skb, sk, connection, &segment) {
-            return;
+        if (*connection).role == 0 {
+            let begins = if (*connection).head.inbound == upgrade::HELLO {
+                upgrade::encrypted::<IN>(skb, sk, connection, &segment)
+            } else {
+                upgrade::scan::<IN>(skb, sk, connection, &segment)
+            };
+            if !begins {
+                return;
+            }
         }
         // Frames may stand right behind a head, in the very same packet; the tracker skips what is before them.
         let Some(totals) = maps::TOTALS.get_ptr_mut((*connection).listener) else {
@@ -101,7 +111,7 @@ fn discover<const IN: bool>(
             Opening::Upgrade => return upgrade::begin::<IN>(sk, segment.seq),
             Opening::Get => exchange::begin::<IN>(skb, sk, segment, first),
             Opening::Response(status) => exchange::refuse::<IN>(sk, segment, status),
-            Opening::ServerHello => return upgrade::encrypted::<IN>(skb, sk, segment),
+            Opening::ServerHello => return upgrade::hello::<IN>(sk, segment.seq),
             Opening::Request | Opening::Else => {}
         },
     }

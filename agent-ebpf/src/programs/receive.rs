@@ -5,7 +5,7 @@ use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use agent_ebpf::abi::{Connection, Direction, DirectionTotals, ListenerTotals, Stat};
-use agent_ebpf::reorder::{CHOICES, CHUNK, Kept, RANGES, Reorder, Verdict, WINDOW, before, choice};
+use agent_ebpf::reorder::{CHOICES, CHUNK, Kept, Reorder, Verdict, WINDOW, before, choice};
 use agent_ebpf::tracker::Clock;
 use aya_ebpf::bindings::__sk_buff;
 
@@ -174,7 +174,9 @@ unsafe fn parse<C: Clock + Default>(
     // SAFETY: as for `received`.
     unsafe {
         let (direction, other) = (&mut (*connection).received, &(*connection).sent);
-        follow::parse::<C, _>(skb, direction, other, &mut (*totals).received, segment);
+        let payload = Bytes::<C>::of(skb, segment);
+        let place = (segment.seq, segment.len);
+        follow::parse_rare(payload, place, direction, other, &mut (*totals).received);
     }
 }
 
@@ -209,13 +211,11 @@ unsafe fn catch_up<C: Clock + Default>(connection: *mut Connection, totals: *mut
         let Some(buffer) = REORDER.get_ptr_mut(u32::from(direction.reorder).wrapping_sub(1)) else {
             return;
         };
-        for _ in 0..=RANGES {
-            let run = (*buffer).run(direction.next_seq);
-            if run == 0 {
-                break;
-            }
+        let run = (*buffer).run(direction.next_seq);
+        if run > 0 {
             let kept = Kept::new(&*buffer, direction.next_seq, C::default());
-            follow::parse_kept(kept, run, direction, other, &mut (*totals).received);
+            let place = (direction.next_seq, run);
+            follow::parse_rare(kept, place, direction, other, &mut (*totals).received);
         }
         let now = C::default().now_ns();
         (*buffer).used_ns = now;
@@ -244,7 +244,7 @@ pub(super) fn release(direction: &mut Direction) {
 /// within a microsecond or so, which a few tries outlast; a packet that they do not is counted and left out.
 #[inline(always)]
 unsafe fn enter(direction: *mut Direction) -> bool {
-    const TRIES: u32 = 16;
+    const TRIES: u32 = 64;
     for _ in 0..TRIES {
         // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
         let claimed = unsafe {

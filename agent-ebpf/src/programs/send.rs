@@ -8,7 +8,7 @@ use agent_ebpf::tracker::Clock;
 use aya_ebpf::bindings::__sk_buff;
 
 use super::follow;
-use super::segment::{KernelClock, Segment};
+use super::segment::{Bytes, KernelClock, Segment};
 
 /// Counts one packet. Egress runs under the socket's lock, so nobody else writes the direction; the listener's totals
 /// belong to this CPU, but a program in process context may be interrupted by one that sends for another socket. Whoever
@@ -38,7 +38,13 @@ pub(super) fn sent(
 fn nested(skb: *mut __sk_buff, connection: *mut Connection, totals: *mut ListenerTotals, segment: &Segment) {
     // SAFETY: the same memory as atomics; everybody who writes it does so through them.
     let nested: &mut SharedTotals = unsafe { &mut *addr_of_mut!((*totals).nested).cast() };
-    follow::<KernelClock, _>(skb, connection, nested, segment);
+    // SAFETY: as for `follow`.
+    let (direction, other) = unsafe { (&mut (*connection).sent, &(*connection).received) };
+    follow::wire(skb, direction, nested, segment);
+    if segment.len > 0 {
+        let payload = Bytes::<KernelClock>::of(skb, segment);
+        follow::parse_rare(payload, (segment.seq, segment.len), direction, other, nested);
+    }
 }
 
 #[inline(always)]

@@ -153,17 +153,19 @@ fn track<const IN: bool>(
             return false;
         }
         let (rcv_nxt, snd_nxt) = ((*tcp).rcv_nxt, (*tcp).snd_nxt);
-        (*connection).deflate = (*connection).head.deflate().0;
+        let deflate = (*connection).head.deflate();
+        (*connection).deflate = deflate.0;
+        let compressible = deflate.negotiated();
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
         let (role, request_end) = if IN == EGRESS {
             let frames = (*connection).sent.next_seq;
-            tracker::start(&mut (*connection).sent, frames, false);
-            tracker::start(&mut (*connection).received, rcv_nxt, true);
+            tracker::begin(&mut (*connection).sent, frames, false, compressible);
+            tracker::begin(&mut (*connection).received, rcv_nxt, true, compressible);
             (Role::Server, rcv_nxt)
         } else {
             let frames = (*connection).received.next_seq;
-            tracker::start(&mut (*connection).received, frames, false);
-            tracker::start(&mut (*connection).sent, snd_nxt, true);
+            tracker::begin(&mut (*connection).received, frames, false, compressible);
+            tracker::begin(&mut (*connection).sent, snd_nxt, true, compressible);
             (Role::Client, snd_nxt)
         };
         let exchange = exchange::finish::<IN>(skb, segment, request_end, head_len);
@@ -177,22 +179,33 @@ fn track<const IN: bool>(
     }
 }
 
-/// A TLS connection on a port that was named: all that can be seen of it are its bytes.
+/// Stands in a scanner's `inbound` where the first packet was a TLS ServerHello and no head.
+pub(super) const HELLO: u8 = 2;
+
+/// Gives a TLS connection on a port that was named its state.
+#[inline(always)]
+pub(super) fn hello<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connection {
+    let connection = begin::<IN>(sk, seq);
+    if !connection.is_null() {
+        // SAFETY: a storage value, live during the program.
+        unsafe { (*connection).head.inbound = HELLO };
+    }
+    connection
+}
+
+/// Starts to follow it: all that can be seen of it are its bytes.
 #[inline(never)]
 pub(super) fn encrypted<const IN: bool>(
     skb: *mut __sk_buff,
     sk: *mut c_void,
+    connection: *mut Connection,
     segment: &Segment,
-) -> *mut Connection {
-    let connection = begin::<IN>(sk, segment.seq);
-    if connection.is_null() {
-        return connection;
-    }
+) -> bool {
     // SAFETY: as for `track`.
     unsafe {
         let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
         if tcp.is_null() {
-            return null_mut();
+            return false;
         }
         let role = if IN == EGRESS {
             tracker::encrypted(&mut (*connection).sent, segment.seq);
@@ -206,20 +219,9 @@ pub(super) fn encrypted<const IN: bool>(
         flows::unsettle(flows::key::<IN>(segment, true));
         let exchange = exchange::none::<IN>(segment);
         if exchange.is_null() {
-            return null_mut();
+            return false;
         }
-        if enrol::enrol(&mut Newcomer {
-            skb,
-            sk,
-            connection,
-            role,
-            parse: Parse::Encrypted,
-            older: false,
-            exchange,
-        }) {
-            connection
-        } else {
-            null_mut()
-        }
+        let parse = Parse::Encrypted;
+        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, older: false, exchange })
     }
 }

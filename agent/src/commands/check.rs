@@ -5,7 +5,7 @@ use std::io::Write as _;
 use agent::cli::{Exit, Failure};
 use agent::document::SCHEMA;
 use agent::host;
-use agent::kernel::{HOOKS, Programs};
+use agent::kernel::{Checked, Figures, HOOKS, Programs};
 use serde::Serialize;
 
 #[derive(clap::Args)]
@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 struct Outcome {
     hook: &'static str,
+    /// The program that attaches there.
+    program: &'static str,
     available: bool,
     required: bool,
     /// Why it is not available.
@@ -33,6 +35,8 @@ struct Document {
     kernel: String,
     lockdown: Option<String>,
     hooks: Vec<Outcome>,
+    /// The programs that loaded, those without a hook of their own included.
+    programs: Vec<Figures>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -40,23 +44,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let checked = Programs::check();
     let outcome = |hook: &'static agent::kernel::Hook, result: Result<(), String>| Outcome {
         hook: hook.name,
+        program: hook.program,
         available: result.is_ok(),
         required: hook.required,
         reason: result.err(),
         loss: hook.loss,
     };
-    let (hooks, error) = match checked {
-        Ok(checked) => (checked.into_iter().map(|(hook, result)| outcome(hook, result)).collect(), None),
+    let (hooks, programs, error) = match checked {
+        Ok(Checked { hooks, programs }) => {
+            (hooks.into_iter().map(|(hook, result)| outcome(hook, result)).collect(), programs, None)
+        }
         // Nothing could be tried: every hook is unavailable for the same reason.
         Err(error) => {
             let reason = error.to_string();
             (
                 HOOKS.iter().map(|hook| outcome(hook, Err(reason.clone()))).collect(),
+                Vec::new(),
                 Some(Failure::from(error)),
             )
         }
     };
-    let document = Document { schema: SCHEMA, kernel: host.kernel, lockdown: host.lockdown, hooks };
+    let document = Document { schema: SCHEMA, kernel: host.kernel, lockdown: host.lockdown, hooks, programs };
     print(arguments, &document)?;
     if let Some(error) = error {
         return Err(error.into());

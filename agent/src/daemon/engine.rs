@@ -38,6 +38,8 @@ pub struct Engine<P, H> {
     settings: Settings,
     slab: Option<SlabCost>,
     summary: Summary,
+    /// Where the last sweep could not go.
+    unreached: Vec<Degraded>,
     growth: Growths,
     costs: ProcessCosts,
     history: VecDeque<(u64, Reading, Vec<Listener>)>,
@@ -81,6 +83,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             settings: settings.clone(),
             slab: slab.ok(),
             summary: Summary::default(),
+            unreached: Vec::new(),
             growth: Growths::default(),
             costs: ProcessCosts::default(),
             history: VecDeque::new(),
@@ -223,10 +226,11 @@ impl<P: Probes, H: Host> Engine<P, H> {
             return;
         }
         let reported = (self.settings.updates || self.resend).then_some(&mut self.reported);
-        let handshakes = &self.handshakes;
-        match sweep(&mut self.probes, clock, self.slab, reported, handshakes, emit) {
-            Ok((summary, cost)) => {
+        let (netns, handshakes) = (self.host.netns(), &self.handshakes);
+        match sweep(&mut self.probes, clock, self.slab, netns, reported, handshakes, emit) {
+            Ok((summary, cost, unreached)) => {
                 self.summary = summary;
+                self.unreached = unreached;
                 self.sweeps.done(now, cost);
                 self.resend = false;
                 if !self.settings.updates {
@@ -334,6 +338,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             pid: reading.pid,
             comm: reading.comm.clone(),
             cgroup: reading.cgroup.clone(),
+            container: reading.container.clone(),
+            pod_uid: reading.pod_uid.clone(),
             connections: holder.connections,
             websockets: holder.connections,
             descriptors: reading.descriptors,
@@ -372,7 +378,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
 
     /// All that is missing now: for good, and in this reading.
     fn degraded(&self, reading: Vec<Degraded>) -> Vec<Degraded> {
-        self.document.degraded.iter().cloned().chain(reading).collect()
+        self.document.degraded.iter().chain(&self.unreached).cloned().chain(reading).collect()
     }
 
     /// Notes once what does not work.

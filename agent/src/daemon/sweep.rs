@@ -11,7 +11,7 @@ use crate::model::{Clock, SlabCost, Summary, buffer_bytes, connection, estimated
 
 use super::handshakes::Handshakes;
 use super::usage;
-use crate::document::{Body, Vanished};
+use crate::document::{Body, Degraded, Vanished};
 
 /// Pause after a sweep that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -124,8 +124,8 @@ fn fingerprint(socket: &Socket) -> u64 {
     hasher.finish()
 }
 
-/// Adds a socket to the sums.
-pub(super) fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>) {
+/// Adds a socket to the sums. `netns` is the network namespace whose interfaces are known.
+fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, netns: Option<u32>) {
     let connection = &socket.connection;
     let buffers = buffer_bytes(&socket.header.memory);
     let fixed = slab.map_or(0, |slab| slab.of(socket.header.endpoints.family));
@@ -137,26 +137,30 @@ pub(super) fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>
     holder.buffer_bytes += buffers;
     holder.compression_bytes += compression;
     holder.compressed += u64::from(Deflate(connection.deflate).negotiated());
-    *summary.interfaces.entry(connection.ifindex).or_default() += 1;
+    // Each namespace numbers its interfaces for itself.
+    if netns.is_none_or(|netns| netns == socket.header.endpoints.netns) {
+        *summary.interfaces.entry(connection.ifindex).or_default() += 1;
+    }
 }
 
-/// One sweep: sums, and an update for each connection that changed where `reported` is given. Returns the sums and the
-/// CPU time.
+/// One sweep: sums, and an update for each connection that changed where `reported` is given. Returns the sums, the CPU
+/// time, and where the sweep could not go.
 pub(super) fn sweep(
     probes: &mut impl Probes,
     clock: &Clock,
     slab: Option<SlabCost>,
+    netns: Option<u32>,
     mut reported: Option<&mut Reported>,
     handshakes: &Handshakes,
     emit: &mut dyn FnMut(Body) -> bool,
-) -> Result<(Summary, Duration), ReadError> {
+) -> Result<(Summary, Duration, Vec<Degraded>), ReadError> {
     let start = usage::thread_cpu();
     let mut summary = Summary { fixed_known: slab.is_some(), ..Summary::default() };
     if let Some(reported) = reported.as_deref_mut() {
         reported.begin();
     }
-    probes.sweep(&mut |socket| {
-        add(&mut summary, socket, slab);
+    let swept = probes.sweep(&mut |socket| {
+        add(&mut summary, socket, slab, netns);
         let Some(reported) = reported.as_deref_mut() else {
             return;
         };
@@ -178,7 +182,8 @@ pub(super) fn sweep(
             emit(Body::ConnectionVanished(Vanished { id: cookie.to_string() }));
         }
     }
-    Ok((summary, usage::thread_cpu().saturating_sub(start)))
+    let cost = usage::thread_cpu().saturating_sub(start) + swept.cpu;
+    Ok((summary, cost, swept.degraded))
 }
 
 #[cfg(test)]

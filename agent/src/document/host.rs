@@ -35,6 +35,12 @@ pub struct Process {
     pub comm: String,
     /// Memory cgroup path; null where it cannot be read.
     pub cgroup: Option<String>,
+    /// The container it is in; null outside of any, and where its manager names cgroups in a way that is not known.
+    #[serde(default)]
+    pub container: Option<Container>,
+    /// UID of the Kubernetes pod it is in; null outside of any.
+    #[serde(default)]
+    pub pod_uid: Option<String>,
     /// TCP connections that carry WebSockets.
     pub connections: u64,
     /// WebSockets on them.
@@ -43,6 +49,33 @@ pub struct Process {
     pub descriptors: Descriptors,
     /// Memory.
     pub memory: ProcessMemory,
+}
+
+/// A container, as far as its cgroup tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Who runs it; null where the cgroup of it is named for nothing but the id, as below a pod.
+    pub runtime: Option<Runtime>,
+    /// Its id, of 64 hexadecimal digits; its name with `lxc` and `systemd-nspawn`.
+    pub id: String,
+}
+
+/// What runs a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// Docker.
+    Docker,
+    /// containerd, for Kubernetes or nerdctl.
+    Containerd,
+    /// CRI-O.
+    CriO,
+    /// Podman.
+    Podman,
+    /// LXC, LXD, Incus.
+    Lxc,
+    /// systemd-nspawn.
+    SystemdNspawn,
 }
 
 /// A process's descriptors.

@@ -18,13 +18,13 @@ enum Version {
     V2,
 }
 
-/// The v1 memory controller's group where there is one, else the v2 group.
-pub(super) fn of(pid: u32) -> Option<Group> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    parse(&text)
+/// The text of /proc/PID/cgroup.
+pub(super) fn text(pid: u32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
 }
 
-fn parse(text: &str) -> Option<Group> {
+/// The v1 memory controller's group where there is one, else the v2 group.
+pub(super) fn parse(text: &str) -> Option<Group> {
     let entries = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);

@@ -16,7 +16,7 @@ fn parse(mounts: &str, suits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
 }
 
 /// The kernel writes white space and backslashes as three octal digits (fs/proc_namespace.c, `mangle`).
-fn unescape(path: &str) -> String {
+pub(super) fn unescape(path: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
         .fold(path.to_owned(), |path, (code, plain)| path.replace(code, plain))

@@ -2,7 +2,7 @@
 
 use procfs::process::{LimitValue, Process};
 
-use super::cgroup;
+use super::{cgroup, container};
 use crate::document::Descriptors;
 use crate::model::ProcessReading;
 
@@ -16,13 +16,17 @@ pub(super) fn read(pid: u32) -> Option<ProcessReading> {
         LimitValue::Value(value) => Some(value),
         LimitValue::Unlimited => None,
     };
-    let group = cgroup::of(pid);
+    let cgroups = cgroup::text(pid);
+    let group = cgroups.as_deref().and_then(cgroup::parse);
+    let whereabouts = cgroups.as_deref().map(container::parse).unwrap_or_default();
     let kib = |value: Option<u64>| value.map(|kib| kib * 1024);
     Some(ProcessReading {
         pid,
         comm: stat.comm,
         cgroup_memory: group.as_ref().and_then(cgroup::Group::memory),
         cgroup: group.map(|group| group.path),
+        container: whereabouts.container,
+        pod_uid: whereabouts.pod_uid,
         descriptors: Descriptors {
             open: open_descriptors(pid),
             soft_limit: limits.as_ref().and_then(|limits| limit(limits.max_open_files.soft_limit)),

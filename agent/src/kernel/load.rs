@@ -1,7 +1,9 @@
 //! Loading and attaching the programs.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use agent_ebpf::abi::names;
 use aya::maps::{MapData, RingBuf};
@@ -12,6 +14,8 @@ use aya_log::EbpfLogger;
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
+use super::iterator::Iterator;
+use super::namespaces::Namespaces;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
@@ -96,6 +100,9 @@ pub struct Programs {
     pub(super) events: RingBuf<MapData>,
     /// What the programs log, where that is asked for.
     pub(super) logs: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Iterators that were read before, by program.
+    pub(super) iterators: HashMap<&'static str, Arc<Iterator>>,
+    pub(super) namespaces: Namespaces,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
@@ -189,11 +196,6 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Tries every hook and says what came of it; everything is detached again.
-    pub fn check() -> Result<Attempts, LoadError> {
-        Self::prepare(&Options::default())?.attach_all()
-    }
-
     pub(super) fn prepare(options: &Options) -> Result<Self, LoadError> {
         let missing = privilege::missing_capabilities();
         if !missing.is_empty() {
@@ -208,10 +210,18 @@ impl Programs {
             0 => None,
             _ => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Logs(error.to_string()))?),
         };
-        Ok(Programs { ebpf, events, logs, hooks: Vec::new(), degraded: Vec::new() })
+        Ok(Programs {
+            ebpf,
+            events,
+            logs,
+            iterators: HashMap::new(),
+            namespaces: Namespaces::default(),
+            hooks: Vec::new(),
+            degraded: Vec::new(),
+        })
     }
 
-    fn attach_all(&mut self) -> Result<Attempts, LoadError> {
+    pub(super) fn attach_all(&mut self) -> Result<Attempts, LoadError> {
         let cgroup = cgroup_root()?;
         let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
         // Tens of megabytes while it lives: it must not outlive this function.

@@ -93,7 +93,7 @@ impl Programs {
         Ok(result.duration.as_nanos() as u64)
     }
 
-    fn packet_program(&mut self, name: &str) -> Result<&mut CgroupSkb, String> {
+    pub(super) fn packet_program(&mut self, name: &str) -> Result<&mut CgroupSkb, String> {
         let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
         program.try_into().map_err(|error: aya::programs::ProgramError| error.to_string())
     }

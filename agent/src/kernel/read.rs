@@ -1,15 +1,25 @@
 //! Reading what the programs gather: sweeps, totals, life-cycle events, statistics.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Refusal, Stat, event, names};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::Iter;
 use thiserror::Error;
 
+use super::iterator::Iterator;
 use super::load::Programs;
+use super::namespaces::{Unreached, Which};
 use super::record::{Handshake, MapValue, SOCKET_BYTES, Socket, split};
+use crate::document::Degraded;
+
+/// Network namespaces that are named where several cannot be visited.
+const NAMED: usize = 4;
 
 /// Why a reading failed.
 #[derive(Debug, Error)]
@@ -42,10 +52,19 @@ pub enum Lifecycle {
     Closed(Box<Socket>),
 }
 
+/// What a sweep has to say beside the sockets it visited.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// CPU time it took on threads other than the caller's.
+    pub cpu: Duration,
+    /// Where it could not go, and why.
+    pub degraded: Vec<Degraded>,
+}
+
 /// What the agent asks of the kernel side, so that the engine can be driven without one.
 pub trait Probes {
-    /// Visits every tracked socket of the caller's network namespace.
-    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<(), ReadError>;
+    /// Visits every tracked socket, in whichever network namespace it is.
+    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError>;
     /// Notes in each tracked socket which process holds it.
     fn find_owners(&mut self) -> Result<(), ReadError>;
     /// Has connections older than the programs watched until it is known what they are.
@@ -63,38 +82,36 @@ pub trait Probes {
 }
 
 impl Probes for Programs {
-    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<(), ReadError> {
-        let mut file = self.iterator(names::SOCKETS)?;
-        // The kernel hands out at most 32 KiB a read and never splits a record across two.
-        let mut buffer = vec![0u8; 32 << 10];
-        let mut kept = 0;
-        loop {
-            let read = match file.read(&mut buffer[kept..]) {
-                Ok(0) => return Ok(()),
-                Ok(read) => read,
-                // A million sockets went by without output; the iterator goes on where it stopped.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let filled = kept + read;
-            let mut rest = &buffer[..filled];
-            while let Some((socket, after)) = Socket::split(rest) {
-                visit(&socket);
-                rest = after;
-            }
-            kept = rest.len();
-            debug_assert!(kept < SOCKET_BYTES);
-            buffer.copy_within(filled - kept..filled, 0);
-        }
+    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError> {
+        let iterator = self.iterator(names::SOCKETS)?;
+        sockets(open(names::SOCKETS, &iterator)?, visit)?;
+        let connections = self.connections_by_namespace()?;
+        // Those whose listener found no slot of its own may be anywhere.
+        let which = match connections.get(&0) {
+            Some(_) => Which::All,
+            None => Which::Named(connections.keys().copied().collect()),
+        };
+        let pass =
+            self.namespaces.for_each(&which, move || iterator.open(), |file| sockets(file, &mut *visit));
+        Ok(Swept { cpu: pass.cpu, degraded: degraded(&pass.unreached, &connections) })
     }
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
-        run_through(self.iterator(names::OWNERS)?)
+        Ok(run_through(open(names::OWNERS, &*self.iterator(names::OWNERS)?)?)?)
     }
 
     fn find_candidates(&mut self) -> Result<(), ReadError> {
-        run_through(self.iterator(names::CANDIDATES)?)
+        let iterator = self.iterator(names::CANDIDATES)?;
+        run_through(open(names::CANDIDATES, &iterator)?)?;
+        let pass = self.namespaces.for_each(&Which::All, move || iterator.open(), run_through);
+        // One of them stands for all: the reason is the same as a rule.
+        match pass.unreached.first_key_value() {
+            None => Ok(()),
+            Some((namespace, why)) => Err(ReadError::Iterator {
+                program: names::CANDIDATES,
+                reason: format!("in network namespace {namespace}: {why}"),
+            }),
+        }
     }
 
     fn refusals(&mut self) -> Result<Vec<(Refusal, u64)>, ReadError> {
@@ -161,25 +178,96 @@ impl Probes for Programs {
 }
 
 impl Programs {
-    fn iterator(&mut self, name: &'static str) -> Result<File, ReadError> {
+    /// Made at its first use: a link costs more than a reading of a few sockets.
+    fn iterator(&mut self, name: &'static str) -> Result<Arc<Iterator>, ReadError> {
+        if let Some(iterator) = self.iterators.get(name) {
+            return Ok(Arc::clone(iterator));
+        }
         let failed = |reason: String| ReadError::Iterator { program: name, reason };
         let program = self.ebpf.program_mut(name).ok_or_else(|| failed("not in the object".into()))?;
         let program: &mut Iter = program.try_into().map_err(|error| failed(format!("{error}")))?;
-        let link = program.attach().map_err(|error| failed(format!("{error}")))?;
-        let link = program.take_link(link).map_err(|error| failed(format!("{error}")))?;
-        link.into_file().map_err(|error| failed(format!("{error}")))
+        let descriptor = program.fd().map_err(|error| failed(format!("{error}")))?.as_fd();
+        let iterator = Arc::new(Iterator::new(descriptor).map_err(|error| failed(format!("{error}")))?);
+        self.iterators.insert(name, Arc::clone(&iterator));
+        Ok(iterator)
+    }
+
+    /// Open connections by inode number of their network namespace, where there are any; 0 for those whose listener is
+    /// not told apart.
+    fn connections_by_namespace(&mut self) -> Result<BTreeMap<u32, u64>, ReadError> {
+        let mut connections = BTreeMap::new();
+        for (key, totals) in self.listeners()? {
+            let open = totals.connections();
+            if open > 0 {
+                *connections.entry(key.netns).or_default() += open;
+            }
+        }
+        Ok(connections)
     }
 }
 
+fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
+    iterator.open().map_err(|error| ReadError::Iterator { program, reason: error.to_string() })
+}
+
+/// Reads the records of one pass of iter/tcp.
+fn sockets(mut file: File, visit: &mut dyn FnMut(&Socket)) -> io::Result<()> {
+    // The kernel hands out at most 32 KiB a read and never splits a record across two.
+    let mut buffer = vec![0u8; 32 << 10];
+    let mut kept = 0;
+    loop {
+        let read = match file.read(&mut buffer[kept..]) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            // A million sockets went by without output; the iterator goes on where it stopped.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let filled = kept + read;
+        let mut rest = &buffer[..filled];
+        while let Some((socket, after)) = Socket::split(rest) {
+            visit(&socket);
+            rest = after;
+        }
+        kept = rest.len();
+        debug_assert!(kept < SOCKET_BYTES);
+        buffer.copy_within(filled - kept..filled, 0);
+    }
+}
+
+/// One entry for each reason, however many namespaces it keeps the sweep out of.
+fn degraded(unreached: &BTreeMap<u32, Unreached>, connections: &BTreeMap<u32, u64>) -> Vec<Degraded> {
+    let mut reasons: BTreeMap<&Unreached, (Vec<String>, u64)> = BTreeMap::new();
+    for (namespace, why) in unreached {
+        // Where all are visited that can be found, nobody is known to have connections there.
+        let Some(open) = connections.get(namespace) else {
+            continue;
+        };
+        let (namespaces, lost) = reasons.entry(why).or_default();
+        namespaces.push(namespace.to_string());
+        *lost += open;
+    }
+    let entry = |(why, (namespaces, lost)): (&Unreached, (Vec<String>, u64))| {
+        let (number, named) = (namespaces.len(), namespaces[..namespaces.len().min(NAMED)].join(", "));
+        let more = if number > NAMED { ", …" } else { "" };
+        let probe = "per-connection figures of other network namespaces".to_owned();
+        let reason =
+            format!("{why}; only totals of {lost} connections in {number} of them (net:[…] {named}{more})");
+        Degraded { probe, reason }
+    };
+    reasons.into_iter().map(entry).collect()
+}
+
 /// Runs an iterator whose program writes nothing: one read runs it over everything, a few more where that is much.
-fn run_through(mut file: File) -> Result<(), ReadError> {
+fn run_through(mut file: File) -> io::Result<()> {
     let mut buffer = [0u8; 64];
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -194,4 +282,29 @@ fn sum(
         sum.add(part);
     }
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_told_once_with_what_it_costs() {
+        let refused = || Unreached::Refused("Operation not permitted".into());
+        let unreached = BTreeMap::from([
+            (4_026_532_001, refused()),
+            (4_026_532_002, Unreached::NotFound),
+            (4_026_532_003, refused()),
+            (4_026_532_004, refused()),
+        ]);
+        let connections =
+            BTreeMap::from([(4_026_532_001, 5), (4_026_532_002, 1), (4_026_532_003, 7), (4_026_531_840, 9)]);
+        let told = degraded(&unreached, &connections);
+        assert_eq!(told.len(), 2);
+        let refusal = told.iter().find(|entry| entry.reason.starts_with("setns")).expect("refused");
+        assert!(
+            refusal.reason.contains("12 connections in 2 of them (net:[…] 4026532001, 4026532003)"),
+            "{refusal:?}"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! What the host is asked at each tick. A figure that cannot be had is `None`, and `degraded` says why.
 
-use crate::document::{Degraded, Descriptors};
+use crate::document::{Container, Degraded, Descriptors};
 
 /// One reading of the host.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,6 +79,10 @@ pub struct ProcessReading {
     pub comm: String,
     /// Memory cgroup path.
     pub cgroup: Option<String>,
+    /// The container it is in.
+    pub container: Option<Container>,
+    /// UID of the Kubernetes pod it is in.
+    pub pod_uid: Option<String>,
     /// The cgroup's memory, where it is limited.
     pub cgroup_memory: Option<CgroupMemory>,
     /// Descriptors.

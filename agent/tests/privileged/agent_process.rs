@@ -78,6 +78,16 @@ impl Run {
             }
         }
     }
+
+    /// The final state of the next `number` connections that close, and the first tick after the last of them.
+    pub(crate) fn until_closed(
+        &mut self,
+        number: usize,
+        within: Duration,
+    ) -> anyhow::Result<(Vec<Connection>, Tick)> {
+        let tick = self.until("closing", within, |_, closed| closed.len() >= number)?;
+        Ok((std::mem::take(&mut self.closed), tick))
+    }
 }
 
 /// `headroom-agent snapshot`, attached and counting.
@@ -86,14 +96,29 @@ pub(crate) struct Settling(Process);
 impl Settling {
     /// Starts it and returns once it is attached: what happens from now on is seen whole.
     pub(crate) fn attach(port: u16, settle: Duration) -> anyhow::Result<Self> {
-        Self::attach_to(&["--port", &port.to_string()], settle)
+        Self::start(&[], &["--port", &port.to_string()], settle)
     }
 
-    /// The same for what `arguments` say; without any, for every port of the host.
-    pub(crate) fn attach_to(arguments: &[&str], settle: Duration) -> anyhow::Result<Self> {
+    /// The same of every port of the host.
+    pub(crate) fn attach_everywhere(settle: Duration) -> anyhow::Result<Self> {
+        Self::start(&[], &[], settle)
+    }
+
+    /// The same of an agent that `wrapper` starts, a command that takes another one for its last arguments.
+    pub(crate) fn attach_through(wrapper: &[&str], port: u16, settle: Duration) -> anyhow::Result<Self> {
+        Self::start(wrapper, &["--port", &port.to_string()], settle)
+    }
+
+    fn start(wrapper: &[&str], more: &[&str], settle: Duration) -> anyhow::Result<Self> {
         let settle = format!("{}ms", settle.as_millis());
-        let fixed = ["snapshot", "--json", "-v", "--settle", &settle];
-        let process = Process::start(command(&fixed)?.args(arguments))?;
+        let arguments = [&["snapshot", "--json", "-v", "--settle", &settle], more].concat();
+        let mut agent = command(&arguments)?;
+        if let [program, rest @ ..] = wrapper {
+            let mut wrapped = Command::new(program);
+            wrapped.args(rest).arg(agent.get_program()).args(arguments);
+            agent = wrapped;
+        }
+        let process = Process::start(&mut agent)?;
         let mut said = Vec::new();
         while let Some(line) = process.stderr.next(SOON)? {
             if line.starts_with("attached") {

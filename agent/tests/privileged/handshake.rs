@@ -99,6 +99,9 @@ pub(crate) fn latency_and_round_trip_are_those_of_the_peers() -> anyhow::Result<
     Ok(())
 }
 
+/// A name, the request's pieces, the response's pieces, frames behind it in the same packet.
+type Cut<'a> = (&'a str, &'a [&'a [u8]], &'a [&'a [u8]], u64);
+
 /// Every way of cutting a handshake, each on a connection of its own.
 pub(crate) fn any_cut_of_the_heads_is_followed() -> anyhow::Result<()> {
     let request = websocket::request_head("/cut", "GET.HTTP.example", "X-Get: GET /other HTTP/1.1\r\n");
@@ -111,7 +114,7 @@ pub(crate) fn any_cut_of_the_heads_is_followed() -> anyhow::Result<()> {
     let (begin, rest) = request.split_at(3);
     let thirds: Vec<&[u8]> = request.chunks(request.len() / 3).collect();
     let with_frame = [answer, &websocket::frame(0x81, b"at once", None)].concat();
-    let cuts: [(&str, Pieces<'_>, Pieces<'_>, u64); 7] = [
+    let cuts: [Cut<'_>; 7] = [
         ("whole", &[request], &[answer], 0),
         ("three bytes first", &[begin, rest], &[answer], 0),
         ("in thirds", &thirds, &[answer], 0),
@@ -270,9 +273,6 @@ pub(crate) fn what_is_no_upgrade_is_not_tracked_and_losses_are_told() -> anyhow:
     exact(&mut agent, &mut pair)
 }
 
-/// A head as it is sent, a packet each.
-type Pieces<'a> = &'a [&'a [u8]];
-
 struct Pair {
     server: TcpStream,
     client: TcpStream,
@@ -290,7 +290,7 @@ fn connected(listener: &TcpListener) -> anyhow::Result<Pair> {
 }
 
 /// A handshake in pieces, a packet each. What lies behind the response's head is left to be read.
-fn shake(listener: &TcpListener, request: Pieces<'_>, response: Pieces<'_>) -> anyhow::Result<Pair> {
+fn shake(listener: &TcpListener, request: &[&[u8]], response: &[&[u8]]) -> anyhow::Result<Pair> {
     let mut pair = connected(listener)?;
     in_pieces(&mut pair.client, request)?;
     websocket::head_of(&mut pair.server, 64 << 10)?;
@@ -299,7 +299,7 @@ fn shake(listener: &TcpListener, request: Pieces<'_>, response: Pieces<'_>) -> a
     Ok(pair)
 }
 
-fn in_pieces(stream: &mut TcpStream, pieces: Pieces<'_>) -> anyhow::Result<()> {
+fn in_pieces(stream: &mut TcpStream, pieces: &[&[u8]]) -> anyhow::Result<()> {
     for (number, piece) in pieces.iter().enumerate() {
         if number > 0 {
             std::thread::sleep(PAUSE);

@@ -27,7 +27,13 @@ const SETTLE: Duration = Duration::from_secs(12);
 
 /// headroom-server on a port of its own, pinging every second.
 pub(crate) fn server() -> anyhow::Result<(Process, SocketAddr)> {
-    let arguments = ["--listen", "ws://127.0.0.1:0", "--ping-interval", "1s", "--ping-payload", "16B"];
+    server_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+/// The same at an address.
+pub(crate) fn server_at(address: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
+    let url = format!("ws://{address}");
+    let arguments = ["--listen", &url, "--ping-interval", "1s", "--ping-payload", "16B"];
     let server = Process::start(Command::new(binaries::path("headroom-server")?).args(arguments))?;
     let address = server.stdout.after("listening on ws://")?.context("headroom-server did not start")?;
     Ok((server, address.parse()?))
@@ -75,7 +81,7 @@ pub(crate) fn counts_equal_the_load_generators() -> anyhow::Result<()> {
     );
     let holders =
         [(Role::Server, vec![server.pid()]), (Role::Client, loads.iter().map(Process::pid).collect())];
-    let inodes = inodes()?;
+    let inodes = inodes(server.pid())?;
     for (role, pids) in &holders {
         for connection in snapshot.connections.iter().filter(|connection| connection.role == *role) {
             held(connection, pids, &inodes)?;
@@ -120,23 +126,25 @@ fn without_closes(mut sent: Counts) -> Counts {
     sent
 }
 
-/// Socket inodes by local and remote address, from /proc/net/tcp.
-type Inodes = BTreeMap<(String, String), u64>;
+/// Socket inodes by local and remote address.
+pub(crate) type Inodes = BTreeMap<(String, String), u64>;
 
-/// Read once: where many sockets are in TIME_WAIT, a reading takes its time.
-fn inodes() -> anyhow::Result<Inodes> {
+/// Those of the network namespace that a process is in, from its /proc/PID/net/tcp. Read once: where many sockets are in
+/// TIME_WAIT, a reading takes its time.
+pub(crate) fn inodes(pid: u32) -> anyhow::Result<Inodes> {
     let ends = |entry: &TcpNetEntry| (entry.local_address.to_string(), entry.remote_address.to_string());
-    Ok(procfs::net::tcp()?.iter().map(|entry| (ends(entry), entry.inode)).collect())
+    let process = procfs::process::Process::new(i32::try_from(pid)?)?;
+    Ok(process.tcp()?.iter().map(|entry| (ends(entry), entry.inode)).collect())
 }
 
 /// The descriptor that the agent names is that connection's socket.
-fn held(connection: &Connection, pids: &[u32], inodes: &Inodes) -> anyhow::Result<()> {
+pub(crate) fn held(connection: &Connection, pids: &[u32], inodes: &Inodes) -> anyhow::Result<()> {
     let ends = (connection.local.clone(), connection.remote.clone());
     let holder = connection.pid.zip(connection.fd);
     let (pid, fd) = holder.with_context(|| format!("{ends:?}: no holder"))?;
     ensure!(pids.contains(&pid), "{ends:?} is held by {pid}, not one of {pids:?}");
     let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
-    let inode = inodes.get(&ends).with_context(|| format!("/proc/net/tcp has no {ends:?}"))?;
+    let inode = inodes.get(&ends).with_context(|| format!("/proc/PID/net/tcp has no {ends:?}"))?;
     ensure!(
         link.as_os_str() == format!("socket:[{inode}]").as_str(),
         "{pid}'s descriptor {fd} is {}, the connection's inode {inode}",

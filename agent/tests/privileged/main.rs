@@ -9,21 +9,25 @@ mod addresses;
 mod adoption;
 mod agent_process;
 mod binaries;
+mod containers;
 mod exchange;
 mod exits;
 mod foreign;
 mod handshake;
+mod hostile;
 mod impostors;
 mod keepalive;
 mod kill;
 mod load;
 mod memory;
+mod namespaces;
 mod pace;
 mod passing;
 mod process;
 mod proxy;
 mod python;
 mod refused;
+mod replay;
 mod restart;
 mod reuseport;
 mod runner;
@@ -36,6 +40,7 @@ mod tls;
 mod traffic;
 mod watch;
 mod websocket;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -139,12 +144,55 @@ const TESTS: &[runner::Test] = &[
     ("keepalive::any_length_and_any_cut_is_matched", keepalive::any_length_and_any_cut_is_matched),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
+    (
+        "replay::the_kernels_tracker_is_this_hosts_bit_for_bit",
+        replay::the_kernels_tracker_is_this_hosts_bit_for_bit,
+    ),
     ("segments::any_cut_is_counted_exactly", segments::any_cut_is_counted_exactly),
     (
         "segments::a_segment_from_beyond_the_window_changes_nothing",
         segments::a_segment_from_beyond_the_window_changes_nothing,
     ),
+    ("hostile::a_clean_wire_is_exact", hostile::a_clean_wire_is_exact),
+    (
+        "hostile::repeated_and_overlapping_segments_are_exact",
+        hostile::repeated_and_overlapping_segments_are_exact,
+    ),
+    (
+        "hostile::moderate_loss_and_reordering_is_exact_over_ipv4",
+        hostile::moderate_loss_and_reordering_is_exact_over_ipv4,
+    ),
+    (
+        "hostile::moderate_loss_and_reordering_is_exact_over_ipv6",
+        hostile::moderate_loss_and_reordering_is_exact_over_ipv6,
+    ),
+    ("hostile::a_reader_that_stalls_is_exact", hostile::a_reader_that_stalls_is_exact),
+    ("hostile::sequence_numbers_wrap_exactly", hostile::sequence_numbers_wrap_exactly),
+    ("hostile::sequence_numbers_wrap_exactly_under_loss", hostile::sequence_numbers_wrap_exactly_under_loss),
+    (
+        "hostile::handshakes_on_a_bad_network_are_understood",
+        hostile::handshakes_on_a_bad_network_are_understood,
+    ),
+    ("hostile::a_brutal_wire_invents_nothing", hostile::a_brutal_wire_invents_nothing),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
+    (
+        "namespaces::socket_memory_elsewhere_equals_inet_diag",
+        namespaces::socket_memory_elsewhere_equals_inet_diag,
+    ),
+    ("namespaces::holders_elsewhere_are_found", namespaces::holders_elsewhere_are_found),
+    (
+        "namespaces::a_namespace_that_cannot_be_found_keeps_its_totals",
+        namespaces::a_namespace_that_cannot_be_found_keeps_its_totals,
+    ),
+    (
+        "namespaces::a_namespace_that_is_closed_to_the_agent_keeps_its_totals",
+        namespaces::a_namespace_that_is_closed_to_the_agent_keeps_its_totals,
+    ),
+    ("namespaces::namespaces_come_and_go", namespaces::namespaces_come_and_go),
+    (
+        "containers::a_process_is_reported_with_its_container_and_pod",
+        containers::a_process_is_reported_with_its_container_and_pod,
+    ),
     ("kill::killing_the_agent_leaves_the_host_as_it_was", kill::killing_the_agent_leaves_the_host_as_it_was),
 ];
 

@@ -14,6 +14,7 @@ use crate::pace::patient;
 use crate::process::SOON;
 use crate::ss::{self, Skmem};
 use crate::websocket;
+use crate::wire::Namespace;
 
 /// Message sizes: small messages cost far more memory than they hold, large ones come in big pages.
 const SIZES: &[usize] = &[0, 60, 1000, 10_000, 65_536, 300_000];
@@ -25,10 +26,15 @@ const FULL: u64 = 65_536;
 type Sockets = BTreeMap<(String, String), Skmem>;
 
 pub(crate) fn socket_memory_equals_inet_diag() -> anyhow::Result<()> {
+    equals_inet_diag(None)
+}
+
+/// On this host, or in a namespace of it that nobody but this test holds.
+pub(crate) fn equals_inet_diag(namespace: Option<&Namespace>) -> anyhow::Result<()> {
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
         // A full connection still probes its peer's window now and then; a snapshot that met a probe proves nothing.
-        match compare()? {
+        match compare(namespace)? {
             None => return Ok(()),
             Some(moved) => last = moved,
         }
@@ -37,20 +43,20 @@ pub(crate) fn socket_memory_equals_inet_diag() -> anyhow::Result<()> {
 }
 
 /// Says what moved, if anything did.
-fn compare() -> anyhow::Result<Option<String>> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+fn compare(namespace: Option<&Namespace>) -> anyhow::Result<Option<String>> {
+    let listener = inside(namespace, || Ok(TcpListener::bind("127.0.0.1:0")?))?;
     let port = listener.local_addr()?.port();
     let mut snapshot = Settling::attach(port, patient(Duration::from_secs(8)))?;
     let mut ends = Vec::new();
     for size in SIZES {
-        let (server, client) = websocket::pair(&listener)?;
+        let (server, client) = inside(namespace, || websocket::pair(&listener))?;
         fill(&client, *size)?;
         ends.push((server, client));
     }
     // The agent's own state is part of a socket's memory, so the comparison must be made while it is attached.
     let mut samples = Vec::new();
     while snapshot.is_settling()? {
-        samples.push((Timestamp::now(), ss::sockets(port)?));
+        samples.push((Timestamp::now(), inside(namespace, || ss::sockets(port))?));
         std::thread::sleep(Duration::from_millis(100));
     }
     let snapshot = snapshot.finish(SOON)?;
@@ -78,6 +84,16 @@ fn agree(snapshot: &Snapshot, sockets: &Sockets) -> anyhow::Result<()> {
     ensure!(sockets.values().any(|memory| memory.receive > FULL), "no receive queue was filled: {sockets:?}");
     ensure!(sockets.values().any(|memory| memory.send > FULL), "no send queue was filled: {sockets:?}");
     Ok(())
+}
+
+fn inside<T: Send>(
+    namespace: Option<&Namespace>,
+    body: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    match namespace {
+        Some(namespace) => namespace.enter(body),
+        None => body(),
+    }
 }
 
 /// Sends messages of `size` until the socket has taken nothing more for a while; 0 leaves it idle.

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket}
 use crate::agent_process::Settling;
 use crate::pace::patient;
 use crate::process::SOON;
-use crate::{traffic, websocket};
+use crate::{traffic, websocket, wire};
 
 const SETTLE: Duration = Duration::from_secs(6);
 /// Frames in one write: a GSO packet on its way through the egress program.
@@ -125,11 +125,7 @@ fn forge(from: SocketAddr, to: SocketAddr, seq: u32, payload: &[u8]) -> anyhow::
     tcp.extend(seq.to_be_bytes());
     tcp.extend([0, 0, 0, 0, 5 << 4, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
     tcp.extend(payload);
-    let mut pseudo = [source.octets(), destination.octets()].concat();
-    pseudo.extend([0, 6]);
-    pseudo.extend((tcp.len() as u16).to_be_bytes());
-    pseudo.extend(&tcp);
-    let sum = checksum(&pseudo);
+    let sum = wire::tcp_checksum(&[source.octets(), destination.octets()].concat(), &tcp);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());
     // The kernel fills in the total length and the IP header's checksum.
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0];
@@ -139,14 +135,4 @@ fn forge(from: SocketAddr, to: SocketAddr, seq: u32, payload: &[u8]) -> anyhow::
     let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
     sendto(&raw, &packet, SendFlags::empty(), &SocketAddr::new(to.ip(), 0))?;
     Ok(())
-}
-
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
-    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
-    let mut sum: u32 = bytes.chunks(2).map(word).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

@@ -23,17 +23,34 @@ pub(crate) struct Skmem {
 
 /// Established sockets with `port` at either end, by their local and remote address.
 pub(crate) fn sockets(port: u16) -> anyhow::Result<BTreeMap<(String, String), Skmem>> {
-    let filter = format!("( sport = :{port} or dport = :{port} )");
-    let ended = run(Command::new("ss").args(["-tmnHO", "state", "established"]).arg(filter), SOON)?;
-    ensure!(ended.status.success(), "ss: {}", ended.stderr.join(" "));
     let mut sockets = BTreeMap::new();
-    for line in &ended.stdout {
-        let mut words = line.split_whitespace().skip(2);
-        let ends = words.next().zip(words.next()).with_context(|| format!("ss says {line}"))?;
-        let memory = Skmem::parse(line).with_context(|| format!("ss says {line}"))?;
-        sockets.insert((ends.0.to_owned(), ends.1.to_owned()), memory);
+    for line in established(port, "-tmnHO")? {
+        let memory = Skmem::parse(&line).with_context(|| format!("ss says {line}"))?;
+        sockets.insert(ends(&line)?, memory);
     }
     Ok(sockets)
+}
+
+/// Segments that each connection with `port` at either end has sent again, by its local and remote address.
+pub(crate) fn retransmissions(port: u16) -> anyhow::Result<BTreeMap<(String, String), u64>> {
+    let mut counts = BTreeMap::new();
+    for line in established(port, "-tinHO")? {
+        // `retrans:NOW/EVER` is left out where it is zero.
+        let ever = line.split_whitespace().find_map(|word| word.strip_prefix("retrans:")?.split_once('/'));
+        let ever = ever.map_or(Ok(0), |(_, ever)| ever.parse()).with_context(|| format!("ss says {line}"))?;
+        counts.insert(ends(&line)?, ever);
+    }
+    Ok(counts)
+}
+
+/// Bytes that the peer of each connection with `port` at either end has not acknowledged.
+pub(crate) fn unacknowledged(port: u16) -> anyhow::Result<BTreeMap<(String, String), u64>> {
+    let mut counts = BTreeMap::new();
+    for line in established(port, "-tnHO")? {
+        let queue = line.split_whitespace().nth(1).and_then(|queue| queue.parse().ok());
+        counts.insert(ends(&line)?, queue.with_context(|| format!("ss says {line}"))?);
+    }
+    Ok(counts)
 }
 
 /// Stream bytes of a socket, each counted once.
@@ -50,22 +67,33 @@ impl Bytes {
     }
 }
 
-/// TCP's own counters (`TCP_INFO`) of established sockets with `port` at either end, by their addresses.
+/// TCP's own counters (`TCP_INFO`) of the connections with `port` at either end, by their local and remote address.
 pub(crate) fn bytes(port: u16) -> anyhow::Result<BTreeMap<(String, String), Bytes>> {
-    let filter = format!("( sport = :{port} or dport = :{port} )");
-    let ended = run(Command::new("ss").args(["-tinHO", "state", "established"]).arg(filter), SOON)?;
-    ensure!(ended.status.success(), "ss: {}", ended.stderr.join(" "));
-    let mut sockets = BTreeMap::new();
-    for line in &ended.stdout {
-        let mut words = line.split_whitespace().skip(2);
-        let ends = words.next().zip(words.next()).with_context(|| format!("ss says {line}"))?;
+    let mut counts = BTreeMap::new();
+    for line in established(port, "-tinHO")? {
         // What is nothing is left out.
-        let count = |name| words.clone().find_map(|word| word.strip_prefix(name)?.parse().ok()).unwrap_or(0);
+        let count = |name| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse::<u64>().ok()).unwrap_or(0)
+        };
         let sent = count("bytes_sent:") - count("bytes_retrans:");
-        let bytes = Bytes { received: count("bytes_received:"), sent };
-        sockets.insert((ends.0.to_owned(), ends.1.to_owned()), bytes);
+        counts.insert(ends(&line)?, Bytes { received: count("bytes_received:"), sent });
     }
-    Ok(sockets)
+    Ok(counts)
+}
+
+/// A line for each established socket with `port` at either end.
+fn established(port: u16, flags: &str) -> anyhow::Result<Vec<String>> {
+    let filter = format!("( sport = :{port} or dport = :{port} )");
+    let ended = run(Command::new("ss").args([flags, "state", "established"]).arg(filter), SOON)?;
+    ensure!(ended.status.success(), "ss: {}", ended.stderr.join(" "));
+    Ok(ended.stdout)
+}
+
+/// Local and remote address.
+fn ends(line: &str) -> anyhow::Result<(String, String)> {
+    let mut words = line.split_whitespace().skip(2);
+    let ends = words.next().zip(words.next()).with_context(|| format!("ss says {line}"))?;
+    Ok((ends.0.to_owned(), ends.1.to_owned()))
 }
 
 impl Skmem {

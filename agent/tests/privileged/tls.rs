@@ -112,7 +112,7 @@ pub(crate) fn documents_say_null_of_what_is_hidden() -> anyhow::Result<()> {
 /// Nobody said that these are WebSockets.
 pub(crate) fn without_a_named_port_tls_is_left_alone() -> anyhow::Result<()> {
     let mut peers = Peers::start()?;
-    let snapshot = Settling::attach_to(&[], patient(SETTLE))?;
+    let snapshot = Settling::attach_everywhere(patient(SETTLE))?;
     peers.open()?;
     peers.talk()?;
     peers.talk()?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent::document::{Connection, Listener, Role, Tick, Traffic};
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 /// The counts compared, by the name that the documents, the load generator and frames.py share.
@@ -57,6 +57,11 @@ pub(crate) fn seen(traffic: &Traffic) -> Counts {
     counts.into_iter().filter_map(|(name, count)| Some((name, count?))).collect()
 }
 
+/// Bytes of the stream that were parsed.
+pub(crate) fn parsed_bytes(traffic: &Traffic) -> u64 {
+    [traffic.payload_bytes, traffic.control_bytes, traffic.header_bytes].into_iter().flatten().sum()
+}
+
 /// From a peer's JSON object, in which a count of nothing may be absent.
 pub(crate) fn told(object: &Value) -> anyhow::Result<Counts> {
     named(object, NAMES)
@@ -66,6 +71,26 @@ fn named(object: &Value, names: &[&'static str]) -> anyhow::Result<Counts> {
     let object = object.as_object().context("the peer printed no counts")?;
     let count = |name: &&'static str| (*name, object.get(*name).and_then(Value::as_u64).unwrap_or(0));
     Ok(names.iter().map(count).collect())
+}
+
+/// Counts a frame of a peer of this process; `first` is its header's first byte.
+pub(crate) fn count(counts: &mut Counts, first: u8, payload: usize) -> anyhow::Result<()> {
+    let (name, bytes) = match first & 15 {
+        0 => ("continuation", "payload_bytes"),
+        1 => ("text", "payload_bytes"),
+        2 => ("binary", "payload_bytes"),
+        8 => ("close", "control_bytes"),
+        9 => ("ping", "control_bytes"),
+        10 => ("pong", "control_bytes"),
+        opcode => bail!("no opcode {opcode}"),
+    };
+    add(counts, &Counts::from([("frames", 1), (name, 1), (bytes, payload as u64)]));
+    Ok(())
+}
+
+/// Counts of nothing.
+pub(crate) fn none() -> Counts {
+    NAMES.iter().map(|name| (*name, 0)).collect()
 }
 
 /// Adds `other` to `sum`.

@@ -16,8 +16,19 @@ pub(crate) fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     stream.set_write_timeout(Some(SOON))?;
-    stream.write_all(request_head("/", &address.to_string(), "").as_bytes())?;
+    ask(&mut stream, address)?;
     Ok(stream)
+}
+
+/// Sends the request on a connection that is open.
+pub(crate) fn ask(stream: &mut TcpStream, host: SocketAddr) -> anyhow::Result<()> {
+    Ok(stream.write_all(request_head("/", &host.to_string(), "").as_bytes())?)
+}
+
+/// Reads the request and accepts it.
+pub(crate) fn answer(stream: &mut TcpStream) -> anyhow::Result<()> {
+    head(stream)?;
+    Ok(stream.write_all(response().as_bytes())?)
 }
 
 /// The request itself. `fields` are further header fields, each with its line end.
@@ -40,8 +51,7 @@ pub(crate) fn pair(listener: &TcpListener) -> anyhow::Result<(TcpStream, TcpStre
     let mut client = request(listener.local_addr()?)?;
     let (mut server, _) = listener.accept()?;
     server.set_read_timeout(Some(SOON))?;
-    head(&mut server)?;
-    server.write_all(response().as_bytes())?;
+    answer(&mut server)?;
     opened(&mut client)?;
     Ok((server, client))
 }

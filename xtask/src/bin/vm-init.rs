@@ -53,8 +53,8 @@ fn run() -> anyhow::Result<()> {
     }
     fs::write("/sys/class/net/lo/flags", LOOPBACK_UP).context("bringing lo up")?;
     modules()?;
-    // Says which hooks there are; the tests judge.
-    start(Command::new(format!("{BINARIES}/headroom-agent")).arg("check"))?;
+    // Says which hooks there are and what the programs took of the verifier. The caller reads it.
+    start(Command::new(format!("{BINARIES}/headroom-agent")).args(["check", "--json"]))?;
     start(
         Command::new(format!("{BINARIES}/privileged"))
             .args(std::env::args_os().skip(1))

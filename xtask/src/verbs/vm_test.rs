@@ -16,11 +16,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
+use xtask::ebpf::Contents;
 
 use self::machine::Machine;
-use super::{cargo, executable, target_dir};
+use super::{build_ebpf, cargo, executable, target_dir, verifier};
 use crate::process::{Running, Stop};
 use crate::setup;
+use crate::skip::Skip;
+use crate::tally::Tally;
 
 /// What runs in a machine is built along with what it starts, in the profile that `cargo xtask test` uses.
 const BUILD: &str =
@@ -38,11 +41,14 @@ pub(crate) struct Arguments {
     /// The kernel to test on [default: each].
     #[arg(long, value_enum)]
     kernel: Option<Kernel>,
+    /// Write what the programs take of these kernels' verifiers into docs/verifier.md instead of comparing it.
+    #[arg(long)]
+    accept: bool,
 }
 
 /// Debian's kernel series for cloud machines.
 #[derive(Clone, Copy, ValueEnum)]
-enum Kernel {
+pub(super) enum Kernel {
     #[value(name = "6.1")]
     V6_1,
     #[value(name = "6.12")]
@@ -59,26 +65,24 @@ impl Kernel {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    ensure!(cfg!(target_arch = "x86_64"), "the machines are x86-64, and this host's binaries are not");
     let stop = Stop::install()?;
-    setup::emulator(&stop)?;
-    let folder = target_dir().join("vm");
-    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let programs = build(&stop)?;
+    prepare(&stop)?;
+    let contents = build_ebpf::object()?;
+    let tests = build(&stop)?;
     let chosen = arguments.kernel.map_or(Kernel::value_variants().to_vec(), |kernel| vec![kernel]);
     let mut failed = Vec::new();
     for kernel in chosen {
-        let series = kernel.series();
-        println!("\n==> Linux {}", series.version);
+        let version = kernel.series().version;
+        println!("\n==> Linux {version}");
         let begun = Instant::now();
-        let outcome = test(&stop, &folder, &series, &programs);
+        let outcome = boot(&stop, kernel, &contents, &tests, arguments.accept, &mut Tally::default());
         stop.check()?;
         let seconds = begun.elapsed().as_secs_f64();
         match outcome {
-            Ok(()) => println!("==> Linux {}: ok, {seconds:.0} s", series.version),
+            Ok(()) => println!("==> Linux {version}: ok, {seconds:.0} s"),
             Err(error) => {
-                println!("==> Linux {}: FAILED after {seconds:.0} s: {error:#}", series.version);
-                failed.push(series.version);
+                println!("==> Linux {version}: FAILED after {seconds:.0} s: {error:#}");
+                failed.push(version);
             }
         }
     }
@@ -88,24 +92,53 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn test(
+/// Makes sure that machines can be emulated here.
+pub(super) fn prepare(stop: &Stop) -> anyhow::Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        return Err(Skip("the machines are x86-64, and this host's binaries are not".to_owned()).into());
+    }
+    let outcome = setup::emulator(stop);
+    stop.check()?;
+    outcome.map_err(|error| Skip(format!("{error:#}")).into())
+}
+
+/// Boots a kernel, runs the tests there, and checks what its verifier says of the programs. `tests` is the privileged
+/// tests' executable; the rest of what goes into the machine has been built with it. Adds what the tests count to
+/// `tally`.
+pub(super) fn boot(
     stop: &Stop,
-    folder: &Path,
-    series: &debian::Series,
-    programs: &[(&str, PathBuf)],
+    kernel: Kernel,
+    contents: &Contents,
+    tests: &Path,
+    accept: bool,
+    tally: &mut Tally,
 ) -> anyhow::Result<()> {
-    let kernel = debian::kernel(stop, folder, series)?;
+    let series = kernel.series();
+    let folder = target_dir().join("vm");
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let kernel = debian::kernel(stop, &folder, &series);
+    stop.check()?;
+    // Without a network there is nothing to boot.
+    let kernel = kernel.map_err(|error| Skip(format!("no Linux {} to boot: {error:#}", series.version)))?;
     println!("{}", kernel.name);
     let initramfs = folder.join(format!("initramfs-{}.cpio", series.version));
-    initramfs::write(&initramfs, programs, &kernel.modules)?;
+    initramfs::write(&initramfs, &programs(tests)?, &kernel.modules)?;
     let log = folder.join(format!("serial-{}.log", series.version));
     let machine =
         Machine { image: &kernel.image, initramfs: &initramfs, arguments: TESTS, log: &log, limit: LIMIT };
-    machine.run(stop)
+    let mut lines = Vec::new();
+    let outcome = machine.run(stop, &mut lines);
+    for counts in lines.iter().filter_map(|line| Tally::of_line(line)) {
+        *tally += counts;
+    }
+    outcome?;
+    let document =
+        lines.iter().find(|line| line.starts_with("{\"schema\"")).context("it printed no check")?;
+    verifier::check(contents, document, accept)
 }
 
-/// Builds what goes into a machine; returns path in the machine and file here.
-fn build(stop: &Stop) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+/// Builds what goes into a machine; returns the privileged tests' executable.
+fn build(stop: &Stop) -> anyhow::Result<PathBuf> {
     let mut running = Running::start(cargo(BUILD).stdout(Stdio::piped()))?;
     let pipe = running.child.stdout.take().context("no stdout")?;
     let reader = std::thread::spawn(move || {
@@ -114,14 +147,18 @@ fn build(stop: &Stop) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     });
     let status = running.wait(stop)?;
     ensure!(status.success(), "the build failed: {status}");
-    let tests = reader.join().ok().flatten().context("the privileged tests were not built")?;
+    reader.join().ok().flatten().context("the privileged tests were not built")
+}
+
+/// Path in the machine and file here.
+fn programs(tests: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     let binaries = target_dir().join(PROFILE_DIR);
     Ok(vec![
         ("init", binaries.join("vm-init")),
         ("bin/headroom-agent", binaries.join("headroom-agent")),
         ("bin/headroom-server", binaries.join("headroom-server")),
         ("bin/headroom-load", binaries.join("headroom-load")),
-        ("bin/privileged", tests),
+        ("bin/privileged", tests.to_owned()),
         ("bin/ss", libraries::command("ss")?),
     ])
 }

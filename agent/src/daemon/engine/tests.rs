@@ -4,8 +4,8 @@ use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal};
 use jiff::Timestamp;
 
 use super::*;
-use crate::kernel::{Handshake, Socket};
-use crate::model::HostMemory;
+use crate::kernel::{Handshake, Socket, Swept};
+use crate::model::{HostMemory, Interface, LinkSpeed};
 
 /// What the made-up kernel will say next.
 #[derive(Default)]
@@ -13,16 +13,17 @@ struct Kernel {
     sockets: Vec<Socket>,
     events: Vec<Lifecycle>,
     totals: ListenerTotals,
+    swept: Swept,
     broken: bool,
 }
 
 impl Probes for Kernel {
-    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<(), ReadError> {
+    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError> {
         if self.broken {
             return Err(ReadError::NoMap("broken"));
         }
         self.sockets.iter().for_each(visit);
-        Ok(())
+        Ok(self.swept.clone())
     }
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
@@ -57,13 +58,28 @@ impl Probes for Kernel {
 
 struct Fixed;
 
+/// The network namespace of the made-up host.
+const HERE: u32 = 4_026_531_840;
+
 impl Host for Fixed {
     fn read(&mut self, _pids: &[u32]) -> Reading {
-        Reading { memory: Some(HostMemory { total: 1 << 30, available: 1 << 29 }), ..Reading::default() }
+        let interface = Interface {
+            name: "eth0".into(),
+            index: 2,
+            received_bytes: 0,
+            transmitted_bytes: 0,
+            speed: LinkSpeed::Known(1_000_000_000, "the driver"),
+        };
+        let memory = Some(HostMemory { total: 1 << 30, available: 1 << 29 });
+        Reading { memory, interfaces: vec![interface], ..Reading::default() }
     }
 
     fn slab(&self) -> Result<SlabCost, String> {
         Ok(SlabCost { ipv4: 4_000, ipv6: 4_100 })
+    }
+
+    fn netns(&self) -> Option<u32> {
+        Some(HERE)
     }
 }
 
@@ -169,4 +185,35 @@ fn a_sweep_that_fails_is_said_in_the_stream_and_makes_figures_old() {
     let Some(Body::Tick(tick)) = told.last() else { panic!("no tick") };
     assert!(tick.degraded.iter().any(|missing| missing.probe == "iter/tcp"), "{:?}", tick.degraded);
     assert_eq!(tick.agent.sweep_age_seconds, Some(1000.0));
+}
+
+#[test]
+fn an_interface_of_another_namespace_is_not_the_hosts() {
+    let mut engine = engine(false, vec![DESTROY_HOOK]);
+    engine.probes.sockets = [(7, HERE), (8, HERE + 1), (9, HERE)]
+        .map(|(cookie, netns)| {
+            let mut socket = socket(cookie);
+            (socket.connection.ifindex, socket.header.endpoints.netns) = (2, netns);
+            socket
+        })
+        .to_vec();
+    let told = tick(&mut engine, 1, |_| true);
+    let Some(Body::Tick(tick)) = told.last() else { panic!("no tick") };
+    let bandwidth = tick.ceilings.iter().find(|ceiling| ceiling.scope == "interface:eth0");
+    assert_eq!(bandwidth.map(|ceiling| ceiling.connections), Some(2));
+}
+
+#[test]
+fn where_a_sweep_could_not_go_is_said_until_it_can() {
+    let mut engine = engine(false, vec![DESTROY_HOOK]);
+    let refused = Degraded { probe: "a namespace".into(), reason: "it is closed".into() };
+    engine.probes.swept = Swept { cpu: Duration::from_secs(3), degraded: vec![refused.clone()] };
+    let told = tick(&mut engine, 1, |_| true);
+    let Some(Body::Tick(first)) = told.last() else { panic!("no tick") };
+    assert!(first.degraded.contains(&refused), "{:?}", first.degraded);
+    assert!(first.agent.sweep_seconds > Some(3.0), "other threads' time is the sweep's too");
+    engine.probes.swept = Swept::default();
+    let told = tick(&mut engine, 2, |_| true);
+    let Some(Body::Tick(second)) = told.last() else { panic!("no tick") };
+    assert!(!second.degraded.contains(&refused), "{:?}", second.degraded);
 }

@@ -25,6 +25,8 @@ fn reading() -> Reading {
             pid: 7,
             comm: "server".into(),
             cgroup: Some("/web".into()),
+            container: None,
+            pod_uid: None,
             cgroup_memory: None,
             descriptors: Descriptors { open: Some(520), soft_limit: Some(1024), hard_limit: Some(4096) },
             resident_bytes: Some(20 * MIB),

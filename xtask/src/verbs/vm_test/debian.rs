@@ -1,11 +1,12 @@
 //! Debian's kernel images for cloud machines, fetched through apt and never installed.
 
 use std::cmp::Reverse;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::apt::{Apt, find};
+use crate::apt::{Apt, PART, find};
 use crate::process::Stop;
 
 /// A series of kernels.
@@ -27,26 +28,48 @@ pub(super) struct Kernel {
     pub(super) modules: Vec<PathBuf>,
 }
 
-/// The series' newest kernel, kept in `folder`.
+/// The series' newest kernel, kept in `folder`; the newest that is kept there where no newer one can be had.
 pub(super) fn kernel(stop: &Stop, folder: &Path, series: &Series) -> anyhow::Result<Kernel> {
     let kernels = folder.join("kernels");
+    let error = match fetched(stop, folder, &kernels, series) {
+        Ok(name) => return unpacked(&kernels, name),
+        Err(error) => error,
+    };
+    stop.check()?;
+    let prefix = format!("linux-image-{}.", series.version);
+    let kept = fs::read_dir(&kernels).into_iter().flatten();
+    let names = kept.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let whole = names.filter(|name| name.starts_with(&prefix) && !name.ends_with(PART));
+    let Some(name) = whole.max_by_key(|name| numbers(name)) else { return Err(error) };
+    println!("{error:#}; going on with a kernel fetched before");
+    unpacked(&kernels, name)
+}
+
+/// Sees to it that the series' newest kernel is in `kernels` and returns its package's name.
+fn fetched(stop: &Stop, folder: &Path, kernels: &Path, series: &Series) -> anyhow::Result<String> {
     // What the machine knows already is a matter of milliseconds; its lists may be absent, old, or of other releases.
-    if let Ok(found) = from(stop, &Apt::of_machine(), &kernels, series) {
+    if let Ok(found) = fetch(stop, &Apt::of_machine(), kernels, series) {
         return Ok(found);
     }
     stop.check()?;
     let apt = Apt::of_suite(&folder.join("apt").join(series.suite), series.suite)?;
     let updated = apt.update(stop);
-    from(stop, &apt, &kernels, series).or_else(|error| updated.and(Err(error)))
+    fetch(stop, &apt, kernels, series).or_else(|error| updated.and(Err(error)))
 }
 
-fn from(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Result<Kernel> {
+fn fetch(stop: &Stop, apt: &Apt, kernels: &Path, series: &Series) -> anyhow::Result<String> {
     let pattern = format!("^linux-image-{}\\..*-cloud-amd64$", series.version.replace('.', "\\."));
     let names = apt.search(&pattern)?;
     let newest = names.into_iter().filter(|name| !name.contains("unsigned")).max_by_key(|name| numbers(name));
     let name = newest.with_context(|| format!("apt knows no cloud image of Linux {}", series.version))?;
     let folder = kernels.join(&name);
     apt.unpack(stop, &name, &folder)?;
+    Ok(name)
+}
+
+/// The parts of a package in `kernels`.
+fn unpacked(kernels: &Path, name: String) -> anyhow::Result<Kernel> {
+    let folder = kernels.join(&name);
     let image = find(&folder.join("boot"), |name| name.starts_with("vmlinuz"))?;
     let modules = find(&folder.join("lib/modules"), |_| true)?.join("kernel/net/ipv4");
     let modules = MODULES.iter().map(|module| find(&modules, |name| name.split('.').next() == Some(module)));

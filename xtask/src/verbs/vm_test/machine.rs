@@ -35,10 +35,9 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Boots it and waits for the result.
-    pub(super) fn run(&self, stop: &Stop) -> anyhow::Result<()> {
-        let mut lines = Vec::new();
-        let outcome = self.result(stop, &mut lines);
+    /// Boots it, waits for the result, and adds what it prints to `lines`.
+    pub(super) fn run(&self, stop: &Stop, lines: &mut Vec<String>) -> anyhow::Result<()> {
+        let outcome = self.result(stop, lines);
         stop.check()?;
         if outcome.is_err() {
             println!("the last lines of {}:", self.log.display());

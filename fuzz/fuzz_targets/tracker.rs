@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../../agent-ebpf/tests/harness/mod.rs"]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| harness::tracker::run(bytes));
