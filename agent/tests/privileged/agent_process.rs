@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use agent::document::{Body, Connection, Envelope, SCHEMA, Snapshot, Tick};
 use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
 
 use crate::binaries;
 use crate::process::{Ended, Process, SOON};
@@ -95,13 +96,22 @@ pub(crate) struct Settling(Process);
 impl Settling {
     /// Starts it and returns once it is attached: what happens from now on is seen whole.
     pub(crate) fn attach(port: u16, settle: Duration) -> anyhow::Result<Self> {
-        Self::attach_through(&[], port, settle)
+        Self::start(&[], &["--port", &port.to_string()], settle)
+    }
+
+    /// The same of every port of the host.
+    pub(crate) fn attach_everywhere(settle: Duration) -> anyhow::Result<Self> {
+        Self::start(&[], &[], settle)
     }
 
     /// The same of an agent that `wrapper` starts, a command that takes another one for its last arguments.
     pub(crate) fn attach_through(wrapper: &[&str], port: u16, settle: Duration) -> anyhow::Result<Self> {
-        let (settle, port) = (format!("{}ms", settle.as_millis()), port.to_string());
-        let arguments = ["snapshot", "--json", "-v", "--settle", &settle, "--port", &port];
+        Self::start(wrapper, &["--port", &port.to_string()], settle)
+    }
+
+    fn start(wrapper: &[&str], more: &[&str], settle: Duration) -> anyhow::Result<Self> {
+        let settle = format!("{}ms", settle.as_millis());
+        let arguments = [&["snapshot", "--json", "-v", "--settle", &settle], more].concat();
         let mut agent = command(&arguments)?;
         if let [program, rest @ ..] = wrapper {
             let mut wrapped = Command::new(program);
@@ -126,9 +136,14 @@ impl Settling {
 
     /// Waits for the document.
     pub(crate) fn finish(self, within: Duration) -> anyhow::Result<Snapshot> {
+        serde_json::from_value(self.finish_json(within)?).context("the snapshot is not what the schema says")
+    }
+
+    /// The same as it stands.
+    pub(crate) fn finish_json(self, within: Duration) -> anyhow::Result<Value> {
         let ended = self.0.finish(within)?;
         ensure!(ended.status.success(), "snapshot: {}: {}", ended.status, ended.stderr.join(" "));
-        serde_json::from_str(&ended.stdout.join("\n")).context("the snapshot is not what the schema says")
+        serde_json::from_str(&ended.stdout.join("\n")).context("the snapshot is no JSON")
     }
 }
 

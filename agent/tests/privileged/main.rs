@@ -16,6 +16,7 @@ mod foreign;
 mod handshake;
 mod hostile;
 mod impostors;
+mod keepalive;
 mod kill;
 mod load;
 mod memory;
@@ -27,6 +28,7 @@ mod proxy;
 mod python;
 mod refused;
 mod replay;
+mod restart;
 mod reuseport;
 mod runner;
 mod segments;
@@ -34,6 +36,7 @@ mod servers;
 mod sinks;
 mod ss;
 mod stream;
+mod tls;
 mod traffic;
 mod watch;
 mod websocket;
@@ -118,6 +121,27 @@ const TESTS: &[runner::Test] = &[
         handshake::what_is_no_upgrade_is_not_tracked_and_losses_are_told,
     ),
     ("refused::refusals_are_counted_by_status", refused::refusals_are_counted_by_status),
+    (
+        "restart::ten_thousand_connections_are_recognised_at_each_start",
+        restart::ten_thousand_connections_are_recognised_at_each_start,
+    ),
+    (
+        "tls::bytes_are_those_of_tcp_and_frames_are_unknown",
+        tls::bytes_are_those_of_tcp_and_frames_are_unknown,
+    ),
+    ("tls::documents_say_null_of_what_is_hidden", tls::documents_say_null_of_what_is_hidden),
+    ("tls::without_a_named_port_tls_is_left_alone", tls::without_a_named_port_tls_is_left_alone),
+    (
+        "keepalive::interval_and_round_trip_are_those_of_the_peers",
+        keepalive::interval_and_round_trip_are_those_of_the_peers,
+    ),
+    ("keepalive::who_pings_is_told", keepalive::who_pings_is_told),
+    (
+        "keepalive::missed_and_unsolicited_pongs_are_counted",
+        keepalive::missed_and_unsolicited_pongs_are_counted,
+    ),
+    ("keepalive::pongs_are_matched_by_payload", keepalive::pongs_are_matched_by_payload),
+    ("keepalive::any_length_and_any_cut_is_matched", keepalive::any_length_and_any_cut_is_matched),
     ("passing::a_snapshot_names_the_new_holder", passing::a_snapshot_names_the_new_holder),
     ("passing::the_stream_follows_the_holder", passing::the_stream_follows_the_holder),
     (

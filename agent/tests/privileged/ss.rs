@@ -53,6 +53,34 @@ pub(crate) fn unacknowledged(port: u16) -> anyhow::Result<BTreeMap<(String, Stri
     Ok(counts)
 }
 
+/// Stream bytes of a socket, each counted once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+impl Bytes {
+    /// What was added since an earlier account.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self { received: self.received - earlier.received, sent: self.sent - earlier.sent }
+    }
+}
+
+/// TCP's own counters (`TCP_INFO`) of the connections with `port` at either end, by their local and remote address.
+pub(crate) fn bytes(port: u16) -> anyhow::Result<BTreeMap<(String, String), Bytes>> {
+    let mut counts = BTreeMap::new();
+    for line in established(port, "-tinHO")? {
+        // What is nothing is left out.
+        let count = |name| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let sent = count("bytes_sent:") - count("bytes_retrans:");
+        counts.insert(ends(&line)?, Bytes { received: count("bytes_received:"), sent });
+    }
+    Ok(counts)
+}
+
 /// A line for each established socket with `port` at either end.
 fn established(port: u16, flags: &str) -> anyhow::Result<Vec<String>> {
     let filter = format!("( sport = :{port} or dport = :{port} )");
