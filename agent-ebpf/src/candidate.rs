@@ -23,7 +23,7 @@ const ENOUGH_MASKED: u8 = 6;
 const ENOUGH_UNMASKED: u8 = 16;
 /// Packets that contradict the guess before the connection is left alone. Generous, because a long message that is under
 /// way when the agent starts looks like noise to its end.
-pub const PATIENCE: u16 = 512;
+pub const PATIENCE: u16 = 8192;
 /// Headers looked at in one packet.
 pub const HEADERS: u32 = 8;
 /// Packets that begin like a TLS record until the connection is taken for TLS.
@@ -221,9 +221,9 @@ impl Candidate {
         self.received.fits == 0 && self.sent.fits == 0
     }
 
-    /// Weighs what both directions have shown.
+    /// Weighs what both directions have shown. `local_is_lower`: this host's port is the lower of the two.
     #[inline(always)]
-    pub fn judge(&self) -> Judgement {
+    pub fn judge(&self, local_is_lower: bool) -> Judgement {
         let (received, sent) = (&self.received, &self.sent);
         if received.records >= TLS_RECORDS || sent.records >= TLS_RECORDS {
             return Judgement::Tls;
@@ -241,7 +241,10 @@ impl Candidate {
         }
         let (alone, other) = if received.mask != 0 { (received, sent) } else { (sent, received) };
         let enough = if alone.mask == MASKED { ENOUGH_MASKED } else { ENOUGH_UNMASKED };
-        if alone.mask != 0 && alone.fits >= enough && other.contradictions == 0 {
+        // Frames without a mask alone must come from what looks like a server's port: an MQTT client that subscribes many
+        // times before it is answered looks like a server in everything else.
+        let has_servers_port = alone.mask == MASKED || is_server == local_is_lower;
+        if alone.mask != 0 && alone.fits >= enough && other.contradictions == 0 && has_servers_port {
             return Judgement::WebSocket(is_server);
         }
         Judgement::Undecided
@@ -284,7 +287,7 @@ mod tests {
         for packet in packets.iter().cycle().take(times) {
             see(&mut candidate.received, packet);
         }
-        candidate.judge()
+        candidate.judge(false)
     }
 
     #[test]
@@ -293,6 +296,16 @@ mod tests {
         let fragments: [&[u8]; 3] = [b"\x01\x02in", b"\x00\x05 more", b"\x80\x07 pieces"];
         assert_eq!(judged(&fragments, 20), Judgement::WebSocket(false));
         assert_eq!(judged(&fragments[1..], 40), Judgement::Undecided, "nothing ever begins");
+    }
+
+    #[test]
+    fn a_server_that_pushes_has_the_lower_port() {
+        let mut candidate = Candidate::default();
+        for _ in 0..20 {
+            see(&mut candidate.received, b"\x82\x08\0\x01\0\x03a/b\0");
+        }
+        assert_eq!(candidate.judge(true), Judgement::Undecided, "an MQTT client that subscribes");
+        assert_eq!(candidate.judge(false), Judgement::WebSocket(false));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn observe<const IN: bool>(
         if observation.begin() {
             bpf_loop(HEADERS, turn as *mut c_void, (&raw mut observation).cast(), 0);
         }
-        match (*candidate).judge() {
+        match (*candidate).judge(local_port::<IN>(segment) < remote_port::<IN>(segment)) {
             Judgement::Undecided => NOTHING,
             Judgement::WebSocket(true) => SERVER,
             Judgement::WebSocket(false) => CLIENT,
