@@ -94,6 +94,18 @@ pub struct Stopped {
 }
 
 impl Body {
+    /// Every name there is. A reader may meet others, from an agent that is newer than itself.
+    pub const NAMES: &[&str] = &[
+        "agent_started",
+        "tick",
+        "connection_opened",
+        "connection_adopted",
+        "connection_updated",
+        "connection_closed",
+        "connection_vanished",
+        "agent_stopped",
+    ];
+
     /// The event's name, the same word the payload stands under.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -162,5 +174,6 @@ mod tests {
         );
         let back: Envelope = serde_json::from_str(&line).expect("parses");
         assert_eq!(back, second);
+        assert!(Body::NAMES.contains(&back.body.name()));
     }
 }

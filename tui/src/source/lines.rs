@@ -3,7 +3,8 @@
 use std::io::BufRead;
 
 use agent::cli::{Exit, Failure};
-use agent::document::{Envelope, SCHEMA};
+use agent::document::{Body, Envelope, SCHEMA};
+use serde::Deserialize;
 
 /// Iterates over the envelopes of a reader; the first error ends it.
 pub(super) struct Lines<R> {
@@ -35,6 +36,7 @@ impl<R: BufRead> Lines<R> {
                 Ok(envelope) => envelope,
                 // A writer that was killed, or is still at it, leaves half a line behind: the stream ends there.
                 Err(error) if error.is_eof() && !self.line.ends_with('\n') => return Ok(None),
+                Err(_) if is_of_a_newer_agent(&self.line) => continue,
                 Err(error) => return Err(self.failure(error).into()),
             };
             if envelope.schema != SCHEMA {
@@ -47,6 +49,17 @@ impl<R: BufRead> Lines<R> {
     fn failure(&self, error: impl std::fmt::Display) -> Failure {
         Failure::new(self.exit, format!("{}: line {}: {error}", self.name, self.number))
     }
+}
+
+/// Whether a line is an event of this schema that is not known here: events are added, and a reader goes on without.
+fn is_of_a_newer_agent(line: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: String,
+        event: String,
+    }
+    serde_json::from_str(line)
+        .is_ok_and(|head: Head| head.schema == SCHEMA && !Body::NAMES.contains(&head.event.as_str()))
 }
 
 impl<R: BufRead> Iterator for Lines<R> {
@@ -87,6 +100,15 @@ mod tests {
         assert_eq!(items.len(), before + 1);
         let error = items.into_iter().next_back().expect("an item").expect_err("the bad line");
         assert!(error.to_string().starts_with(&format!("x.jsonl: line {}: ", before + 1)), "{error}");
+    }
+
+    #[test]
+    fn an_event_of_a_newer_agent_is_passed_over() {
+        let good = fixture::lines(&fixture::recording(1));
+        let newer = r#"{"schema":"headroom/1","seq":9,"event":"moon_risen","moon_risen":{}}"#;
+        assert!(read(&format!("{newer}\n{good}")).iter().all(Result::is_ok));
+        let broken = r#"{"schema":"headroom/1","seq":9,"event":"tick","tick":{}}"#;
+        assert!(read(&format!("{broken}\n{good}"))[0].is_err());
     }
 
     #[test]
