@@ -7,7 +7,7 @@ use crate::tracker::{Clock, Payload, Tracker};
 
 /// A clock that stands still.
 #[derive(Debug, Clone, Copy)]
-struct At(u64);
+pub struct At(pub u64);
 
 impl Clock for At {
     fn now_ns(self) -> u64 {
@@ -15,8 +15,8 @@ impl Clock for At {
     }
 }
 
-/// A packet's payload.
-struct Bytes<'a>(&'a [u8], At);
+/// A packet's payload, and when it comes.
+pub struct Bytes<'a>(pub &'a [u8], pub At);
 
 impl Payload for Bytes<'_> {
     fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {

@@ -4,8 +4,8 @@ use std::io::Cursor;
 
 use agent_ebpf::abi::{Counters, Direction, Parse, Replay, frame_slot};
 use agent_ebpf::reorder::Reorder;
-use agent_ebpf::simulate;
-use agent_ebpf::tracker::{self, Payload, Tracker};
+use agent_ebpf::simulate::{self, At, Bytes};
+use agent_ebpf::tracker::{self, Tracker};
 use proptest::prelude::*;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -18,28 +18,11 @@ struct Sent {
     len: usize,
 }
 
-/// A packet's bytes behind the tracker's interface; the clock stands still.
-struct Bytes<'a>(&'a [u8]);
-
-impl Payload for Bytes<'_> {
-    fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
-        let Some(from) = self.0.get(offset as usize..(offset + len) as usize) else {
-            return false;
-        };
-        to[..len as usize].copy_from_slice(from);
-        true
-    }
-
-    fn now_ns(&self) -> u64 {
-        1
-    }
-}
-
 /// Runs one packet through the tracker the way the packet program does.
 fn packet(direction: &mut Direction, totals: &mut Counters, seq: u32, bytes: &[u8]) {
     let other = Direction::default();
     let len = bytes.len() as u32;
-    let mut tracker = Tracker::new(direction, &other, totals, Bytes(bytes));
+    let mut tracker = Tracker::new(direction, &other, totals, Bytes(bytes, At(1)));
     if !tracker.begin(seq, len) {
         return;
     }
@@ -393,15 +376,6 @@ fn a_hole_inside_a_payload_is_bridged() {
 /// Pongs answer the other direction's ping; a ping that follows an unanswered one counts that one as missed.
 #[test]
 fn pings_are_matched_with_pongs() {
-    struct At<'a>(&'a [u8], u64);
-    impl Payload for At<'_> {
-        fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
-            Bytes(self.0).load(offset, to, len)
-        }
-        fn now_ns(&self) -> u64 {
-            self.1
-        }
-    }
     let (mut sent, mut received, mut totals) =
         (Direction::default(), Direction::default(), Counters::default());
     tracker::start(&mut sent, 0, false);
@@ -409,7 +383,7 @@ fn pings_are_matched_with_pongs() {
     let mut run = |direction: &mut Direction, other: &Direction, bytes: &[u8], at: u64| {
         let seq = direction.next_seq;
         let len = bytes.len() as u32;
-        let mut tracker = Tracker::new(direction, other, &mut totals, At(bytes, at));
+        let mut tracker = Tracker::new(direction, other, &mut totals, Bytes(bytes, At(at)));
         assert!(tracker.begin(seq, len));
         while tracker.step() {}
     };
