@@ -130,9 +130,7 @@ pub mod names {
         ("OFF_COPIED_SEQ", "tcp_sock", "copied_seq"),
         ("OFF_WRITE_SEQ", "tcp_sock", "write_seq"),
         ("OFF_SND_UNA", "tcp_sock", "snd_una"),
-        ("OFF_SND_NXT", "tcp_sock", "snd_nxt"),
         ("OFF_TOTAL_RETRANS", "tcp_sock", "total_retrans"),
-        ("OFF_SRTT", "tcp_sock", "srtt_us"),
         ("OFF_SOCKET_SK", "socket", "sk"),
         ("OFF_TGID", "task_struct", "tgid"),
     ];

@@ -26,6 +26,9 @@ const ENOUGH_UNMASKED: u8 = 16;
 pub const PATIENCE: u16 = 8192;
 /// Headers looked at in one packet.
 pub const HEADERS: u32 = 8;
+/// Fits after which a direction's boundary is taken for known once the connection is adopted. With fewer, the connection
+/// is a WebSocket by what the other direction has shown, and this one finds its boundary by itself.
+const KNOWN: u8 = 2;
 /// Packets that begin like a TLS record until the connection is taken for TLS.
 const TLS_RECORDS: u8 = 3;
 
@@ -206,7 +209,7 @@ impl Side {
 
     /// Bytes from what was seen to where the next frame begins; `None` where that is not known.
     pub const fn boundary(&self) -> Option<u32> {
-        if self.fits == 0 || before(self.boundary, self.seen) {
+        if self.fits < KNOWN || before(self.boundary, self.seen) {
             None
         } else {
             Some(self.boundary.wrapping_sub(self.seen))

@@ -4,7 +4,7 @@
 //! only the newest, and a pong may be slower than the next ping. Where both would match (their payloads are equal and
 //! neither was answered), it cannot be known which of them a pong answers: neither it nor the next one has a round trip.
 
-use crate::abi::{Direction, Tally};
+use crate::abi::{Direction, Parse, Tally};
 
 /// An odd constant with well-mixed bits (2^64 divided by the golden ratio).
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -16,7 +16,10 @@ const fn mark(hash: u32, now_ns: u64) -> u64 {
     (hash as u64) << 32 | (now_ns >> 8 & 0xffff_ffff) | 1
 }
 
-/// Time since a mark was made; marks are a quarter of an hour old at most.
+/// A pong that comes later than this has no round trip: marks count the time modulo twice as much.
+const LONGEST_NS: u64 = 1 << 39;
+
+/// Time since a mark was made.
 #[inline(always)]
 const fn since(mark: u64, now_ns: u64) -> u64 {
     let now = (now_ns >> 8) as u32 | 1;
@@ -56,13 +59,16 @@ pub(crate) fn ping(direction: &mut Direction, other: &Direction, now_ns: u64) {
     let last = direction.pings[0];
     if last != 0 {
         direction.ping_interval_ns = now_ns.wrapping_sub(direction.last_ping_ns);
-        if !answered(other, last) {
+        // Nothing is missed where pongs cannot be seen.
+        if !answered(other, last) && other.parse < Parse::Unsynced as u8 {
             direction.pings_missed += 1;
         }
     }
     direction.last_ping_ns = now_ns;
     direction.pings[1] = last;
-    direction.pings[0] = mark(hash(direction.digest, direction.control_len), now_ns);
+    let new = mark(hash(direction.digest, direction.control_len), now_ns);
+    // Two pings in one packet would be one.
+    direction.pings[0] = if new == last { new.wrapping_add(2) } else { new };
 }
 
 /// A pong of this direction is complete.
@@ -85,7 +91,9 @@ pub(crate) fn pong(direction: &mut Direction, other: &Direction, totals: &mut im
     }
     // The older one is still open: where the newest has the same payload, its own answer was as ambiguous as this.
     let ambiguous = to_older && hash_of(newest) == hash;
-    if !ambiguous {
+    // Marks tell no times further back.
+    let recent = now_ns.wrapping_sub(other.last_ping_ns) < LONGEST_NS;
+    if !ambiguous && recent {
         direction.rtt_ns = since(ping, now_ns);
         totals.round_trip(direction.rtt_ns);
     }

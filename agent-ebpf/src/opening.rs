@@ -78,8 +78,8 @@ const fn status(start: &[u8; 16]) -> u32 {
     hundreds as u32 * 100 + tens as u32 * 10 + ones as u32
 }
 
-/// Looks for the name `Sec-WebSocket-Key`, which a request for a WebSocket must have (RFC 6455 section 4.1), a stretch of
-/// the head at a time.
+/// Looks for `Sec-WebSocket-Key` or `Upgrade: websocket`, which a request for a WebSocket must have (RFC 6455 section 4.1),
+/// a stretch of the head at a time.
 #[derive(Debug, Default)]
 pub struct KeySearch {
     before: u64,
@@ -94,6 +94,8 @@ impl KeySearch {
     #[inline(always)]
     pub fn step(&mut self, head: &[u8; 2 * REQUEST_BYTES], len: u32, number: u32) -> bool {
         let name = (u64::from_be_bytes(*b"ec-webso"), u64::from_be_bytes(*b"cket-key"));
+        // Browsers have this one before their cookies.
+        let field = (u64::from_be_bytes(*b"grade: w"), u64::from_be_bytes(*b"ebsocket"));
         for at in 0..STRETCH {
             let at = (number as usize * STRETCH + at) & (REQUEST_BYTES - 1);
             if at as u32 >= len {
@@ -102,7 +104,8 @@ impl KeySearch {
             self.before = self.before << 8 | self.last >> 56;
             // Lower case; what else this bit changes is in no name.
             self.last = self.last << 8 | (head[at] | 0x20) as u64;
-            if self.last == name.1 && self.before == name.0 {
+            let seen = (self.before, self.last);
+            if seen == name || seen == field {
                 return true;
             }
         }
@@ -143,6 +146,7 @@ mod tests {
             (0..(REQUEST_BYTES / STRETCH) as u32).any(|number| search.step(&head, text.len() as u32, number))
         };
         assert!(asks("GET / HTTP/1.1\r\nHost: a\r\nSEC-WebSocket-Key: dGhl\r\n"));
+        assert!(asks("GET / HTTP/1.1\r\nUpgrade: WebSocket\r\n"));
         assert!(!asks("GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n"));
         assert!(!asks("GET / HTTP/1.1\r\nSec-WebSocket-Ke"));
     }

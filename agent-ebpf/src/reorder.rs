@@ -47,8 +47,8 @@ pub struct Reorder {
     pub used_ns: u64,
     /// Everything before this sequence number has arrived.
     pub edge: u32,
-    /// Keeps the size a multiple of 8 without padding.
-    pub reserved: u32,
+    /// Nothing before this sequence number is kept: it was parsed, or missed for good.
+    pub unkept: u32,
     /// What has arrived beyond it: disjoint, not touching, in no order.
     pub ranges: [Range; RANGES],
     /// The ring. The slack lets the verifier see that a chunk fits wherever it begins.
@@ -81,7 +81,7 @@ impl Reorder {
         owner: 0,
         used_ns: 0,
         edge: 0,
-        reserved: 0,
+        unkept: 0,
         ranges: [Range { start: 0, end: 0 }; RANGES],
         bytes: [0; (WINDOW + CHUNK) as usize],
     };
@@ -90,6 +90,7 @@ impl Reorder {
     #[inline(always)]
     pub fn begin(&mut self, edge: u32) {
         self.edge = edge;
+        self.unkept = edge;
         self.ranges = [Range::default(); RANGES];
     }
 
@@ -99,7 +100,10 @@ impl Reorder {
     pub fn admit(&mut self, direction: &Direction, start: u32, end: u32, rcv_nxt: u32) -> Verdict {
         let parsed = direction.next_seq;
         let missed = before(parsed, rcv_nxt);
-        if before(self.edge, rcv_nxt) {
+        if missed {
+            // What is kept has a gap before it that nothing will fill.
+            self.begin(rcv_nxt);
+        } else if before(self.edge, rcv_nxt) {
             self.arrive(self.edge, rcv_nxt);
         }
         let noted = self.arrive(start, end);
@@ -173,6 +177,9 @@ impl Reorder {
     /// ranges do not touch.
     #[inline(always)]
     pub fn run(&self, parsed: u32) -> u32 {
+        if before(parsed, self.unkept) {
+            return 0;
+        }
         if before(parsed, self.edge) {
             return self.edge.wrapping_sub(parsed);
         }

@@ -178,13 +178,17 @@ pub enum Stat {
     HandshakesUnparsed = 3,
     /// Packets that found their direction in use on another CPU and were left to the gap logic.
     Contended = 4,
-    /// Segments behind a hole that were let go unparsed, for want of room to keep them.
+    /// Segments behind a hole that were let go unparsed: there was no room to keep them, or what is missing never came.
     ReorderFull = 5,
+    /// Segments out of order that TCP is going to refuse.
+    Refused = 6,
+    /// Refused upgrades of more kinds (listener and status) than are kept.
+    RefusalsUnknown = 7,
 }
 
 impl Stat {
     /// Number of statistics.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 8;
 }
 
 #[cfg(test)]

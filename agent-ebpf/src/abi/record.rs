@@ -80,8 +80,8 @@ pub struct SocketHeader {
     pub memory: SocketMemory,
     /// `total_retrans`: segments it sent again in its life.
     pub retransmitted: u32,
-    /// `srtt_us` >> 3: TCP's own smoothed round trip in microseconds; 0 before the first sample.
-    pub srtt_us: u32,
+    /// TCP's own edge, read before the connection's state: what it has beyond `received.next_seq` was never seen.
+    pub rcv_nxt: u32,
 }
 
 /// Bytes of a response head that are kept.

@@ -29,7 +29,10 @@ extern "C" fn headroom_candidates(ctx: *const TcpIterator) -> i32 {
         {
             return 0;
         }
-        maps::add_candidate(sk);
+        // An iterator may show a socket twice.
+        if maps::candidate(sk).is_null() {
+            maps::add_candidate(sk);
+        }
         // What its packets said of its flows until now must not hide the next ones.
         let (local, remote) =
             (u32::from(endpoints.local_port.to_be()), u32::from(endpoints.remote_port.to_be()));

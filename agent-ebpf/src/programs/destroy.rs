@@ -27,31 +27,36 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
     // entry is written whole before it is submitted.
     unsafe {
         let connection = maps::connection(sk);
-        if connection.is_null() && !maps::candidate(sk).is_null() {
+        if !maps::candidate(sk).is_null() {
             maps::drop_candidate(sk);
         }
         // Without a role it is a response head that never ended.
         if connection.is_null() || (*connection).role == 0 {
             return 0;
         }
+        let tcp = kernel::tcp_sock(sk);
+        if tcp.is_null() {
+            return 0;
+        }
+        let now = bpf_ktime_get_ns();
+        // For good: a packet on its way on another CPU finds the direction taken. Where one is at work right now, its few
+        // bytes are told from the rest below.
+        receive::enter(addr_of_mut!((*connection).received));
         if let Some(totals) = TOTALS.get_ptr_mut((*connection).listener) {
             maps::increment(addr_of_mut!((*totals).closed));
+            end_wait(&mut (*connection).received, addr_of_mut!((*totals).stalled_ns), now);
             // A header that was not completed will not be any more.
             let (received, sent) = (addr_of_mut!((*totals).received), addr_of_mut!((*totals).nested));
             abandon(&mut (*connection).received, addr_of_mut!((*received).counters.unparsed_bytes));
             abandon(&mut (*connection).sent, addr_of_mut!((*sent).counters.unparsed_bytes));
         }
-        receive::release(&mut (*connection).received);
-        let tcp = kernel::tcp_sock(sk);
-        if tcp.is_null() {
-            return 0;
-        }
+        receive::release(&mut (*connection).received, (*connection).cookie);
         let Some(mut entry) = EVENTS.reserve_untyped::<Closed>(0) else {
             maps::count(Stat::EventsLost);
             return 0;
         };
         let closed = entry.as_mut_ptr();
-        (*closed).header = kernel::header(tcp, event::CLOSED, bpf_ktime_get_ns());
+        (*closed).header = kernel::header(tcp, event::CLOSED, now);
         copy(connection, addr_of_mut!((*closed).connection));
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     }
@@ -66,6 +71,18 @@ unsafe fn abandon(direction: &mut Direction, unparsed: *mut u64) {
     direction.counters.unparsed_bytes += held;
     // SAFETY: a count in a map value, which a packet program may be adding to.
     unsafe { AtomicU64::from_ptr(unparsed) }.fetch_add(held, Ordering::Relaxed);
+}
+
+/// A wait for a lost segment that ends with the connection.
+#[inline(always)]
+unsafe fn end_wait(direction: &mut Direction, total: *mut u64, now: u64) {
+    if direction.stalled_since_ns != 0 {
+        let waited = now.wrapping_sub(direction.stalled_since_ns);
+        direction.stalled_since_ns = 0;
+        direction.stalled_ns += waited;
+        // SAFETY: a count in a map value, which a packet program may be adding to.
+        unsafe { AtomicU64::from_ptr(total) }.fetch_add(waited, Ordering::Relaxed);
+    }
 }
 
 /// Copies by the word: as one assignment, a value of this size goes through the stack.

@@ -126,6 +126,7 @@ pub(super) fn adopt<const IN: bool>(
         if connection.is_null() {
             return;
         }
+        (*connection).head.inbound = upgrade::ELDER;
         // A direction that was silent goes on where TCP stands.
         // Volatile, as LLVM would choose between the two places first and read then, which the verifier does not allow.
         let (rcv_nxt, snd_nxt) =

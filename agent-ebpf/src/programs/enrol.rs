@@ -11,8 +11,8 @@ use agent_ebpf::abi::{
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_ringbuf_output};
 
-use super::kernel;
 use super::maps::{self, EVENTS, LISTENERS, TOTALS};
+use super::{exchange, kernel};
 
 /// Next free slot in the listener totals; slot 0 is for those that find none.
 #[unsafe(no_mangle)]
@@ -42,6 +42,7 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
     unsafe {
         let tcp = kernel::tcp_sock(sk);
         if tcp.is_null() {
+            exchange::release(exchange, 0);
             return false;
         }
         let opened = addr_of_mut!((*exchange).opened);
@@ -72,6 +73,7 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         (*opened).older = u16::from(older);
         (*opened).deflate = (*connection).deflate;
         announce(exchange);
+        exchange::release(exchange, 0);
     }
     true
 }

@@ -10,14 +10,14 @@ use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use agent_ebpf::abi::{
-    EXCHANGE_SLOTS, Exchange, ListenerKey, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, Role,
+    EXCHANGE_SLOTS, Exchange, ListenerKey, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, Role, Stat,
 };
 use agent_ebpf::opening::{KeySearch, STRETCH};
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop};
 
 use super::kernel;
-use super::maps::{EXCHANGES, REFUSALS};
+use super::maps::{self, EXCHANGES, REFUSALS};
 use super::packet::EGRESS;
 use super::segment::{Bytes, KernelClock, Segment};
 use super::{flows, upgrade};
@@ -26,6 +26,46 @@ use super::{flows, upgrade};
 /// find out.
 const MULTIPLE_CHOICES: u32 = 300;
 const OK: u32 = 200;
+
+/// Stands for a tag while somebody writes to the place, or sends what is in it.
+const CLAIMED: u64 = 1;
+/// Places that are tried for an event where a flow's own is claimed; a claim lasts microseconds.
+const PLACES: u32 = 4;
+
+/// Puts a tag in another's place; returns whether that was the expected one.
+#[inline(always)]
+unsafe fn exchange_tag(exchange: *mut Exchange, expected: u64, tag: u64) -> bool {
+    // SAFETY: an aligned word in a map value, changed by atomic access only.
+    let place = unsafe { AtomicU64::from_ptr(addr_of_mut!((*exchange).tag)) };
+    place.compare_exchange(expected, tag, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// Gives a claimed place back, with a tag or with 0.
+///
+/// # Safety
+/// `exchange` is a map value that the caller has claimed.
+#[inline(always)]
+pub(super) unsafe fn release(exchange: *mut Exchange, tag: u64) {
+    // SAFETY: as for `exchange_tag`.
+    unsafe { AtomicU64::from_ptr(addr_of_mut!((*exchange).tag)) }.swap(tag, Ordering::Release);
+}
+
+/// Claims a place for an event, its own flow's if that is free; returns it and the tag that was there, or null.
+#[inline(always)]
+unsafe fn claim_any(index: u32) -> (*mut Exchange, u64) {
+    for attempt in 0..PLACES {
+        let Some(exchange) = EXCHANGES.get_ptr_mut((index ^ attempt) & (EXCHANGE_SLOTS as u32 - 1)) else {
+            break;
+        };
+        // SAFETY: as for `exchange_tag`.
+        let found =
+            unsafe { AtomicU64::from_ptr(addr_of_mut!((*exchange).tag)) }.swap(CLAIMED, Ordering::AcqRel);
+        if found != CLAIMED {
+            return (exchange, found);
+        }
+    }
+    (null_mut(), 0)
+}
 
 /// The place for a flow's exchange, and its tag. `reverse` where the packet is of the response.
 #[inline(always)]
@@ -38,14 +78,16 @@ fn place<const IN: bool>(segment: &Segment, reverse: bool) -> Option<(*mut Excha
 #[inline(never)]
 pub(super) fn begin<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, first: bool) {
     let Some((exchange, tag)) = place::<IN>(segment, false) else { return };
-    // SAFETY: a map value. Two flows that meet in one place at the same moment mix their heads up; `finish` finds the
-    // sequence number wrong then.
+    // SAFETY: a map value, claimed while it is written to.
     unsafe {
-        if (*exchange).tag == tag && (*exchange).start_seq == segment.seq {
-            // Sent again.
+        let found = (*exchange).tag;
+        // Sent again, or in somebody's hands.
+        if (found == tag && (*exchange).start_seq == segment.seq)
+            || found == CLAIMED
+            || !exchange_tag(exchange, found, CLAIMED)
+        {
             return;
         }
-        (*exchange).tag = tag;
         (*exchange).start_seq = segment.seq;
         (*exchange).next_seq = segment.seq;
         (*exchange).first = u64::from(first);
@@ -53,6 +95,7 @@ pub(super) fn begin<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segmen
         let handshake_us = if IN == EGRESS && first { upgrade::handshake_us(sk) } else { 0 };
         (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), handshake_us, ..EMPTY };
         append(skb, segment, exchange);
+        release(exchange, tag);
     }
 }
 
@@ -88,11 +131,14 @@ pub(super) fn go_on<const IN: bool>(skb: *mut __sk_buff, segment: &Segment, open
     let Some((exchange, tag)) = place::<IN>(segment, false) else { return false };
     // SAFETY: as for `begin`.
     unsafe {
-        let goes_on =
-            (*exchange).tag == tag && (*exchange).next_seq == segment.seq && !(opens && has_ended(exchange));
+        if (*exchange).tag != tag || !exchange_tag(exchange, tag, CLAIMED) {
+            return false;
+        }
+        let goes_on = (*exchange).next_seq == segment.seq && !(opens && has_ended(exchange));
         if goes_on {
             append(skb, segment, exchange);
         }
+        release(exchange, tag);
         goes_on
     }
 }
@@ -135,7 +181,7 @@ unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange
 
 /// A 101 has ended, `head_len` bytes long and all in this packet (0 where it came in pieces); `request_end` is the
 /// sequence number at which the request must have ended. Returns the exchange, without a request where that is not the
-/// one kept; null where there is no place.
+/// one kept; null where there is no place. It is claimed until the event is sent.
 #[inline(never)]
 pub(super) fn finish<const IN: bool>(
     skb: *mut __sk_buff,
@@ -144,13 +190,16 @@ pub(super) fn finish<const IN: bool>(
     head_len: u16,
 ) -> *mut Exchange {
     // A subprogram returns no more than a word.
-    let Some((exchange, tag)) = place::<IN>(segment, true) else { return null_mut() };
+    let (index, tag) = flows::key::<IN>(segment, true).exchange();
     // SAFETY: as for `begin`.
     unsafe {
-        if (*exchange).tag != tag || (*exchange).next_seq != request_end {
+        let (exchange, found) = claim_any(index);
+        if exchange.is_null() {
+            return exchange;
+        }
+        if found != tag || (*exchange).next_seq != request_end {
             (*exchange).opened = EMPTY;
         }
-        (*exchange).tag = 0;
         let most = RESPONSE_BYTES as u16;
         let len = if head_len < most { head_len } else { most };
         let to = addr_of_mut!((*exchange).response).cast();
@@ -158,20 +207,22 @@ pub(super) fn finish<const IN: bool>(
         if len > 0 && payload.copy::<{ RESPONSE_BYTES as u32 }>(0, to, u32::from(len)) {
             (*exchange).opened.response_len = len;
         }
+        exchange
     }
-    exchange
 }
 
-/// The place of an exchange that has no heads.
+/// A place for an event without heads, likewise.
 #[inline(always)]
 pub(super) fn none<const IN: bool>(segment: &Segment) -> *mut Exchange {
-    let Some((exchange, _)) = place::<IN>(segment, true) else { return null_mut() };
+    let (index, _) = flows::key::<IN>(segment, true).exchange();
     // SAFETY: as for `begin`.
     unsafe {
-        (*exchange).opened = EMPTY;
-        (*exchange).tag = 0;
+        let (exchange, _) = claim_any(index);
+        if !exchange.is_null() {
+            (*exchange).opened = EMPTY;
+        }
+        exchange
     }
-    exchange
 }
 
 /// A response that is no 101: counts it where the request asked for one.
@@ -181,14 +232,12 @@ pub(super) fn refuse<const IN: bool>(sk: *mut c_void, segment: &Segment, status:
     // SAFETY: as for `begin`; `sk` is the context's socket.
     unsafe {
         // Interim responses (RFC 9110 section 15.2) answer nothing.
-        if (*exchange).tag != tag || status < OK {
+        if (*exchange).tag != tag || status < OK || !exchange_tag(exchange, tag, CLAIMED) {
             return;
         }
-        (*exchange).tag = 0;
-        if status < MULTIPLE_CHOICES && (*exchange).first == 0 {
-            return;
-        }
-        if !asks_for_upgrade(exchange) {
+        let is_refusal = (status >= MULTIPLE_CHOICES || (*exchange).first != 0) && asks_for_upgrade(exchange);
+        release(exchange, 0);
+        if !is_refusal {
             return;
         }
         let tcp = kernel::tcp_sock(sk);
@@ -203,10 +252,14 @@ pub(super) fn refuse<const IN: bool>(sk: *mut c_void, segment: &Segment, status:
             Some(count) => {
                 AtomicU64::from_ptr(count).fetch_add(1, Ordering::Relaxed);
             }
-            None => {
-                // Two CPUs that meet here lose one of the first two refusals; a full map loses this kind.
-                let _ = REFUSALS.insert(refusal, 1, u64::from(BPF_ANY));
-            }
+            None if REFUSALS.insert(refusal, 1, u64::from(BPF_NOEXIST)).is_ok() => {}
+            // Another CPU was faster, or the map is full.
+            None => match REFUSALS.get_ptr_mut(refusal) {
+                Some(count) => {
+                    AtomicU64::from_ptr(count).fetch_add(1, Ordering::Relaxed);
+                }
+                None => maps::count(Stat::RefusalsUnknown),
+            },
         }
     }
 }

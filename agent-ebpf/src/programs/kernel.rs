@@ -22,7 +22,7 @@ macro_rules! offsets {
 offsets! {
     OFF_RMEM_ALLOC OFF_BACKLOG_LEN OFF_WMEM_ALLOC OFF_WMEM_QUEUED OFF_FORWARD_ALLOC OFF_OMEM_ALLOC OFF_RCVBUF
     OFF_SNDBUF OFF_DROPS OFF_FAMILY OFF_STATE OFF_SPORT OFF_DPORT OFF_DADDR OFF_RCV_SADDR OFF_V6_DADDR OFF_V6_RCV_SADDR
-    OFF_NET OFF_NET_INUM OFF_RCV_WUP OFF_RCV_WND OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_SND_NXT OFF_TOTAL_RETRANS OFF_SRTT
+    OFF_NET OFF_NET_INUM OFF_RCV_WUP OFF_RCV_WND OFF_RCV_NXT OFF_COPIED_SEQ OFF_WRITE_SEQ OFF_SND_UNA OFF_TOTAL_RETRANS
     OFF_SOCKET_SK OFF_TGID
 }
 
@@ -68,7 +68,8 @@ pub(super) struct Expected {
     pub(super) rcv_nxt: u32,
     /// End of the window offered to the peer.
     window_end: u32,
-    /// The oldest byte that is not acknowledged yet, and the next one to be sent.
+    /// The oldest byte that is not acknowledged yet, and the end of what the application has written. Not `snd_nxt`, which
+    /// TCP moves only after it has handed a segment down: on loopback its acknowledgement may be here by then.
     sent: (u32, u32),
 }
 
@@ -79,8 +80,8 @@ impl Expected {
     #[inline(always)]
     pub(super) const fn refuses(&self, seq: u32, ack: u32) -> bool {
         const LARGEST_WINDOW: u32 = 1 << 30;
-        let (una, nxt) = self.sent;
-        before(self.window_end, seq) || before(nxt, ack) || before(ack, una.wrapping_sub(LARGEST_WINDOW))
+        let (una, written) = self.sent;
+        before(self.window_end, seq) || before(written, ack) || before(ack, una.wrapping_sub(LARGEST_WINDOW))
     }
 }
 
@@ -100,7 +101,7 @@ pub(super) unsafe fn expected(sk: *mut c_void) -> Option<Expected> {
         Some(Expected {
             rcv_nxt: member(tcp, &OFF_RCV_NXT),
             window_end: rcv_wup.wrapping_add(rcv_wnd),
-            sent: (member(tcp, &OFF_SND_UNA), member(tcp, &OFF_SND_NXT)),
+            sent: (member(tcp, &OFF_SND_UNA), member(tcp, &OFF_WRITE_SEQ)),
         })
     }
 }
@@ -171,15 +172,13 @@ pub(super) fn last_word(address: &[u8; 16], family: u16) -> u32 {
 pub(super) unsafe fn header(tcp: *const c_void, kind: u64, time_ns: u64) -> SocketHeader {
     // SAFETY: by contract.
     unsafe {
-        let srtt: u32 = member(tcp, &OFF_SRTT);
         SocketHeader {
             kind,
             time_ns,
             endpoints: endpoints(tcp),
             memory: memory(tcp),
             retransmitted: retransmitted(tcp),
-            // Kept times 8 (`tcp_rtt_estimator`).
-            srtt_us: srtt >> 3,
+            rcv_nxt: member(tcp, &OFF_RCV_NXT),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! cgroup_skb, both directions: counts frames of tracked connections and recognises new ones. Always lets pass.
 
 use core::ffi::c_void;
-use core::ptr::null_mut;
+use core::ptr::{addr_of_mut, null_mut};
 
 use agent_ebpf::abi::Connection;
 use agent_ebpf::opening::Opening;
@@ -71,11 +71,19 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             }
         }
         if (*connection).role == 0 {
+            // A head comes in on several CPUs as frames do, and one of them may be about to enrol the connection.
+            let received = addr_of_mut!((*connection).received);
+            if IN && !receive::enter(received) {
+                return;
+            }
             let begins = if (*connection).head.inbound == upgrade::HELLO {
                 upgrade::encrypted::<IN>(skb, sk, connection, &segment)
             } else {
                 upgrade::scan::<IN>(skb, sk, connection, &segment)
             };
+            if IN {
+                receive::leave(received);
+            }
             if !begins {
                 return;
             }

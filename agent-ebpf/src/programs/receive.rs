@@ -31,24 +31,23 @@ pub(super) fn received(
     // direction may change underneath, see `send::follow`.
     unsafe {
         let direction = addr_of_mut!((*connection).received);
+        // Claimed before anything is read: another CPU may be about to change what is decided on.
+        if !enter(direction) {
+            return;
+        }
         let ahead = before((*direction).next_seq, segment.seq);
-        if segment.len > 0 && (ahead || (*direction).reorder != 0) {
-            let Some(expected) = kernel::expected(sk) else { return };
+        if segment.len == 0 || !(ahead || (*direction).reorder != 0) {
+            follow::<KernelClock>(skb, connection, &mut (*totals).received, segment);
+        } else if let Some(expected) = kernel::expected(sk) {
             // Ingress runs before TCP's own checks. Following a segment that will be dropped there would take every real
             // one after it for a retransmission.
             if ahead && expected.refuses(segment.seq, segment.ack) {
-                return;
-            }
-            if enter(direction) {
+                maps::count(Stat::Refused);
+            } else {
                 late::<KernelClock>(skb, connection, totals, segment, expected.rcv_nxt);
-                leave(direction);
             }
-            return;
         }
-        if enter(direction) {
-            follow::<KernelClock>(skb, connection, &mut (*totals).received, segment);
-            leave(direction);
-        }
+        leave(direction);
     }
 }
 
@@ -224,35 +223,38 @@ unsafe fn catch_up<C: Clock + Default>(connection: *mut Connection, totals: *mut
             direction.stalled_ns += waited;
             (*totals).stalled_ns += waited;
             direction.stalled_since_ns = 0;
-            release(direction);
+            release(direction, (*connection).cookie);
         }
     }
 }
 
-/// Gives the direction's buffer back.
+/// Gives the direction's buffer back, unless somebody took it in the meantime.
 #[inline(always)]
-pub(super) fn release(direction: &mut Direction) {
+pub(super) fn release(direction: &mut Direction, cookie: u64) {
     let index = u32::from(direction.reorder).wrapping_sub(1);
     direction.reorder = 0;
     if let Some(buffer) = REORDER.get_ptr_mut(index) {
         // SAFETY: a map value; the owner is accessed atomically by those who want it.
-        unsafe { AtomicU64::from_ptr(addr_of_mut!((*buffer).owner)).swap(0, Ordering::Release) };
+        let owner = unsafe { AtomicU64::from_ptr(addr_of_mut!((*buffer).owner)) };
+        let _ = owner.compare_exchange(cookie, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
 /// Claims a direction: ingress runs before the socket's lock is taken, from several CPUs at once. The other CPU is done
 /// within a microsecond or so, which a few tries outlast; a packet that they do not is counted and left out.
 #[inline(always)]
-unsafe fn enter(direction: *mut Direction) -> bool {
+pub(super) unsafe fn enter(direction: *mut Direction) -> bool {
+    // SAFETY: by contract.
+    unsafe { claim(direction) || wait(direction) }
+}
+
+/// Tries on, out of line as it is rare.
+#[inline(never)]
+unsafe fn wait(direction: *mut Direction) -> bool {
     const TRIES: u32 = 64;
     for _ in 0..TRIES {
-        // SAFETY: `busy` is an aligned u32 in a map value and only ever accessed atomically.
-        let claimed = unsafe {
-            AtomicU32::from_ptr(addr_of_mut!((*direction).busy))
-                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
-        };
-        if claimed {
+        // SAFETY: by contract.
+        if unsafe { claim(direction) } {
             return true;
         }
     }
@@ -261,8 +263,18 @@ unsafe fn enter(direction: *mut Direction) -> bool {
 }
 
 #[inline(always)]
-unsafe fn leave(direction: *mut Direction) {
-    // SAFETY: as in `enter`.
+unsafe fn claim(direction: *mut Direction) -> bool {
+    // SAFETY: `busy` is an aligned u32 in a map value, claimed by atomic access only.
+    unsafe {
+        AtomicU32::from_ptr(addr_of_mut!((*direction).busy))
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
+#[inline(always)]
+pub(super) unsafe fn leave(direction: *mut Direction) {
+    // SAFETY: as in `claim`.
     unsafe {
         let busy = addr_of_mut!((*direction).busy);
         // The object is built for this host, and on x86 every store releases what was stored before. Elsewhere a swap does,

@@ -170,7 +170,7 @@ fn track<const IN: bool>(
         };
         let exchange = exchange::finish::<IN>(skb, segment, request_end, head_len);
         if exchange.is_null() {
-            return false;
+            return drop_head(sk, true);
         }
         if IN == EGRESS {
             (*exchange).opened.handshake_us = handshake_us(sk);
@@ -181,6 +181,8 @@ fn track<const IN: bool>(
 
 /// Stands in a scanner's `inbound` where the first packet was a TLS ServerHello and no head.
 pub(super) const HELLO: u8 = 2;
+/// Stands there where the connection is older than the agent: it has no head, and another packet finds nothing to scan.
+pub(super) const ELDER: u8 = 3;
 
 /// Gives a TLS connection on a port that was named its state.
 #[inline(always)]
@@ -219,7 +221,7 @@ pub(super) fn encrypted<const IN: bool>(
         flows::unsettle(flows::key::<IN>(segment, true));
         let exchange = exchange::none::<IN>(segment);
         if exchange.is_null() {
-            return false;
+            return drop_head(sk, true);
         }
         let parse = Parse::Encrypted;
         enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, older: false, exchange })

@@ -15,7 +15,7 @@ use crate::document::{
     ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
-use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, ReadError};
+use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
 use crate::model::{
     Clock, Growths, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
     opened,
@@ -262,8 +262,14 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 let mut all: BTreeMap<_, _> =
                     refused.keys().map(|key| (*key, ListenerTotals::default())).collect();
                 all.extend(totals);
-                let mut refused = |key| refused.remove(key).unwrap_or_default();
-                all.iter().map(|(key, totals)| listener(key, totals, &refused(key))).collect()
+                let watched = self.hooks.contains(&RETRANSMIT_HOOK);
+                let told = |(key, totals): (&ListenerKey, &ListenerTotals)| {
+                    let mut told = listener(key, totals, &refused.remove(key).unwrap_or_default());
+                    told.stalls.retransmitted_segments =
+                        told.stalls.retransmitted_segments.filter(|_| watched);
+                    told
+                };
+                all.iter().map(told).collect()
             }
             Err(error) => {
                 self.degrade("totals by listener", error.to_string());
@@ -373,6 +379,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             handshakes: self.probes.stat(Stat::HandshakesUnparsed)?,
             packets: self.probes.stat(Stat::Contended)?,
             reordered: self.probes.stat(Stat::ReorderFull)?,
+            refused: self.probes.stat(Stat::Refused)?,
+            refusals: self.probes.stat(Stat::RefusalsUnknown)?,
         })
     }
 

@@ -30,6 +30,8 @@ struct Heads([Option<String>; 7]);
 pub(super) struct Handshakes {
     by_cookie: HashMap<u64, Known>,
     heads: HashSet<Arc<Heads>>,
+    /// Connections open when this was asked last.
+    open: u64,
     show_query: bool,
 }
 
@@ -85,7 +87,10 @@ impl Handshakes {
 
     /// Forgets connections whose close was lost, once there are far more known than open.
     pub(super) fn bound(&mut self, open: u64) {
-        let most = 1024 + 2 * usize::try_from(open).unwrap_or(usize::MAX / 4);
+        // Closes that are not read yet are of connections that were open a moment ago.
+        let recently = self.open.max(open);
+        self.open = open;
+        let most = 1024 + 2 * usize::try_from(recently).unwrap_or(usize::MAX / 4);
         if self.by_cookie.len() > most {
             self.by_cookie.clear();
             self.heads.clear();
@@ -154,6 +159,8 @@ mod tests {
         }
         handshakes.bound(1_000);
         assert_eq!(handshakes.by_cookie.len(), 2_000);
+        handshakes.bound(10);
+        assert_eq!(handshakes.by_cookie.len(), 2_000, "their closes may be on their way");
         handshakes.bound(10);
         assert!(handshakes.by_cookie.is_empty());
     }

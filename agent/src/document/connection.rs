@@ -129,11 +129,11 @@ pub struct Upgrade {
 /// What loss and reordering cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stalls {
-    /// Segments this host sent again.
-    pub retransmitted_segments: u64,
+    /// Segments this host sent again; null for a listener where the kernel lets nobody watch retransmissions.
+    pub retransmitted_segments: Option<u64>,
     /// Times the receiving side waited for a lost or late segment with later ones at hand (head-of-line blocking).
     pub count: u64,
-    /// How long those waits were together, one that goes on included.
+    /// How long those waits were together; of a connection, one that goes on included.
     pub seconds: f64,
 }
 

@@ -134,6 +134,10 @@ pub struct Losses {
     pub handshakes: u64,
     /// Packets that met another of their direction on a second CPU; they show up as unparsed bytes.
     pub packets: u64,
-    /// Segments behind a hole that could not be kept; they show up as unparsed bytes.
+    /// Segments behind a hole that could not be kept, or whose hole was never filled; they show up as unparsed bytes.
     pub reordered: u64,
+    /// Segments out of order that TCP was going to refuse, and that were left out therefore.
+    pub refused: u64,
+    /// Refused upgrades of more kinds (listener and status) than are kept.
+    pub refusals: u64,
 }

@@ -126,6 +126,9 @@ pub struct Hook {
 /// The hook that close events come from.
 pub const DESTROY_HOOK: &str = "tp_btf/tcp_destroy_sock";
 
+/// The hook that retransmissions by listener come from.
+pub const RETRANSMIT_HOOK: &str = "tp_btf/tcp_retransmit_skb";
+
 /// All hooks the agent uses.
 pub const HOOKS: &[Hook] = &[
     Hook {
@@ -150,7 +153,7 @@ pub const HOOKS: &[Hook] = &[
         loss: "close events and final counts; closed connections disappear at the next sweep",
     },
     Hook {
-        name: "tp_btf/tcp_retransmit_skb",
+        name: RETRANSMIT_HOOK,
         program: names::RETRANSMIT,
         target: "tcp_retransmit_skb",
         required: false,

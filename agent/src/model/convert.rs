@@ -37,7 +37,14 @@ pub fn connection(
 ) -> Connection {
     let (header, connection) = (&socket.header, &socket.connection);
     let (received, sent) = (&connection.received, &connection.sent);
-    let parse = parse(received).max(parse(sent));
+    let unseen = unseen_bytes(socket);
+    let mut parse = parse(received).max(parse(sent));
+    if unseen > 0 && parse < Parse::Unsynced {
+        parse = Parse::Unsynced;
+    }
+    let visible = parse != Parse::Encrypted;
+    let mut from_peer = traffic(&received.counters, visible);
+    from_peer.stream_bytes += unseen;
     let waiting = received.stalled_since_ns;
     let waits_ns = if waiting == 0 { 0 } else { clock.monotonic_ns.saturating_sub(waiting) };
     Connection {
@@ -51,20 +58,27 @@ pub fn connection(
         netns: header.endpoints.netns,
         opened: (connection.opened_ns != 0).then(|| clock.timestamp(connection.opened_ns)),
         parse,
-        unparsed_bytes: received.counters.unparsed_bytes + sent.counters.unparsed_bytes,
-        received: Some(traffic(&received.counters, parse != Parse::Encrypted)),
-        sent: Some(traffic(&sent.counters, parse != Parse::Encrypted)),
-        ping: if parse == Parse::Encrypted { Ping::default() } else { ping(connection) },
+        unparsed_bytes: received.counters.unparsed_bytes + sent.counters.unparsed_bytes + unseen,
+        received: Some(from_peer),
+        sent: Some(traffic(&sent.counters, visible)),
+        ping: if visible { ping(connection, parse == Parse::Unsynced) } else { Ping::default() },
         memory: memory(header, slab),
         deflate: deflate(handshake::Deflate(connection.deflate)),
         upgrade,
         stalls: Some(Stalls {
-            retransmitted_segments: u64::from(header.retransmitted),
+            retransmitted_segments: Some(u64::from(header.retransmitted)),
             count: u64::from(received.stalls),
             seconds: (received.stalled_ns + waits_ns) as f64 / 1e9,
         }),
         close_code: [sent.close_code, received.close_code].into_iter().find(|code| *code != 0),
     }
+}
+
+/// Bytes that TCP has from the peer and the packet programs never saw. A FIN takes a sequence number of its own, so one is
+/// none. What is seen is seen before TCP has it: otherwise the two agree, or TCP is behind.
+fn unseen_bytes(socket: &Socket) -> u64 {
+    let behind = socket.header.rcv_nxt.wrapping_sub(socket.connection.received.next_seq) as i32;
+    u64::try_from(behind).unwrap_or(0).saturating_sub(1)
 }
 
 /// How far a direction can be trusted. One that was silent since the agent came has nothing to be mistrusted.

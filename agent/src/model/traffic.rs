@@ -35,8 +35,8 @@ pub(super) fn traffic(counters: &Counters, visible: bool) -> Traffic {
     }
 }
 
-/// A connection's keepalive.
-pub(super) fn ping(connection: &abi::Connection) -> Ping {
+/// A connection's keepalive; `blind` where frames of a direction are missing, so that nobody can say what was not answered.
+pub(super) fn ping(connection: &abi::Connection, blind: bool) -> Ping {
     let (received, sent) = (&connection.received, &connection.sent);
     // Both sides may ping; the one that did so last is the one that keeps the connection alive.
     let (pinger, answerer) =
@@ -52,8 +52,9 @@ pub(super) fn ping(connection: &abi::Connection) -> Ping {
     Ping {
         interval_seconds: seconds(pinger.ping_interval_ns),
         rtt_seconds: seconds(answerer.rtt_ns),
-        missed: Some(missed(sent, received) + missed(received, sent)),
-        unsolicited: Some(u64::from(received.pongs_unsolicited) + u64::from(sent.pongs_unsolicited)),
+        missed: (!blind).then(|| missed(sent, received) + missed(received, sent)),
+        unsolicited: (!blind)
+            .then(|| u64::from(received.pongs_unsolicited) + u64::from(sent.pongs_unsolicited)),
         sent_by: match (sent.last_ping_ns != 0, received.last_ping_ns != 0) {
             (true, true) => Some(Pinger::Both),
             (true, false) => Some(here),
@@ -86,7 +87,7 @@ pub fn listener(key: &ListenerKey, totals: &ListenerTotals, refused: &BTreeMap<u
         ping_rtt: histogram(&totals.received.rtt),
         pong_delay: histogram(&totals.sent.rtt),
         stalls: Stalls {
-            retransmitted_segments: totals.retransmitted,
+            retransmitted_segments: Some(totals.retransmitted),
             count: totals.stalls,
             seconds: totals.stalled_ns as f64 / 1e9,
         },
@@ -126,7 +127,8 @@ mod tests {
         connection.sent.pings_missed = 3;
         connection.received.pongs_late = 1;
         connection.received.pongs_unsolicited = 7;
-        let ping = ping(&connection);
+        assert_eq!(ping(&connection, true).missed, None, "who cannot see pongs misses none");
+        let ping = ping(&connection, false);
         assert_eq!((ping.missed, ping.unsolicited, ping.sent_by), (Some(2), Some(7), Some(Pinger::Server)));
     }
 }

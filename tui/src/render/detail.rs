@@ -103,7 +103,7 @@ fn identity(connection: &Connection, view: &View) -> Section {
     ];
     if let Some(stalls) = &connection.stalls {
         entries.extend([
-            ("retransmitted", count(stalls.retransmitted_segments)),
+            ("retransmitted", known(stalls.retransmitted_segments, count)),
             ("stalls", format!("{} ({})", count(stalls.count), latency(stalls.seconds))),
         ]);
     }
