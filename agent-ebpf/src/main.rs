@@ -1,6 +1,6 @@
 //! Headroom's eBPF programs.
 //!
-//! All of them only read: the packet programs always let the packet pass, the others are iterators and a tracepoint.
+//! All of them only read: the packet programs always let the packet pass, the others are iterators and tracepoints.
 //! Built by `cargo xtask build-ebpf`; docs/architecture.md says why for the host target and not for `bpfel`.
 #![no_std]
 #![no_main]
