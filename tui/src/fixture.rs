@@ -132,7 +132,7 @@ pub fn connection(id: u64) -> Connection {
             tcp_handshake_seconds: Some(0.0004),
             ..Upgrade::default()
         }),
-        stalls: (id != 7).then(Stalls::default),
+        stalls: (id != 7).then(stalls),
         close_code: None,
     }
 }
@@ -181,7 +181,7 @@ pub fn tick(number: u64) -> Tick {
             refused: Default::default(),
             ping_rtt: vec![Bucket { below_seconds: Some(short(0.0021)), count: pings }],
             pong_delay: Vec::new(),
-            stalls: Stalls::default(),
+            stalls: stalls(),
         }],
         advice: vec![Advice {
             id: "raise-soft-nofile".into(),
@@ -276,6 +276,10 @@ fn traffic(frames: u64, ping: u64, pong: u64, seen: bool) -> Traffic {
         packets: 2 * frames,
         packet_bytes: 330 * frames,
     }
+}
+
+fn stalls() -> Stalls {
+    Stalls { retransmitted_segments: Some(0), count: 0, seconds: 0.0 }
 }
 
 fn memory(kernel: u64, swept: bool) -> Memory {

@@ -8,6 +8,7 @@ use agent_ebpf::abi::{Connection, Direction, DirectionTotals, ListenerTotals, St
 use agent_ebpf::reorder::{CHOICES, CHUNK, Kept, Reorder, Verdict, WINDOW, before, choice};
 use agent_ebpf::tracker::Clock;
 use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_loop;
 
 use super::follow;
 use super::kernel;
@@ -241,25 +242,40 @@ pub(super) fn release(direction: &mut Direction, cookie: u64) {
 }
 
 /// Claims a direction: ingress runs before the socket's lock is taken, from several CPUs at once. The other CPU is done
-/// within a microsecond or so, which a few tries outlast; a packet that they do not is counted and left out.
+/// within a microsecond as a rule; a packet that waits in vain is counted and left out.
 #[inline(always)]
 pub(super) unsafe fn enter(direction: *mut Direction) -> bool {
     // SAFETY: by contract.
     unsafe { claim(direction) || wait(direction) }
 }
 
-/// Tries on, out of line as it is rare.
+/// Tries on, out of line as it is rare. Long enough for another CPU to copy a whole window into a reorder buffer.
 #[inline(never)]
 unsafe fn wait(direction: *mut Direction) -> bool {
-    const TRIES: u32 = 64;
-    for _ in 0..TRIES {
-        // SAFETY: by contract.
-        if unsafe { claim(direction) } {
-            return true;
-        }
+    const TRIES: u32 = 4096;
+    let mut waiting = Waiting { direction, claimed: 0 };
+    // SAFETY: the callback's context outlives the call.
+    unsafe { bpf_loop(TRIES, try_again as *mut c_void, (&raw mut waiting).cast(), 0) };
+    if waiting.claimed == 0 {
+        maps::count(Stat::Contended);
     }
-    maps::count(Stat::Contended);
-    false
+    waiting.claimed != 0
+}
+
+/// Who waits for a direction.
+struct Waiting {
+    direction: *mut Direction,
+    claimed: u64,
+}
+
+/// One try, as `bpf_loop` wants it: 0 goes on, 1 stops.
+extern "C" fn try_again(_index: u64, waiting: *mut Waiting) -> i64 {
+    // SAFETY: `wait` passes a live value; the direction is in a map value.
+    unsafe {
+        let claimed = u64::from(claim((*waiting).direction));
+        (*waiting).claimed = claimed;
+        claimed as i64
+    }
 }
 
 #[inline(always)]
