@@ -11,7 +11,7 @@ mod host;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use ceiling::{Advice, Ceiling, Effect, Kind, Level, Unit};
+pub use ceiling::{Advice, Ceiling, CostPart, Effect, Kind, Level, Part, Range, Trend, Unit};
 pub use connection::{
     Bucket, Connection, Deflate, Listener, Memory, Parse, Ping, Pinger, Role, Stalls, Traffic, Transport,
     Upgrade,

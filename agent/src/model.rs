@@ -5,6 +5,7 @@ mod ceilings;
 #[cfg(feature = "kernel")]
 mod convert;
 mod cost;
+mod estimate;
 mod growth;
 mod reading;
 mod summary;
@@ -17,13 +18,14 @@ mod upgrade;
 pub use advice::advise;
 pub use ceilings::{Inputs, ceilings};
 pub use cost::ProcessCosts;
+pub use estimate::Estimate;
 pub use growth::{Growth, Growths};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
     TcpMemory,
 };
 pub use summary::{Holder, Summary};
-pub use theil_sen::slope;
+pub use theil_sen::{slope, slope_within};
 
 #[cfg(feature = "kernel")]
 pub use convert::{Clock, connection, opened};

@@ -5,7 +5,7 @@
 use agent::document::{
     Advice, Body, Bucket, Ceiling, Connection, Deflate, Degraded, Descriptors, Effect, Envelope, EventWriter,
     Host, Kind, Level, Listener, Losses, Memory, Parse, Ping, Pinger, Process, ProcessMemory, Role,
-    SelfUsage, Stalls, Started, Tick, Traffic, Transport, Unit, Upgrade, Vanished,
+    SelfUsage, Stalls, Started, Tick, Traffic, Transport, Trend, Unit, Upgrade, Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -214,9 +214,15 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         level: Level::Near,
         connections: open - 32,
         cost_per_connection: Some(1.0),
+        cost_range: None,
+        cost_samples: None,
+        parts: Vec::new(),
         connections_left: Some(20_000 - open),
+        connections_left_range: None,
         connections_max: Some(19_968),
         seconds_left: Some(short((20_000 - open) as f64 / DESCRIPTORS.1 as f64)),
+        seconds_left_range: None,
+        trend: Trend::Unknown,
         first: true,
         basis: "soft RLIMIT_NOFILE of /proc/1234/limits; one descriptor per TCP connection".into(),
     };
@@ -231,9 +237,15 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         utilization: Some(short(used as f64 / limit as f64)),
         level: Level::Ok,
         cost_per_connection: Some(cost),
+        cost_range: None,
+        cost_samples: None,
+        parts: Vec::new(),
         connections_left: Some(left),
+        connections_left_range: None,
         connections_max: Some(left + open - 32),
         seconds_left: None,
+        seconds_left_range: None,
+        trend: Trend::Unknown,
         first: false,
         basis: "MemTotal - MemAvailable; 32.5 kB of the process and 4.8 kB of the kernel per connection, measured".into(),
         ..descriptors.clone()
@@ -247,9 +259,15 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         utilization: None,
         level: Level::Unknown,
         cost_per_connection: Some(2600.0),
+        cost_range: None,
+        cost_samples: None,
+        parts: Vec::new(),
         connections_left: None,
+        connections_left_range: None,
         connections_max: None,
         seconds_left: None,
+        seconds_left_range: None,
+        trend: Trend::Unknown,
         first: false,
         basis: "the driver of eth0 reports no link speed; give it with --nic-speed".into(),
         ..descriptors.clone()

@@ -351,7 +351,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             descriptors: reading.descriptors,
             memory: ProcessMemory {
                 resident_bytes: reading.resident_bytes,
-                per_connection_bytes: self.costs.per_connection(reading.pid),
+                per_connection_bytes: self.costs.per_connection(reading.pid).map(|bytes| bytes.value),
                 kernel_per_connection_bytes: holder.kernel_per_connection(),
                 compression_bytes: (holder.compressed > 0).then_some(holder.compression_bytes),
             },

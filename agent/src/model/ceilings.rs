@@ -6,8 +6,8 @@ mod memory;
 
 use std::time::Duration;
 
-use super::{Growths, ProcessCosts, Reading, Summary};
-use crate::document::{Ceiling, Kind, Level, Listener, Unit};
+use super::{Estimate, Growths, ProcessCosts, Reading, Summary};
+use crate::document::{Ceiling, CostPart, Kind, Level, Listener, Range, Trend, Unit};
 
 /// A share of the limit from which a ceiling is near, and critical.
 const NEAR: f64 = 0.8;
@@ -58,7 +58,8 @@ struct Parts {
     used: Option<u64>,
     limit: Option<u64>,
     connections: u64,
-    cost: Option<f64>,
+    cost: Option<Estimate>,
+    parts: Vec<CostPart>,
     basis: String,
 }
 
@@ -72,9 +73,13 @@ impl Parts {
             Some(share) if share >= NEAR => Level::Near,
             Some(_) => Level::Ok,
         };
-        let left = known
-            .zip(self.cost.filter(|cost| *cost > 0.0))
-            .map(|((used, limit), cost)| (limit.saturating_sub(used) as f64 / cost) as u64);
+        let room = known.map(|(used, limit)| limit.saturating_sub(used) as f64);
+        let cost = self.cost.filter(|cost| cost.value > 0.0);
+        let left = room.zip(cost).map(|(room, cost)| (room / cost.value) as u64);
+        let left_range = room.zip(cost.filter(|cost| !cost.is_exact())).map(|(room, cost)| Range {
+            least: (room / cost.most).floor(),
+            most: (cost.least > 0.0).then(|| (room / cost.least).floor()),
+        });
         Ceiling {
             kind: self.kind,
             scope: self.scope,
@@ -84,10 +89,16 @@ impl Parts {
             utilization,
             level,
             connections: self.connections,
-            cost_per_connection: self.cost,
+            cost_per_connection: self.cost.map(|cost| cost.value),
+            cost_range: self.cost.and_then(|cost| cost.range()),
+            cost_samples: self.cost.map(|cost| cost.samples).filter(|samples| *samples > 0),
+            parts: self.parts,
             connections_left: left,
+            connections_left_range: left_range,
             connections_max: left.map(|left| left.saturating_add(self.connections)),
             seconds_left: None,
+            seconds_left_range: None,
+            trend: Trend::Unknown,
             first: false,
             basis: self.basis,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::slope;
+use super::{Estimate, slope};
 
 /// Samples kept per process.
 const SAMPLES: usize = 64;
@@ -36,14 +36,14 @@ impl ProcessCosts {
     }
 
     /// The process's own bytes per connection, once its memory was seen at counts that differ enough.
-    pub fn per_connection(&self, pid: u32) -> Option<f64> {
+    pub fn per_connection(&self, pid: u32) -> Option<Estimate> {
         let samples = self.samples.get(&pid)?;
         let most = samples.iter().map(|(x, _)| *x).fold(0.0, f64::max);
         let least = samples.iter().map(|(x, _)| *x).fold(f64::INFINITY, f64::min);
         if most <= 0.0 || most - least < SPREAD * most {
             return None;
         }
-        slope(samples).map(|bytes| bytes.max(0.0))
+        slope(samples).map(|bytes| bytes.map(|bytes| bytes.max(0.0)))
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
         for connections in [100, 200, 400, 800] {
             costs.observe(7, connections, 50_000_000 + 1_200 * connections);
         }
-        assert!((costs.per_connection(7).expect("known") - 1_200.0).abs() < 1e-6);
+        assert!((costs.per_connection(7).expect("known").value - 1_200.0).abs() < 1e-6);
         costs.retain(|pid| pid != 7);
         assert_eq!(costs.per_connection(7), None);
     }

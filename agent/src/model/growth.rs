@@ -45,7 +45,7 @@ impl Growth {
             let samples = self.samples.iter().filter(|(at, _)| *at >= start);
             let points: Vec<(f64, f64)> =
                 samples.map(|(at, count)| (at.as_secs_f64(), *count as f64)).collect();
-            slope(&points)
+            slope(&points).map(|rate| rate.value)
         };
         let (whole, recent) = (since(first)?, since(last.saturating_sub(SHORTEST))?);
         Some(if whole > 0.0 { recent } else { whole })

@@ -44,7 +44,9 @@ pub fn quantity(value: u64, unit: Unit) -> String {
     match unit {
         Unit::Bytes => bytes(value),
         Unit::BitsPerSecond => bit_rate(value as f64),
-        Unit::Descriptors => count(value),
+        Unit::Millicores => cores(value as f64),
+        Unit::PacketsPerSecond => format!("{}/s", count(value)),
+        _ => count(value),
     }
 }
 
@@ -53,8 +55,18 @@ pub fn cost(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Bytes => bytes(value.max(0.0).round() as u64),
         Unit::BitsPerSecond => bit_rate(value),
-        Unit::Descriptors if value.fract() == 0.0 => count(value.max(0.0) as u64),
-        Unit::Descriptors => format!("{value:.2}"),
+        Unit::Millicores => cores(value),
+        Unit::PacketsPerSecond => format!("{}/s", significant(value)),
+        _ if value.fract() == 0.0 => count(value.max(0.0) as u64),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// Thousandths of a core: `2 cores`, `0.35 cores`, `12 µcores`.
+fn cores(millicores: f64) -> String {
+    match millicores {
+        m if m > 0.0 && m < 1.0 => format!("{} µcores", significant(m * 1e3)),
+        m => format!("{} cores", significant(m / 1e3)),
     }
 }
 

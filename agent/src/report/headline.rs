@@ -54,7 +54,7 @@ fn connections(left: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{Kind, Level, Unit};
+    use crate::document::{Kind, Level, Trend, Unit};
 
     fn descriptors() -> Ceiling {
         Ceiling {
@@ -67,9 +67,15 @@ mod tests {
             level: Level::Near,
             connections: 18_400,
             cost_per_connection: Some(1.0),
+            cost_range: None,
+            cost_samples: None,
+            parts: Vec::new(),
             connections_left: Some(1568),
+            connections_left_range: None,
             connections_max: Some(19_968),
             seconds_left: None,
+            seconds_left_range: None,
+            trend: Trend::Unknown,
             first: true,
             basis: "soft RLIMIT_NOFILE".into(),
         }

@@ -215,7 +215,8 @@ fn degraded(snapshot: &Snapshot) -> String {
 mod tests {
     use super::*;
     use crate::document::{
-        Degraded, Effect, Host, Kind, Level, Memory, Parse, Ping, Role, SCHEMA, SelfUsage, Transport, Unit,
+        Degraded, Effect, Host, Kind, Level, Memory, Parse, Ping, Role, SCHEMA, SelfUsage, Transport, Trend,
+        Unit,
     };
 
     fn connection(id: u64, kernel_bytes: Option<u64>) -> Connection {
@@ -266,9 +267,15 @@ mod tests {
                 level: Level::Ok,
                 connections: 22,
                 cost_per_connection: None,
+                cost_range: None,
+                cost_samples: None,
+                parts: Vec::new(),
                 connections_left: None,
+                connections_left_range: None,
                 connections_max: None,
                 seconds_left: None,
+                seconds_left_range: None,
+                trend: Trend::Unknown,
                 first: false,
                 basis: "too few connections to price one".into(),
             }],

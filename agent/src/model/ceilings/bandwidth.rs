@@ -2,7 +2,7 @@
 
 use super::{Inputs, Parts};
 use crate::document::{Ceiling, Kind, Listener, Role, Traffic, Unit};
-use crate::model::{Interface, LinkSpeed};
+use crate::model::{Estimate, Interface, LinkSpeed};
 
 /// What Ethernet adds to an IP packet on the wire: header 14, checksum 4, preamble 8, gap 12 (IEEE 802.3).
 const ETHERNET: u64 = 38;
@@ -45,7 +45,8 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<f64>) -> Cei
         used,
         limit,
         connections,
-        cost,
+        cost: cost.map(Estimate::exact),
+        parts: Vec::new(),
         basis,
     };
     parts.ceiling()

@@ -2,6 +2,7 @@
 
 use super::{Inputs, Parts};
 use crate::document::{Ceiling, Kind, Unit};
+use crate::model::Estimate;
 
 pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     let processes = inputs.reading.processes.iter().filter_map(|process| {
@@ -22,7 +23,8 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             limit: descriptors.soft_limit,
             connections,
             // One per TCP connection (RFC 6455); HTTP/2 would share it among its streams.
-            cost: Some(1.0),
+            cost: Some(Estimate::exact(1.0)),
+            parts: Vec::new(),
             basis,
         };
         Some(parts.ceiling())
@@ -36,7 +38,8 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         used: table.map(|table| table.allocated),
         limit: table.map(|table| table.max),
         connections: inputs.summary.total().connections,
-        cost: Some(1.0),
+        cost: Some(Estimate::exact(1.0)),
+        parts: Vec::new(),
         basis: "allocated file handles against fs.file-max (/proc/sys/fs/file-nr)".into(),
     };
     all.push(parts.ceiling());

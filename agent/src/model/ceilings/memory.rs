@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Inputs, Parts};
 use crate::document::{Ceiling, Kind, Unit};
-use crate::model::{CgroupMemory, Holder, ProcessReading};
+use crate::model::{CgroupMemory, Estimate, Holder, ProcessReading};
 
 pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     let mut all = Vec::new();
@@ -29,7 +29,8 @@ fn host(inputs: &Inputs<'_>) -> Option<Ceiling> {
         used: memory.map(|memory| memory.total.saturating_sub(memory.available)),
         limit: memory.map(|memory| memory.total),
         connections: total.connections,
-        cost,
+        cost: cost.map(Estimate::exact),
+        parts: Vec::new(),
         basis,
     };
     Some(parts.ceiling())
@@ -53,7 +54,8 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             used: Some(memory.used),
             limit: Some(memory.limit),
             connections: members.iter().map(|process| holder(inputs, process.pid).connections).sum(),
-            cost,
+            cost: cost.map(Estimate::exact),
+            parts: Vec::new(),
             basis: format!("the cgroup's memory use, less unused file pages, and its limit; {how}"),
         };
         parts.ceiling()
@@ -81,7 +83,8 @@ fn tcp(inputs: &Inputs<'_>) -> Option<Ceiling> {
         used: Some(memory.used),
         limit: Some(memory.limit),
         connections: total.connections,
-        cost,
+        cost: cost.map(Estimate::exact),
+        parts: Vec::new(),
         basis: basis.into(),
     };
     Some(parts.ceiling())
@@ -111,7 +114,7 @@ fn cost<'a>(
         connections += holder.connections;
         bytes += holder.kernel_bytes as f64;
         match (inputs.costs.per_connection(process.pid), process.anonymous_bytes) {
-            (Some(own), _) => bytes += own * holder.connections as f64,
+            (Some(own), _) => bytes += own.value * holder.connections as f64,
             (None, Some(anonymous)) => {
                 bounded = true;
                 bytes += anonymous as f64;
