@@ -4,9 +4,12 @@ mod advice;
 mod ceilings;
 #[cfg(feature = "kernel")]
 mod convert;
-mod cost;
+mod costs;
 mod estimate;
+#[cfg(test)]
+mod fixture;
 mod growth;
+mod rates;
 mod reading;
 mod summary;
 mod theil_sen;
@@ -16,10 +19,11 @@ mod traffic;
 mod upgrade;
 
 pub use advice::advise;
-pub use ceilings::{Inputs, ceilings};
-pub use cost::ProcessCosts;
+pub use ceilings::{Inputs, ceilings, process_scope};
+pub use costs::Costs;
 pub use estimate::Estimate;
 pub use growth::{Growth, Growths};
+pub use rates::{Rate, Rates};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
     TcpMemory,

@@ -2,6 +2,8 @@
 //! nobody back but the `emit` it is given.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
 use std::time::Duration;
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
@@ -11,14 +13,14 @@ use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Kind, Listener, Losses, Process,
     ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
 use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
 use crate::model::{
-    Clock, Growths, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
-    opened,
+    Clock, Costs, Growths, Inputs, Rates, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
+    opened, process_scope,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
@@ -41,8 +43,9 @@ pub struct Engine<P, H> {
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
     growth: Growths,
-    costs: ProcessCosts,
-    history: VecDeque<(u64, Reading, Vec<Listener>)>,
+    costs: Costs,
+    rates: Rates,
+    history: VecDeque<(u64, Reading)>,
     sweeps: Pace,
     owners: Pace,
     reported: Reported,
@@ -85,7 +88,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             summary: Summary::default(),
             unreached: Vec::new(),
             growth: Growths::default(),
-            costs: ProcessCosts::default(),
+            costs: Costs::default(),
+            rates: Rates::default(),
             history: VecDeque::new(),
             sweeps: Pace::new(budget),
             owners: Pace::new(budget),
@@ -279,27 +283,28 @@ impl<P: Probes, H: Host> Engine<P, H> {
         let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
         let mut reading = self.host.read(&pids);
         let degraded = std::mem::take(&mut reading.degraded);
-        self.observe(now, &reading, &listeners);
-        let earlier = self.history.front().and_then(|(then, reading, listeners)| {
+        self.observe(now, &listeners);
+        let earlier = self.history.front().and_then(|(then, reading)| {
             let elapsed = Duration::from_nanos(now.saturating_sub(*then));
-            (!elapsed.is_zero()).then_some((reading, listeners.as_slice(), elapsed))
+            (!elapsed.is_zero()).then_some((reading, elapsed))
         });
         let ceilings = ceilings(&Inputs {
             connections: self.connections(&listeners),
             reading: &reading,
             earlier,
             summary: &self.summary,
-            listeners: &listeners,
+            rates: &self.rates,
             growth: &self.growth,
             costs: &self.costs,
         });
+        self.observe_costs(now, &reading, &ceilings);
         let advice = advise(&ceilings, &reading);
         let processes = reading.processes.iter().map(|process| self.process(process)).collect();
         let window = RATE_WINDOW.as_nanos() as u64;
         while self.history.len() > 1 && self.history[1].0 + window <= now {
             self.history.pop_front();
         }
-        self.history.push_back((now, reading, listeners.clone()));
+        self.history.push_back((now, reading));
         State { ceilings, processes, listeners, advice, degraded }
     }
 
@@ -317,7 +322,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
         refused
     }
 
-    fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
+    fn observe(&mut self, now: u64, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
         self.handshakes.bound(self.connections(listeners));
         self.growth.observe_total(at, self.connections(listeners));
@@ -325,15 +330,30 @@ impl<P: Probes, H: Host> Engine<P, H> {
             let counts = self.summary.holders.iter().map(|(pid, holder)| (*pid, holder.connections));
             self.growth.observe_processes(at, counts);
         }
-        self.costs.retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
-        // Count and memory must be of the same moment: only a sweep of this tick will do.
+        // Interfaces belong to this namespace, and so must what is carried over them.
+        let netns = self.host.netns();
+        let here = listeners.iter().filter(|listener| netns.is_none_or(|netns| listener.netns == netns));
+        self.rates.observe(at, here);
+    }
+
+    /// Sets what is in use against the number of connections. Both must be of the same moment: only a sweep of this tick will
+    /// do.
+    fn observe_costs(&mut self, now: u64, reading: &Reading, ceilings: &[Ceiling]) {
         if self.sweeps.age(now) != Some(Duration::ZERO) {
             return;
+        }
+        self.costs.begin();
+        for ceiling in ceilings {
+            if let Some(used) = ceiling.used {
+                let life = life(reading, &ceiling.scope);
+                self.costs.observe(ceiling.kind, &ceiling.scope, life, ceiling.connections, used);
+            }
         }
         for process in &reading.processes {
             let holder = self.summary.holders.get(&process.pid).copied().unwrap_or_default();
             if let Some(bytes) = process.anonymous_bytes {
-                self.costs.observe(process.pid, holder.connections, bytes);
+                let scope = process_scope(process.pid);
+                self.costs.observe(Kind::Memory, &scope, 0, holder.connections, bytes);
             }
         }
     }
@@ -351,7 +371,10 @@ impl<P: Probes, H: Host> Engine<P, H> {
             descriptors: reading.descriptors,
             memory: ProcessMemory {
                 resident_bytes: reading.resident_bytes,
-                per_connection_bytes: self.costs.per_connection(reading.pid).map(|bytes| bytes.value),
+                per_connection_bytes: self
+                    .costs
+                    .cost(Kind::Memory, &process_scope(reading.pid))
+                    .map(|bytes| bytes.value),
                 kernel_per_connection_bytes: holder.kernel_per_connection(),
                 compression_bytes: (holder.compressed > 0).then_some(holder.compression_bytes),
             },
@@ -395,6 +418,19 @@ impl<P: Probes, H: Host> Engine<P, H> {
             self.document.degraded.push(Degraded { probe: probe.into(), reason });
         }
     }
+}
+
+/// Tells one population of a cgroup from the next: what a restarted server has in use begins from another base. Other scopes
+/// have one life.
+fn life(reading: &Reading, scope: &str) -> u64 {
+    let Some(path) = scope.strip_prefix("cgroup:") else { return 0 };
+    let mut hasher = DefaultHasher::new();
+    for process in &reading.processes {
+        if process.cgroup.as_deref().is_some_and(|cgroup| Path::new(cgroup).starts_with(path)) {
+            process.pid.hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -134,6 +134,7 @@ fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, netns: Op
     let holder = summary.holders.entry(connection.pid).or_default();
     holder.connections += 1;
     holder.kernel_bytes += fixed + buffers + options;
+    holder.fixed_bytes += fixed;
     holder.buffer_bytes += buffers;
     holder.compression_bytes += compression;
     holder.compressed += u64::from(Deflate(connection.deflate).negotiated());

@@ -52,6 +52,10 @@ pub(super) fn read(speeds: &[NicSpeed]) -> Result<Vec<Interface>, String> {
                 index,
                 received_bytes: device.recv_bytes,
                 transmitted_bytes: device.sent_bytes,
+                received_packets: device.recv_packets,
+                transmitted_packets: device.sent_packets,
+                framing_bytes: 38,
+                counted_bytes: 14,
                 speed: speed(&device.name, speeds),
                 name: device.name,
             })

@@ -6,8 +6,8 @@ mod memory;
 
 use std::time::Duration;
 
-use super::{Estimate, Growths, ProcessCosts, Reading, Summary};
-use crate::document::{Ceiling, CostPart, Kind, Level, Listener, Range, Trend, Unit};
+use super::{Costs, Estimate, Growths, Rates, Reading, Summary};
+use crate::document::{Ceiling, CostPart, Kind, Level, Range, Trend, Unit};
 
 /// A share of the limit from which a ceiling is near, and critical.
 const NEAR: f64 = 0.8;
@@ -20,15 +20,15 @@ pub struct Inputs<'a> {
     /// The host now.
     pub reading: &'a Reading,
     /// The host some seconds ago and how long ago that was, for rates; none on the first tick.
-    pub earlier: Option<(&'a Reading, &'a [Listener], Duration)>,
+    pub earlier: Option<(&'a Reading, Duration)>,
     /// Sums over connections, by the last sweep.
     pub summary: &'a Summary,
-    /// Sums by listener now.
-    pub listeners: &'a [Listener],
+    /// What connections carry.
+    pub rates: &'a Rates,
     /// Growth of the connection count.
     pub growth: &'a Growths,
-    /// What connections cost their processes.
-    pub costs: &'a ProcessCosts,
+    /// How the use of limits went with the number of connections.
+    pub costs: &'a Costs,
 }
 
 /// All ceilings, the first to be hit first, unknown ones last.
@@ -50,6 +50,11 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     all
 }
 
+/// The scope of what a process alone is limited in.
+pub fn process_scope(pid: u32) -> String {
+    format!("process:{pid}")
+}
+
 /// What a ceiling is made of before its consequences are computed.
 struct Parts {
     kind: Kind,
@@ -58,13 +63,33 @@ struct Parts {
     used: Option<u64>,
     limit: Option<u64>,
     connections: u64,
+    /// What a connection takes by definition, or by the sum of its parts; a slope that was observed comes first.
     cost: Option<Estimate>,
     parts: Vec<CostPart>,
+    /// The part of `used` that the next connections take up again.
+    reusable: f64,
     basis: String,
 }
 
 impl Parts {
-    fn ceiling(self) -> Ceiling {
+    /// Nothing known yet.
+    fn new(kind: Kind, scope: String, unit: Unit, basis: String) -> Self {
+        Self {
+            kind,
+            scope,
+            unit,
+            used: None,
+            limit: None,
+            connections: 0,
+            cost: None,
+            parts: Vec::new(),
+            reusable: 0.0,
+            basis,
+        }
+    }
+
+    fn ceiling(mut self, inputs: &Inputs<'_>) -> Ceiling {
+        self.observed(inputs);
         let known = self.used.zip(self.limit).filter(|(_, limit)| *limit > 0);
         let utilization = known.map(|(used, limit)| used as f64 / limit as f64);
         let level = match utilization {
@@ -73,7 +98,7 @@ impl Parts {
             Some(share) if share >= NEAR => Level::Near,
             Some(_) => Level::Ok,
         };
-        let room = known.map(|(used, limit)| limit.saturating_sub(used) as f64);
+        let room = known.map(|(used, limit)| limit.saturating_sub(used) as f64 + self.reusable);
         let cost = self.cost.filter(|cost| cost.value > 0.0);
         let left = room.zip(cost).map(|(room, cost)| (room / cost.value) as u64);
         let left_range = room.zip(cost.filter(|cost| !cost.is_exact())).map(|(room, cost)| Range {
@@ -103,6 +128,46 @@ impl Parts {
             basis: self.basis,
         }
     }
+
+    /// Lets the use that was observed at different counts decide, where there is such.
+    fn observed(&mut self, inputs: &Inputs<'_>) {
+        let Some(cost) = slope(inputs, self.kind, &self.scope) else { return };
+        self.reusable = self
+            .used
+            .map_or(0.0, |used| inputs.costs.reusable(self.kind, &self.scope, self.connections, used));
+        let how = "cost: slope of that use over the number of connections";
+        match self.basis.split_once("; cost: ") {
+            Some((before, parts)) => self.basis = format!("{before}; {how}; its parts: {parts}"),
+            None => self.basis = format!("{}; {how}", self.basis),
+        }
+        self.cost = Some(cost);
+    }
+}
+
+/// Whether a limit's use follows from the connections under it closely enough for its slope to be their cost, and how
+/// closely. The host as a whole has too many other users.
+fn slope(inputs: &Inputs<'_>, kind: Kind, scope: &str) -> Option<Estimate> {
+    /// Costs that are counts are multiples of this.
+    const STEP: f64 = 0.5;
+    /// A slope this near to such a multiple is one, and the rest is what else the process does.
+    const NOISE: f64 = 0.05;
+    let counted = match kind {
+        Kind::Memory if scope.starts_with("cgroup:") => false,
+        Kind::Descriptors | Kind::Tasks if scope != "host" => true,
+        Kind::Conntrack | Kind::EpollWatches | Kind::MemoryMaps => true,
+        _ => return None,
+    };
+    let cost = inputs.costs.cost(kind, scope)?;
+    let whole = (cost.value / STEP).round() * STEP;
+    if counted && (cost.value - whole).abs() <= NOISE {
+        return Some(Estimate {
+            value: whole,
+            least: cost.least.min(whole),
+            most: cost.most.max(whole),
+            ..cost
+        });
+    }
+    Some(cost)
 }
 
 #[cfg(test)]

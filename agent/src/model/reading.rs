@@ -57,6 +57,14 @@ pub struct Interface {
     pub received_bytes: u64,
     /// Bytes transmitted since boot.
     pub transmitted_bytes: u64,
+    /// Packets received since boot.
+    pub received_packets: u64,
+    /// Packets transmitted since boot.
+    pub transmitted_packets: u64,
+    /// Bytes that the link adds to each IP packet.
+    pub framing_bytes: u64,
+    /// The part of them that the byte counters include.
+    pub counted_bytes: u64,
     /// Speed.
     pub speed: LinkSpeed,
 }

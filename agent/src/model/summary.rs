@@ -10,6 +10,8 @@ pub struct Holder {
     pub connections: u64,
     /// Kernel memory of all of them, slab objects included.
     pub kernel_bytes: u64,
+    /// The part of it that is slab objects.
+    pub fixed_bytes: u64,
     /// The part of it that is buffers (charged to `tcp_mem`).
     pub buffer_bytes: u64,
     /// Estimated compression state of those that negotiated it.
@@ -32,14 +34,22 @@ pub struct Summary {
 impl Summary {
     /// Sums over all processes.
     pub fn total(&self) -> Holder {
-        self.holders.values().fold(Holder::default(), |mut sum, holder| {
-            sum.connections += holder.connections;
-            sum.kernel_bytes += holder.kernel_bytes;
-            sum.buffer_bytes += holder.buffer_bytes;
-            sum.compression_bytes += holder.compression_bytes;
-            sum.compressed += holder.compressed;
-            sum
-        })
+        self.holders.values().fold(Holder::default(), |sum, holder| sum + *holder)
+    }
+}
+
+impl std::ops::Add for Holder {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            kernel_bytes: self.kernel_bytes + other.kernel_bytes,
+            fixed_bytes: self.fixed_bytes + other.fixed_bytes,
+            buffer_bytes: self.buffer_bytes + other.buffer_bytes,
+            compression_bytes: self.compression_bytes + other.compression_bytes,
+            compressed: self.compressed + other.compressed,
+        }
     }
 }
 

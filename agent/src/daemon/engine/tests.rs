@@ -68,6 +68,10 @@ impl Host for Fixed {
             index: 2,
             received_bytes: 0,
             transmitted_bytes: 0,
+            received_packets: 0,
+            transmitted_packets: 0,
+            framing_bytes: 38,
+            counted_bytes: 14,
             speed: LinkSpeed::Known(1_000_000_000, "the driver"),
         };
         let memory = Some(HostMemory { total: 1 << 30, available: 1 << 29 });

@@ -1,85 +1,68 @@
 //! Bandwidth: each interface that carries tracked connections, or whose speed is known.
 
 use super::{Inputs, Parts};
-use crate::document::{Ceiling, Kind, Listener, Role, Traffic, Unit};
-use crate::model::{Estimate, Interface, LinkSpeed};
-
-/// What Ethernet adds to an IP packet on the wire: header 14, checksum 4, preamble 8, gap 12 (IEEE 802.3).
-const ETHERNET: u64 = 38;
+use crate::document::{Ceiling, CostPart, Kind, Part, Unit};
+use crate::model::{Interface, LinkSpeed};
 
 pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
-    let cost = cost(inputs);
     let carried = |interface: &&Interface| {
         inputs.summary.interfaces.contains_key(&interface.index)
             || matches!(interface.speed, LinkSpeed::Known(..))
     };
-    inputs
-        .reading
-        .interfaces
-        .iter()
-        .filter(carried)
-        .map(|interface| ceiling(inputs, interface, cost))
-        .collect()
+    inputs.reading.interfaces.iter().filter(carried).map(|interface| ceiling(inputs, interface)).collect()
 }
 
-fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<f64>) -> Ceiling {
+fn ceiling(inputs: &Inputs<'_>, interface: &Interface) -> Ceiling {
     let connections = inputs.summary.interfaces.get(&interface.index).copied().unwrap_or(0);
     let used = rate(inputs, interface);
+    let cost = inputs.rates.bits(interface.framing_bytes);
     let (limit, basis) = match &interface.speed {
         LinkSpeed::Known(bits, source) => (Some(*bits), format!("the busier direction against {source}")),
         LinkSpeed::Unknown(why) => (None, why.clone()),
     };
     let basis = match (used, cost) {
         (None, _) => format!("{basis}; the rate is known from the second reading on"),
-        (Some(_), Some(_)) => {
-            format!(
-                "{basis}; cost: wire bits of tracked connections, headers and ACKs included, per connection"
-            )
-        }
+        (Some(_), Some(_)) => format!(
+            "{basis}; cost: bits of tracked connections on the wire, headers, ACKs and {} bytes of framing a packet \
+             included, per connection over up to two minutes",
+            interface.framing_bytes
+        ),
         (Some(_), None) => format!("{basis}; tracked connections carry nothing at present"),
     };
-    let parts = Parts {
-        kind: Kind::Bandwidth,
-        scope: format!("interface:{}", interface.name),
-        unit: Unit::BitsPerSecond,
+    let parts = cost.map(|cost| {
+        let part = |part, bits| CostPart { part, cost: bits, range: None, samples: cost.all.samples };
+        vec![part(Part::Keepalive, cost.keepalive), part(Part::Application, cost.all.value - cost.keepalive)]
+    });
+    Parts {
         used,
         limit,
         connections,
-        cost: cost.map(Estimate::exact),
-        parts: Vec::new(),
-        basis,
-    };
-    parts.ceiling()
-}
-
-/// Bits per second of the busier direction since the earlier reading.
-fn rate(inputs: &Inputs<'_>, interface: &Interface) -> Option<u64> {
-    let (reading, _, elapsed) = inputs.earlier?;
-    let before = reading.interfaces.iter().find(|before| before.index == interface.index)?;
-    let received = interface.received_bytes.checked_sub(before.received_bytes)?;
-    let transmitted = interface.transmitted_bytes.checked_sub(before.transmitted_bytes)?;
-    Some((received.max(transmitted) as f64 * 8.0 / elapsed.as_secs_f64()) as u64)
-}
-
-/// Bits per second and connection of the busier direction, keepalive and messages together, on Ethernet.
-fn cost(inputs: &Inputs<'_>) -> Option<f64> {
-    let (_, before, elapsed) = inputs.earlier?;
-    let (mut received, mut sent) = (0u64, 0u64);
-    for listener in inputs.listeners {
-        let earlier = before.iter().find(|earlier| same(earlier, listener));
-        let wire = |now: &Traffic, then: Option<&Traffic>| {
-            let bytes = |traffic: &Traffic| traffic.packet_bytes + traffic.packets * ETHERNET;
-            bytes(now).saturating_sub(then.map_or(0, bytes))
-        };
-        received += wire(&listener.received, earlier.map(|listener| &listener.received));
-        sent += wire(&listener.sent, earlier.map(|listener| &listener.sent));
+        cost: cost.map(|cost| cost.all),
+        parts: parts.unwrap_or_default(),
+        ..Parts::new(Kind::Bandwidth, format!("interface:{}", interface.name), Unit::BitsPerSecond, basis)
     }
-    let bits = received.max(sent) as f64 * 8.0;
-    let connections = inputs.connections;
-    (connections > 0 && bits > 0.0).then(|| bits / elapsed.as_secs_f64() / connections as f64)
+    .ceiling(inputs)
 }
 
-fn same(left: &Listener, right: &Listener) -> bool {
-    let key = |listener: &Listener| -> (u32, u16, Role) { (listener.netns, listener.port, listener.role) };
-    key(left) == key(right)
+/// Bits per second of the busier direction since the earlier reading, as the link carries them.
+fn rate(inputs: &Inputs<'_>, interface: &Interface) -> Option<u64> {
+    let (reading, elapsed) = inputs.earlier?;
+    let before = reading.interfaces.iter().find(|before| before.index == interface.index)?;
+    let framing = interface.framing_bytes.saturating_sub(interface.counted_bytes);
+    let carried = |bytes: u64, bytes_before: u64, packets: u64, packets_before: u64| -> Option<u64> {
+        Some(bytes.checked_sub(bytes_before)? + packets.checked_sub(packets_before)? * framing)
+    };
+    let received = carried(
+        interface.received_bytes,
+        before.received_bytes,
+        interface.received_packets,
+        before.received_packets,
+    )?;
+    let transmitted = carried(
+        interface.transmitted_bytes,
+        before.transmitted_bytes,
+        interface.transmitted_packets,
+        before.transmitted_packets,
+    )?;
+    Some((received.max(transmitted) as f64 * 8.0 / elapsed.as_secs_f64()) as u64)
 }

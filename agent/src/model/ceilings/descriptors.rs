@@ -1,6 +1,6 @@
 //! Descriptors: each process's soft limit, and the host's file table.
 
-use super::{Inputs, Parts};
+use super::{Inputs, Parts, process_scope};
 use crate::document::{Ceiling, Kind, Unit};
 use crate::model::Estimate;
 
@@ -16,32 +16,25 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             _ => format!("/proc/{} cannot be read; needs CAP_SYS_PTRACE", process.pid),
         };
         let parts = Parts {
-            kind: Kind::Descriptors,
-            scope: format!("process:{}", process.pid),
-            unit: Unit::Descriptors,
             used: descriptors.open,
             limit: descriptors.soft_limit,
             connections,
-            // One per TCP connection (RFC 6455); HTTP/2 would share it among its streams.
+            // One per TCP connection (RFC 6455), until it is seen that a server takes more of them: pipes, a process each.
             cost: Some(Estimate::exact(1.0)),
-            parts: Vec::new(),
-            basis,
+            ..Parts::new(Kind::Descriptors, process_scope(process.pid), Unit::Descriptors, basis)
         };
-        Some(parts.ceiling())
+        Some(parts.ceiling(inputs))
     });
     let mut all: Vec<Ceiling> = processes.collect();
     let table = inputs.reading.descriptors;
+    let basis = "allocated file handles against fs.file-max (/proc/sys/fs/file-nr)".into();
     let parts = Parts {
-        kind: Kind::Descriptors,
-        scope: "host".into(),
-        unit: Unit::Descriptors,
         used: table.map(|table| table.allocated),
         limit: table.map(|table| table.max),
         connections: inputs.summary.total().connections,
         cost: Some(Estimate::exact(1.0)),
-        parts: Vec::new(),
-        basis: "allocated file handles against fs.file-max (/proc/sys/fs/file-nr)".into(),
+        ..Parts::new(Kind::Descriptors, "host".into(), Unit::Descriptors, basis)
     };
-    all.push(parts.ceiling());
+    all.push(parts.ceiling(inputs));
     all
 }

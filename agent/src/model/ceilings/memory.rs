@@ -1,39 +1,50 @@
 //! Memory: the host's, each limited cgroup's, and the TCP stack's share.
+//!
+//! What a connection costs is a sum of parts: kernel objects by their sizes, buffers as measured, and the slope of the
+//! process's anonymous memory over its connections. A cgroup's use can be read beside the count, and then its own slope decides:
+//! which parts are charged to it differs (v1 leaves socket buffers out), and the slope knows.
 
 use std::collections::BTreeMap;
 
-use super::{Inputs, Parts};
-use crate::document::{Ceiling, Kind, Unit};
+use super::{Inputs, Parts, process_scope};
+use crate::document::{Ceiling, CostPart, Kind, Part, Unit};
 use crate::model::{CgroupMemory, Estimate, Holder, ProcessReading};
 
 pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
-    let mut all = Vec::new();
-    all.extend(host(inputs));
+    let mut all = vec![host(inputs)];
     all.extend(cgroups(inputs));
     all.extend(tcp(inputs));
     all
 }
 
-fn host(inputs: &Inputs<'_>) -> Option<Ceiling> {
+fn host(inputs: &Inputs<'_>) -> Ceiling {
     let total = inputs.summary.total();
     let memory = inputs.reading.memory;
-    let (cost, how) = cost(inputs, inputs.reading.processes.iter());
+    let price = price(inputs, inputs.reading.processes.iter());
     let basis = match memory {
-        Some(_) => format!("MemTotal - MemAvailable of MemTotal; {how}"),
+        Some(_) => format!("MemTotal - MemAvailable of MemTotal; {}", price.how),
         None => "MemAvailable cannot be read from /proc/meminfo".into(),
     };
-    let parts = Parts {
-        kind: Kind::Memory,
-        scope: "host".into(),
-        unit: Unit::Bytes,
+    let reusable = inputs.reading.processes.iter().map(|process| reusable(inputs, process)).sum();
+    Parts {
         used: memory.map(|memory| memory.total.saturating_sub(memory.available)),
         limit: memory.map(|memory| memory.total),
         connections: total.connections,
-        cost: cost.map(Estimate::exact),
-        parts: Vec::new(),
-        basis,
-    };
-    Some(parts.ceiling())
+        cost: price.cost,
+        parts: price.parts,
+        reusable,
+        ..Parts::new(Kind::Memory, "host".into(), Unit::Bytes, basis)
+    }
+    .ceiling(inputs)
+}
+
+/// Memory that a process kept from connections that are gone.
+fn reusable(inputs: &Inputs<'_>, process: &ProcessReading) -> f64 {
+    let connections = holder(inputs, process.pid).connections;
+    let scope = process_scope(process.pid);
+    process
+        .anonymous_bytes
+        .map_or(0.0, |bytes| inputs.costs.reusable(Kind::Memory, &scope, connections, bytes))
 }
 
 /// One ceiling for each limited group, whichever of its descendants the processes are in.
@@ -46,19 +57,17 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         }
     }
     let ceiling = |(path, (memory, members)): (&str, (&CgroupMemory, Vec<&ProcessReading>))| {
-        let (cost, how) = cost(inputs, members.iter().copied());
-        let parts = Parts {
-            kind: Kind::Memory,
-            scope: format!("cgroup:{path}"),
-            unit: Unit::Bytes,
+        let price = price(inputs, members.iter().copied());
+        let basis = format!("the cgroup's memory use, less unused file pages, and its limit; {}", price.how);
+        Parts {
             used: Some(memory.used),
             limit: Some(memory.limit),
             connections: members.iter().map(|process| holder(inputs, process.pid).connections).sum(),
-            cost: cost.map(Estimate::exact),
-            parts: Vec::new(),
-            basis: format!("the cgroup's memory use, less unused file pages, and its limit; {how}"),
-        };
-        parts.ceiling()
+            cost: price.cost,
+            parts: price.parts,
+            ..Parts::new(Kind::Memory, format!("cgroup:{path}"), Unit::Bytes, basis)
+        }
+        .ceiling(inputs)
     };
     groups.into_iter().map(ceiling).collect()
 }
@@ -67,7 +76,7 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
 fn tcp(inputs: &Inputs<'_>) -> Option<Ceiling> {
     let total = inputs.summary.total();
     let memory = inputs.reading.tcp?;
-    let cost = total.buffers_per_connection().filter(|bytes| *bytes > 0.0);
+    let cost = total.buffers_per_connection().filter(|bytes| *bytes > 0.0).map(Estimate::exact);
     let basis = match cost {
         Some(_) => {
             "TCP mem of /proc/net/sockstat against the third field of tcp_mem; cost: mean buffer memory"
@@ -77,57 +86,75 @@ fn tcp(inputs: &Inputs<'_>) -> Option<Ceiling> {
         }
     };
     let parts = Parts {
-        kind: Kind::Memory,
-        scope: "tcp".into(),
-        unit: Unit::Bytes,
         used: Some(memory.used),
         limit: Some(memory.limit),
         connections: total.connections,
-        cost: cost.map(Estimate::exact),
-        parts: Vec::new(),
-        basis: basis.into(),
+        cost,
+        ..Parts::new(Kind::Memory, "tcp".into(), Unit::Bytes, basis.into())
     };
-    Some(parts.ceiling())
+    Some(parts.ceiling(inputs))
 }
 
 fn holder(inputs: &Inputs<'_>, pid: u32) -> Holder {
     inputs.summary.holders.get(&pid).copied().unwrap_or_default()
 }
 
+/// A connection's cost, what it is made of, and how both were found.
+#[derive(Default)]
+struct Price {
+    cost: Option<Estimate>,
+    parts: Vec<CostPart>,
+    how: String,
+}
+
 /// Mean cost of a connection over `processes`: kernel memory plus what the process itself keeps for it.
-fn cost<'a>(
-    inputs: &Inputs<'_>,
-    processes: impl Iterator<Item = &'a ProcessReading>,
-) -> (Option<f64>, String) {
-    let unknown = |why: &str| (None, why.to_owned());
+fn price<'a>(inputs: &Inputs<'_>, processes: impl Iterator<Item = &'a ProcessReading>) -> Price {
+    let unknown = |why: &str| Price { how: why.to_owned(), ..Price::default() };
     if !inputs.summary.fixed_known {
         return unknown(
             "the fixed kernel memory of a connection is not known: /proc/slabinfo cannot be read",
         );
     }
-    let (mut bytes, mut connections, mut bounded) = (0.0, 0u64, false);
+    let (mut sum, mut own, mut bounded) = (Holder::default(), Estimate::exact(0.0), false);
     for process in processes {
         let holder = holder(inputs, process.pid);
         if holder.connections == 0 {
             continue;
         }
-        connections += holder.connections;
-        bytes += holder.kernel_bytes as f64;
-        match (inputs.costs.per_connection(process.pid), process.anonymous_bytes) {
-            (Some(own), _) => bytes += own.value * holder.connections as f64,
-            (None, Some(anonymous)) => {
-                bounded = true;
-                bytes += anonymous as f64;
-            }
-            (None, None) => return unknown("the memory of a process that holds connections cannot be read"),
-        }
+        sum = sum + holder;
+        let share = holder.connections as f64;
+        let measured = inputs.costs.cost(Kind::Memory, &process_scope(process.pid));
+        own = own
+            + match (measured, process.anonymous_bytes) {
+                (Some(own), _) => own.map(|bytes| bytes * share),
+                (None, Some(anonymous)) => {
+                    bounded = true;
+                    let all = anonymous as f64;
+                    Estimate { value: all, least: 0.0, most: all, samples: 1 }
+                }
+                (None, None) => {
+                    return unknown("the memory of a process that holds connections cannot be read");
+                }
+            };
     }
-    if connections == 0 {
+    if sum.connections == 0 {
         return unknown(if inputs.summary.total().connections == 0 {
             "no connection to price yet"
         } else {
             "the processes of the connections are not known yet"
         });
+    }
+    let per_connection = |bytes: u64| bytes as f64 / sum.connections as f64;
+    let own = own.map(|bytes| bytes / sum.connections as f64);
+    let counted = |part, cost| CostPart { part, cost, range: None, samples: sum.connections };
+    let buffers = sum.kernel_bytes - sum.fixed_bytes;
+    let mut parts = vec![
+        counted(Part::KernelFixed, per_connection(sum.fixed_bytes)),
+        counted(Part::KernelBuffers, per_connection(buffers)),
+        CostPart { part: Part::Process, cost: own.value, range: own.range(), samples: own.samples },
+    ];
+    if sum.compressed > 0 {
+        parts.push(counted(Part::Compression, per_connection(sum.compression_bytes)));
     }
     let how = if bounded {
         "cost: kernel memory measured per socket, plus, as an upper bound until the count changes, all anonymous memory \
@@ -135,5 +162,6 @@ fn cost<'a>(
     } else {
         "cost: kernel memory measured per socket, plus the slope of the process's anonymous memory over its connections"
     };
-    (Some(bytes / connections as f64), how.into())
+    let cost = own.map(|bytes| bytes + per_connection(sum.kernel_bytes));
+    Price { cost: Some(cost), parts, how: how.into() }
 }

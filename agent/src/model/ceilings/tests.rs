@@ -1,7 +1,8 @@
 //! Scenarios with numbers that can be checked by hand.
 
 use super::*;
-use crate::document::{Descriptors, Role, Traffic};
+use crate::document::{Descriptors, Part, Traffic};
+use crate::model::fixture::listener;
 use crate::model::{
     CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, TcpMemory,
     advise,
@@ -19,6 +20,10 @@ fn reading() -> Reading {
             index: 2,
             received_bytes: 0,
             transmitted_bytes: 0,
+            received_packets: 0,
+            transmitted_packets: 0,
+            framing_bytes: 38,
+            counted_bytes: 14,
             speed: LinkSpeed::Known(1_000_000, "the driver"),
         }],
         processes: vec![ProcessReading {
@@ -37,7 +42,8 @@ fn reading() -> Reading {
 }
 
 fn summary() -> Summary {
-    let holder = Holder { connections: 500, kernel_bytes: 500 * 4096, buffer_bytes: 0, ..Holder::default() };
+    let holder =
+        Holder { connections: 500, kernel_bytes: 500 * 4096, fixed_bytes: 500 * 4096, ..Holder::default() };
     Summary { holders: [(7, holder)].into(), fixed_known: true, interfaces: [(2, 500)].into() }
 }
 
@@ -47,9 +53,9 @@ fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
         reading,
         earlier: None,
         summary,
-        listeners: &[],
+        rates: &Rates::default(),
         growth: &Growths::default(),
-        costs: &ProcessCosts::default(),
+        costs: &Costs::default(),
     })
 }
 
@@ -139,38 +145,95 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
     let (before, summary) = (reading(), summary());
     let mut now = before.clone();
     now.interfaces[0].transmitted_bytes = 50_000;
-    let listener = |packets: u64, bytes: u64| Listener {
-        port: 80,
-        role: Role::Server,
-        netns: 1,
-        connections: 500,
-        opened: 500,
-        adopted: 0,
-        closed: 0,
-        received: Traffic::default(),
-        sent: Traffic { packets, packet_bytes: bytes, ..Traffic::default() },
-        unparsed_bytes: 0,
-        refused: Default::default(),
-        ping_rtt: Vec::new(),
-        pong_delay: Vec::new(),
-        stalls: Default::default(),
-    };
-    let (then, later) = ([listener(100, 4_000)], [listener(1_100, 64_000)]);
+    now.interfaces[0].transmitted_packets = 500;
+    let mut rates = Rates::default();
+    for (second, packets, bytes) in [(0, 100, 4_000), (2, 1_100, 64_000)] {
+        let sent = Traffic { packets, packet_bytes: bytes, ..Traffic::default() };
+        let listener = crate::document::Listener { sent, ..listener(80, 500) };
+        rates.observe(Duration::from_secs(second), [&listener].into_iter());
+    }
     let all = ceilings(&Inputs {
         connections: 500,
         reading: &now,
-        earlier: Some((&before, &then, Duration::from_secs(2))),
+        earlier: Some((&before, Duration::from_secs(2))),
         summary: &summary,
-        listeners: &later,
+        rates: &rates,
         growth: &Growths::default(),
-        costs: &ProcessCosts::default(),
+        costs: &Costs::default(),
     });
     let interface = find(&all, Kind::Bandwidth, "interface:eth0");
-    assert_eq!(interface.used, Some(200_000));
+    // The counters leave out 24 bytes of each packet on Ethernet.
+    assert_eq!(interface.used, Some((50_000 + 500 * 24) * 8 / 2));
     // 60,000 bytes and 1,000 packets of 38 bytes framing in 2 s over 500 connections.
     let cost = (60_000.0 + 38_000.0) * 8.0 / 2.0 / 500.0;
     assert_eq!(interface.cost_per_connection, Some(cost));
-    assert_eq!(interface.connections_left, Some((800_000.0 / cost) as u64));
+    assert_eq!(interface.connections_left, Some(((1_000_000.0 - 248_000.0) / cost) as u64));
+    assert_eq!(interface.parts.iter().map(|part| part.cost).sum::<f64>(), cost);
+}
+
+fn observed(kind: Kind, scope: &str, used: impl Fn(u64) -> u64) -> Costs {
+    let mut costs = Costs::default();
+    for count in 1..=500 {
+        costs.begin();
+        costs.observe(kind, scope, 0, count, used(count));
+    }
+    costs
+}
+
+fn priced(reading: &Reading, costs: &Costs) -> Vec<Ceiling> {
+    ceilings(&Inputs {
+        connections: 500,
+        reading,
+        earlier: None,
+        summary: &summary(),
+        rates: &Rates::default(),
+        growth: &Growths::default(),
+        costs,
+    })
+}
+
+#[test]
+fn a_server_that_takes_three_descriptors_a_connection_is_priced_at_three() {
+    let mut reading = reading();
+    reading.processes[0].descriptors =
+        Descriptors { open: Some(1_520), soft_limit: Some(4096), hard_limit: Some(4096) };
+    let costs = observed(Kind::Descriptors, "process:7", |count| 20 + 3 * count + count % 7);
+    let all = priced(&reading, &costs);
+    let process = find(&all, Kind::Descriptors, "process:7");
+    assert_eq!(process.cost_per_connection, Some(3.0), "noise is none of it");
+    assert_eq!(process.connections_left, Some((4096 - 1520) / 3));
+    assert!(process.basis.contains("slope") && process.cost_samples > Some(10), "{}", process.basis);
+}
+
+#[test]
+fn a_cgroups_own_slope_stands_above_the_sum_of_parts() {
+    let mut reading = reading();
+    reading.processes[0].cgroup_memory =
+        Some(CgroupMemory { path: "/web".into(), used: 30 * MIB, limit: 80 * MIB });
+    let costs = observed(Kind::Memory, "cgroup:/web", |count| 20 * MIB + count * MIB / 50);
+    let all = priced(&reading, &costs);
+    let cgroup = find(&all, Kind::Memory, "cgroup:/web");
+    assert_eq!(cgroup.connections_left, Some(2500), "{:?}", cgroup.cost_range);
+    let part = |part| cgroup.parts.iter().find(|known| known.part == part).map(|known| known.cost);
+    assert_eq!(part(Part::KernelFixed), Some(4096.0));
+    assert_eq!(part(Part::KernelBuffers), Some(0.0));
+    assert_eq!(part(Part::Compression), None, "nobody negotiated it");
+}
+
+#[test]
+fn memory_that_is_left_over_is_room() {
+    let mut reading = reading();
+    // 10 MiB are what 1,000 connections took; 500 are left and none of it was given back.
+    let costs = observed(Kind::Memory, "process:7", |count| count * 2 * 10 * MIB / 1000);
+    let full = find(&priced(&reading, &costs), Kind::Memory, "host").connections_left;
+    let mut more = costs.clone();
+    more.begin();
+    more.observe(Kind::Memory, "process:7", 0, 1000, 20 * MIB);
+    reading.processes[0].anonymous_bytes = Some(20 * MIB);
+    let left = find(&priced(&reading, &more), Kind::Memory, "host").connections_left;
+    let cost = 4096.0 + 10.0 * MIB as f64 / 500.0;
+    let extra = left.expect("known") - full.expect("known");
+    assert!((extra as f64 - 10.0 * MIB as f64 / cost).abs() < 15.0, "{extra} more");
 }
 
 #[test]
@@ -187,9 +250,9 @@ fn growth_gives_every_ceiling_its_time() {
         reading: &reading,
         earlier: None,
         summary: &summary,
-        listeners: &[],
+        rates: &Rates::default(),
         growth: &growth,
-        costs: &ProcessCosts::default(),
+        costs: &Costs::default(),
     });
     assert!((all[0].seconds_left.expect("growing") - 50.4).abs() < 1e-6);
 }

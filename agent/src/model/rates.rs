@@ -1,0 +1,218 @@
+//! What a connection puts on the wire, from the listeners' totals of the last two minutes.
+//!
+//! Bytes are set against connection-seconds, not seconds: while the count grows, a rate divided by the present count would be
+//! too low. The window is long because pings are rare: in ten seconds, connections that are pinged every thirty may all be
+//! silent or all be pinged.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Estimate, slope};
+use crate::document::{Listener, Role, Traffic};
+
+/// How far back a rate looks, how far apart its samples are, and what it takes at least.
+const WINDOW: Duration = Duration::from_secs(120);
+const SPACING: Duration = Duration::from_millis(2100);
+const SHORTEST: Duration = Duration::from_millis(900);
+/// From this many samples on their spread is an interval.
+const SPREAD_FROM: usize = 6;
+
+/// Sums since the agent attached, one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Sums {
+    packets: f64,
+    /// IP packets whole.
+    packet_bytes: f64,
+    /// The part of the packets and of their bytes that is pings, pongs and the acknowledgements of pongs.
+    keepalive_packets: f64,
+    keepalive_bytes: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Duration,
+    connection_seconds: f64,
+    received: Sums,
+    sent: Sums,
+}
+
+/// The samples.
+#[derive(Debug, Clone, Default)]
+pub struct Rates {
+    samples: VecDeque<Sample>,
+}
+
+/// What one connection carries a second, in the busier direction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// All of it.
+    pub all: Estimate,
+    /// The part of it that keeps connections alive.
+    pub keepalive: f64,
+}
+
+impl Rates {
+    /// Takes the listeners' totals at monotonic time `at`, and how many connections they have open.
+    pub fn observe<'a>(&mut self, at: Duration, listeners: impl Iterator<Item = &'a Listener>) {
+        let (mut received, mut sent, mut connections) = (Sums::default(), Sums::default(), 0);
+        for listener in listeners {
+            connections += listener.connections;
+            let (in_header, out_header) = match listener.role {
+                Role::Server => (MASKED_HEADER, HEADER),
+                Role::Client => (HEADER, MASKED_HEADER),
+            };
+            received.add(&listener.received, &listener.sent, in_header);
+            sent.add(&listener.sent, &listener.received, out_header);
+        }
+        let before = self.samples.back();
+        let elapsed = before.map_or(Duration::ZERO, |before| at.saturating_sub(before.at)).as_secs_f64();
+        let so_far = before.map_or(0.0, |before| before.connection_seconds);
+        let sample = Sample { at, connection_seconds: so_far + connections as f64 * elapsed, received, sent };
+        // Of samples that come faster than the spacing, the newest stands.
+        if let [.., earlier, last] = self.samples.make_contiguous()
+            && at.saturating_sub(earlier.at) < SPACING
+        {
+            *last = sample;
+            return;
+        }
+        self.samples.push_back(sample);
+        while self.samples.front().is_some_and(|first| at.saturating_sub(first.at) > WINDOW) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Bits a second of one connection on a link that adds `framing` bytes to each IP packet; `None` where nothing is carried
+    /// or too little was seen.
+    pub fn bits(&self, framing: u64) -> Option<Rate> {
+        let framing = framing as f64;
+        let all = move |sums: &Sums| 8.0 * (sums.packet_bytes + sums.packets * framing);
+        let keepalive = move |sums: &Sums| 8.0 * (sums.keepalive_bytes + sums.keepalive_packets * framing);
+        self.rate(&all, &keepalive)
+    }
+
+    /// Packets a second of one connection.
+    pub fn packets(&self) -> Option<Rate> {
+        self.rate(&|sums| sums.packets, &|sums| sums.keepalive_packets)
+    }
+
+    fn rate(&self, all: &dyn Fn(&Sums) -> f64, keepalive: &dyn Fn(&Sums) -> f64) -> Option<Rate> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let lived = last.connection_seconds - first.connection_seconds;
+        if last.at.saturating_sub(first.at) < SHORTEST || lived <= 0.0 {
+            return None;
+        }
+        let [received, sent] = [Self::received as fn(&Sample) -> &Sums, Self::sent].map(|direction| {
+            let grown = |of: &dyn Fn(&Sums) -> f64| (of(direction(last)) - of(direction(first))).max(0.0);
+            (grown(all), grown(keepalive), direction)
+        });
+        let (bits, kept, direction) = if received.0 > sent.0 { received } else { sent };
+        let value = bits / lived;
+        if value <= 0.0 {
+            return None;
+        }
+        let (mut least, mut most) = (value, value);
+        if self.samples.len() >= SPREAD_FROM {
+            let point = |sample: &Sample| (sample.connection_seconds, all(direction(sample)));
+            let points: Vec<(f64, f64)> = self.samples.iter().map(point).collect();
+            // A median leaves bursts out, and they are as real as the rest: the mean stands, the slopes say how it wavers.
+            if let Some(slope) = slope(&points) {
+                (least, most) = (least.min(slope.least.max(0.0)), most.max(slope.most));
+            }
+        }
+        let all = Estimate { value, least, most, samples: self.samples.len() as u64 };
+        Some(Rate { all, keepalive: (kept / lived).min(value) })
+    }
+
+    fn received(sample: &Sample) -> &Sums {
+        &sample.received
+    }
+
+    fn sent(sample: &Sample) -> &Sums {
+        &sample.sent
+    }
+}
+
+/// Frame headers of control frames: their payload is at most 125 bytes (RFC 6455 section 5.5), and what clients send is masked.
+const HEADER: f64 = 2.0;
+const MASKED_HEADER: f64 = 6.0;
+
+impl Sums {
+    /// A ping and a pong are a packet each. The pong acknowledges the ping; nothing else travels to acknowledge the pong, so
+    /// that takes a packet of its own.
+    fn add(&mut self, traffic: &Traffic, opposite: &Traffic, frame_header: f64) {
+        let (packets, bytes) = (traffic.packets as f64, traffic.packet_bytes as f64);
+        self.packets += packets;
+        self.packet_bytes += bytes;
+        let known = |count: Option<u64>| count.unwrap_or(0) as f64;
+        let frames = known(traffic.ping) + known(traffic.pong);
+        let acknowledged = known(opposite.pong);
+        // The mean of what IP and TCP add to a packet, with their options, as measured.
+        let headers = (bytes - traffic.stream_bytes as f64).max(0.0) / packets.max(1.0);
+        let control = known(traffic.control_bytes);
+        let keepalive = (frames + acknowledged) * headers + frames * frame_header + control;
+        self.keepalive_packets += (frames + acknowledged).min(packets);
+        self.keepalive_bytes += keepalive.min(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::listener;
+
+    /// `n` connections for `seconds`, each pinged every second by the server: 2 bytes, and 6 back; headers of 52.
+    fn pinged(seconds: u64, n: impl Fn(u64) -> u64) -> Rates {
+        let mut rates = Rates::default();
+        let (mut pings, mut messages) = (0, 0);
+        for second in 0..seconds {
+            let open = n(second);
+            let mut listener = listener(80, open);
+            listener.sent = Traffic {
+                ping: Some(pings),
+                pong: Some(0),
+                control_bytes: Some(0),
+                packets: 2 * pings + messages,
+                packet_bytes: pings * (54 + 52) + messages * 152,
+                stream_bytes: pings * 2 + messages * 100,
+                ..Traffic::default()
+            };
+            listener.received = Traffic {
+                ping: Some(0),
+                pong: Some(pings),
+                control_bytes: Some(0),
+                packets: pings,
+                packet_bytes: pings * 58,
+                stream_bytes: pings * 6,
+                ..Traffic::default()
+            };
+            rates.observe(Duration::from_secs(second), [&listener].into_iter());
+            pings += n(second + 1);
+            messages += n(second + 1);
+        }
+        rates
+    }
+
+    #[test]
+    fn keepalive_is_told_from_the_rest() {
+        let rate = pinged(60, |_| 100).bits(38).expect("something is carried");
+        // A second: a ping of 54, an acknowledgement of 52, a message of 152; 38 for each packet.
+        assert!((rate.all.value - 8.0 * (54.0 + 52.0 + 152.0 + 3.0 * 38.0)).abs() < 1.0, "{rate:?}");
+        assert!((rate.keepalive - 8.0 * (54.0 + 52.0 + 2.0 * 38.0)).abs() < 1.0, "{rate:?}");
+        assert!((pinged(60, |_| 100).packets().expect("packets").all.value - 3.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_rising_count_does_not_lower_the_rate() {
+        let steady = pinged(60, |_| 100).bits(0).expect("known").all;
+        let rising = pinged(60, |second| 100 + 50 * second).bits(0).expect("known").all;
+        assert!((rising.value / steady.value - 1.0).abs() < 0.03, "{rising:?} of {steady:?}");
+        assert!(rising.least <= rising.value && rising.value <= rising.most);
+    }
+
+    #[test]
+    fn nothing_carried_has_no_rate() {
+        assert_eq!(pinged(60, |_| 0).bits(38), None);
+        assert_eq!(pinged(1, |_| 5).bits(38), None, "one sample is none");
+        assert!(pinged(1_000, |_| 5).samples.len() < 70);
+    }
+}
