@@ -3,6 +3,7 @@
 //! Pure: documents in, text out. The dashboard uses the same words and numbers, so a screen, a `--once` and a log line
 //! never disagree.
 
+mod costs;
 pub mod format;
 mod grid;
 mod headline;

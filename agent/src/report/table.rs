@@ -2,6 +2,7 @@
 
 use crate::document::{Advice, Ceiling, Connection, Listener, Process, Snapshot, Traffic};
 
+use super::costs::costs;
 use super::format::{bytes, cost, count, known, latency, percent, quantity, span};
 use super::grid::{grid, printable};
 use super::headline::{headline, scope};
@@ -14,6 +15,7 @@ const CONNECTIONS_LISTED: usize = 20;
 pub fn table(snapshot: &Snapshot) -> String {
     let mut text = format!("{}\n{}\n", printable(&host(snapshot)), printable(&headline(&snapshot.ceilings)));
     section(&mut text, "Ceilings", ceilings(&snapshot.ceilings));
+    section(&mut text, "What a connection costs", costs(&snapshot.ceilings));
     section(&mut text, "Processes", processes(&snapshot.processes));
     section(&mut text, "Listeners", listeners(&snapshot.listeners));
     section(&mut text, "Connections by kernel memory", connections(snapshot));
@@ -215,8 +217,8 @@ fn degraded(snapshot: &Snapshot) -> String {
 mod tests {
     use super::*;
     use crate::document::{
-        Degraded, Effect, Host, Kind, Level, Memory, Parse, Ping, Role, SCHEMA, SelfUsage, Transport, Trend,
-        Unit,
+        CostPart, Degraded, Effect, Host, Kind, Level, Memory, Parse, Part, Ping, Range, Role, SCHEMA,
+        SelfUsage, Transport, Trend, Unit,
     };
 
     fn connection(id: u64, kernel_bytes: Option<u64>) -> Connection {
@@ -300,6 +302,24 @@ mod tests {
         assert!(text.contains("\n  … and 1,002 more\n"), "{text}");
         assert!(text.contains("127.0.0.1:41021"), "the heaviest is listed: {text}");
         assert!(!text.contains("127.0.0.1:40000"), "the one of unknown weight is not: {text}");
+    }
+
+    #[test]
+    fn a_cost_is_shown_with_its_parts_and_how_sure_they_are() {
+        let mut snapshot = snapshot(Vec::new());
+        assert!(!table(&snapshot).contains("What a connection costs"), "nothing is priced");
+        let ceiling = &mut snapshot.ceilings[0];
+        ceiling.cost_per_connection = Some(5_120.0);
+        ceiling.cost_range = Some(Range { least: 4_096.0, most: Some(6_144.0) });
+        ceiling.cost_samples = Some(40);
+        let part = |part, cost| CostPart { part, cost, range: None, samples: 22 };
+        ceiling.parts = vec![part(Part::KernelFixed, 4_000.0), part(Part::Compression, 1_000.0)];
+        let text = table(&snapshot);
+        for expected in
+            ["5.00 KiB", "4.00 KiB to 6.00 KiB", "kernel objects", "3.91 KiB", "of it compression"]
+        {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
     }
 
     #[test]

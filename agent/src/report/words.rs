@@ -1,7 +1,7 @@
 //! Words: enumerations as the documents spell them, counts as people say them.
 
 use super::format::count;
-use crate::document::{Level, Listener, Parse, Pinger, Role, Transport};
+use crate::document::{Level, Listener, Parse, Part, Pinger, Role, Transport};
 
 /// How near a ceiling is.
 pub const fn level(level: Level) -> &'static str {
@@ -10,6 +10,18 @@ pub const fn level(level: Level) -> &'static str {
         Level::Near => "near",
         Level::Critical => "critical",
         Level::Unknown => "unknown",
+    }
+}
+
+/// What a cost is for.
+pub const fn part(part: Part) -> &'static str {
+    match part {
+        Part::KernelFixed => "kernel objects",
+        Part::KernelBuffers => "socket buffers and options",
+        Part::Process => "the server's own",
+        Part::Compression => "of it compression",
+        Part::Keepalive => "keepalive",
+        Part::Application => "everything else",
     }
 }
 
