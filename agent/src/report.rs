@@ -10,5 +10,6 @@ mod headline;
 mod table;
 pub mod words;
 
+pub use costs::made_of;
 pub use headline::{headline, scope};
 pub use table::table;

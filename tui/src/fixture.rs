@@ -3,9 +3,10 @@
 //! Also compiled into the integration tests and `examples/recording.rs`, so it depends on nothing but the documents.
 
 use agent::document::{
-    Advice, Body, Bucket, Ceiling, Connection, Deflate, Degraded, Descriptors, Effect, Envelope, EventWriter,
-    Host, Kind, Level, Listener, Losses, Memory, Parse, Ping, Pinger, Process, ProcessMemory, Role,
-    SelfUsage, Stalls, Started, Tick, Traffic, Transport, Trend, Unit, Upgrade, Vanished,
+    Advice, Body, Bucket, Ceiling, Connection, CostPart, Deflate, Degraded, Descriptors, Effect, Envelope,
+    EventWriter, Host, Kind, Level, Listener, Losses, Memory, Parse, Part, Ping, Pinger, Process,
+    ProcessMemory, Range, Role, SelfUsage, Stalls, Started, Tick, Traffic, Transport, Trend, Unit, Upgrade,
+    Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -226,6 +227,7 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         first: true,
         basis: "soft RLIMIT_NOFILE of /proc/1234/limits; one descriptor per TCP connection".into(),
     };
+    let part = |part, cost| CostPart { part, cost, range: None, samples: open };
     let (used, limit, cost) = (31_200_000_000 + 40_000_000 * number, 67_400_000_000_u64, 39_400.0);
     let left = ((limit - used) as f64 / cost) as u64;
     let memory = Ceiling {
@@ -237,9 +239,13 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         utilization: Some(short(used as f64 / limit as f64)),
         level: Level::Ok,
         cost_per_connection: Some(cost),
-        cost_range: None,
-        cost_samples: None,
-        parts: Vec::new(),
+        cost_range: Some(Range { least: 38_900.0, most: Some(40_100.0) }),
+        cost_samples: Some(48),
+        parts: vec![
+            part(Part::KernelFixed, 3_784.0),
+            part(Part::KernelBuffers, 1_016.0),
+            part(Part::Process, 34_600.0),
+        ],
         connections_left: Some(left),
         connections_left_range: None,
         connections_max: Some(left + open - 32),
@@ -247,7 +253,7 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         seconds_left_range: None,
         trend: Trend::Unknown,
         first: false,
-        basis: "MemTotal - MemAvailable; 32.5 kB of the process and 4.8 kB of the kernel per connection, measured".into(),
+        basis: "MemTotal - MemAvailable of MemTotal; cost: kernel memory measured per socket, plus the slope of the process's anonymous memory over its connections".into(),
         ..descriptors.clone()
     };
     let bandwidth = Ceiling {

@@ -35,6 +35,26 @@ pub(super) fn costs(ceilings: &[Ceiling]) -> String {
     text
 }
 
+/// The same in one line: `each 38.5 KiB (36.0 KiB to 40.1 KiB, 40 samples): kernel objects 3.70 KiB, the server's own 32.5 KiB`.
+/// None where there is nothing to add to the cost itself.
+pub fn made_of(ceiling: &Ceiling) -> Option<String> {
+    let value = cost(ceiling.cost_per_connection?, ceiling.unit);
+    let parts: Vec<String> = ceiling
+        .parts
+        .iter()
+        .map(|known| format!("{} {}", part(known.part), cost(known.cost, ceiling.unit)))
+        .collect();
+    let sure = ceiling.cost_range.map(|range| {
+        let samples = known(ceiling.cost_samples, count);
+        format!(" ({}, {samples} samples)", interval(Some(range), ceiling))
+    });
+    if sure.is_none() && parts.is_empty() {
+        return None;
+    }
+    let made_of = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    Some(format!("each {value}{}{made_of}", sure.unwrap_or_default()))
+}
+
 fn interval(range: Option<Range>, ceiling: &Ceiling) -> String {
     let end = |value| cost(value, ceiling.unit);
     match range {

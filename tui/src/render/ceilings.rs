@@ -2,7 +2,7 @@
 
 use agent::document::{Ceiling, Level};
 use agent::report::format::{cost, count, known, percent, quantity, span};
-use agent::report::scope;
+use agent::report::{made_of, scope};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
@@ -29,7 +29,7 @@ const fn column(title: &'static str, width: usize, rank: u8, cell: fn(&Ceiling) 
 const COLUMNS: [Column; 9] = [
     Column {
         right: false,
-        ..column("ceiling", 13, 0, |ceiling| {
+        ..column("ceiling", 15, 0, |ceiling| {
             format!("{} {}", Theme::mark(ceiling.level), ceiling.kind.name())
         })
     },
@@ -66,6 +66,7 @@ fn text(view: &View, width: usize, theme: Theme) -> Vec<Line<'static>> {
     for ceiling in view.ceilings() {
         let line = row(&fields, &kept, |place| (COLUMNS[place].cell)(ceiling));
         text.push(Line::styled(line, theme.level(ceiling.level)));
+        text.extend(made_of(ceiling).iter().flat_map(|made_of| dim(made_of)));
         text.extend(dim(&ceiling.basis));
     }
     let advice = view.tick().map_or(&[][..], |tick| &tick.advice);
