@@ -1,6 +1,7 @@
 //! One file per subcommand, and the flags they share.
 
 pub(crate) mod check;
+pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod snapshot;
 

@@ -7,6 +7,7 @@ mod ceiling;
 mod connection;
 mod event;
 mod host;
+mod plan;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ pub use connection::{
 };
 pub use event::{Body, Envelope, EventWriter, Started, Stopped, Tick, Vanished};
 pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};
+pub use plan::{Plan, PlannedCompression, PlannedHandshakes, PlannedTraffic};
 
 /// Name and version of the schema, in every document and every event.
 pub const SCHEMA: &str = "headroom/1";

@@ -29,6 +29,8 @@ enum Command {
     Snapshot(commands::snapshot::Arguments),
     /// Say what this host allows, and what is lost where it does not.
     Check(commands::check::Arguments),
+    /// Say how many connections fit into numbers given by hand, with no host at all.
+    Plan(Box<commands::plan::Arguments>),
 }
 
 fn main() -> ExitCode {
@@ -41,5 +43,6 @@ fn main() -> ExitCode {
         Command::Run(arguments) => commands::run::run(&arguments, verbose),
         Command::Snapshot(arguments) => commands::snapshot::run(&arguments, verbose),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Plan(arguments) => commands::plan::run(&arguments),
     })
 }

@@ -9,6 +9,7 @@ mod estimate;
 #[cfg(test)]
 mod fixture;
 mod growth;
+mod plan;
 mod rates;
 mod reading;
 mod summary;
@@ -17,12 +18,15 @@ mod theil_sen;
 mod traffic;
 #[cfg(feature = "kernel")]
 mod upgrade;
+pub mod wire;
+pub mod zlib;
 
 pub use advice::advise;
 pub use ceilings::{Inputs, ceilings, process_scope};
 pub use costs::Costs;
 pub use estimate::Estimate;
 pub use growth::{Growth, Growths};
+pub use plan::{Compression, KERNEL_BYTES, Messages, Pings, PlanError, Question, plan};
 pub use rates::{Rate, Rates};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,

@@ -7,9 +7,11 @@ mod costs;
 pub mod format;
 mod grid;
 mod headline;
+mod plan;
 mod table;
 pub mod words;
 
 pub use costs::made_of;
 pub use headline::{headline, scope};
+pub use plan::plans;
 pub use table::table;

@@ -19,6 +19,9 @@ pub enum UnitError {
         /// The units that would have been understood.
         expected: &'static str,
     },
+    /// What is counted comes in whole numbers.
+    #[error("{0:?} is not a whole number")]
+    Fraction(String),
     /// The quantity does not fit.
     #[error("{0:?} is too large")]
     Range(String),
@@ -43,6 +46,8 @@ const SIZE_UNITS: &[(&str, f64)] = &[
 ];
 const RATE_UNITS: &[(&str, f64)] =
     &[("bit", 1.0), ("K", 1e3), ("kbit", 1e3), ("M", 1e6), ("Mbit", 1e6), ("G", 1e9), ("Gbit", 1e9)];
+const COUNT_UNITS: &[(&str, f64)] = &[("", 1.0), ("K", 1e3), ("M", 1e6)];
+const FREQUENCY_UNITS: &[(&str, f64)] = &[("/s", 1.0), ("/m", 1.0 / 60.0), ("/h", 1.0 / 3600.0)];
 
 /// Parses `100ms`, `1.5s`, `2m`, `1h`, `1d`; a bare `0` is zero.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
@@ -58,6 +63,22 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 /// Parses `100M`, `10G`, `2.5Gbit` into bits per second.
 pub fn parse_rate(text: &str) -> Result<Rate, UnitError> {
     whole(text, quantity(text, RATE_UNITS, "bit, K, M, G, kbit, Mbit, Gbit")?).map(Rate)
+}
+
+/// Parses `20000`, `250K`, `1.5M` into a count of things.
+pub fn parse_count(text: &str) -> Result<u64, UnitError> {
+    let value = quantity(text, COUNT_UNITS, "K, M, or none at all")?;
+    // What a scale of ten thousands leaves of a decimal fraction is no error of the one who typed it.
+    if (value - value.round()).abs() > value * f64::EPSILON {
+        return Err(UnitError::Fraction(text.into()));
+    }
+    whole(text, value)
+}
+
+/// Parses `10/s`, `4/m`, `1/h` into events a second.
+pub fn parse_frequency(text: &str) -> Result<f64, UnitError> {
+    let value = quantity(text, FREQUENCY_UNITS, "/s, /m, /h")?;
+    if value.is_finite() { Ok(value) } else { Err(UnitError::Range(text.into())) }
 }
 
 fn quantity(text: &str, units: &[(&str, f64)], expected: &'static str) -> Result<f64, UnitError> {
@@ -93,6 +114,10 @@ mod tests {
         assert_eq!(parse_size("4KiB"), Ok(4096));
         assert_eq!(parse_size("10KB"), Ok(10_000));
         assert_eq!(parse_rate("2.5G"), Ok(Rate(2_500_000_000)));
+        assert_eq!(parse_count("20000"), Ok(20_000));
+        assert_eq!(parse_count("1.5M"), Ok(1_500_000));
+        assert_eq!(parse_count("1.001K"), Ok(1_001));
+        assert_eq!(parse_frequency("3/m"), Ok(0.05));
     }
 
     #[test]
@@ -103,5 +128,9 @@ mod tests {
         assert!(matches!(parse_size("10 parsecs"), Err(UnitError::Unit { .. })));
         assert!(matches!(parse_size("99999999999TB"), Err(UnitError::Range(_))));
         assert!(matches!(parse_rate("fast"), Err(UnitError::Number(_))));
+        assert!(matches!(parse_count("1.5"), Err(UnitError::Fraction(_))));
+        assert!(matches!(parse_count("5 dozen"), Err(UnitError::Unit { .. })));
+        assert!(matches!(parse_count("99999999999999999999"), Err(UnitError::Range(_))));
+        assert!(matches!(parse_frequency("10"), Err(UnitError::Unit { .. })));
     }
 }

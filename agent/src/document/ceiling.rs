@@ -153,7 +153,7 @@ pub enum Part {
     KernelBuffers,
     /// The server's own memory.
     Process,
-    /// Compression contexts, by their negotiated parameters. Part of `process`, which is measured: not added to it.
+    /// Compression contexts, by their negotiated parameters. Part of a measured `process` and not added to it; of a plan, beside it.
     Compression,
     /// Pings, pongs and their acknowledgements, headers included.
     Keepalive,

@@ -55,6 +55,16 @@ pub fn process_scope(pid: u32) -> String {
     format!("process:{pid}")
 }
 
+/// How near a limit is, by the share of it that is used.
+pub(super) fn level(utilization: Option<f64>) -> Level {
+    match utilization {
+        None => Level::Unknown,
+        Some(share) if share >= CRITICAL => Level::Critical,
+        Some(share) if share >= NEAR => Level::Near,
+        Some(_) => Level::Ok,
+    }
+}
+
 /// What a ceiling is made of before its consequences are computed.
 struct Parts {
     kind: Kind,
@@ -92,12 +102,6 @@ impl Parts {
         self.observed(inputs);
         let known = self.used.zip(self.limit).filter(|(_, limit)| *limit > 0);
         let utilization = known.map(|(used, limit)| used as f64 / limit as f64);
-        let level = match utilization {
-            None => Level::Unknown,
-            Some(share) if share >= CRITICAL => Level::Critical,
-            Some(share) if share >= NEAR => Level::Near,
-            Some(_) => Level::Ok,
-        };
         let room = known.map(|(used, limit)| limit.saturating_sub(used) as f64 + self.reusable);
         let cost = self.cost.filter(|cost| cost.value > 0.0);
         let left = room.zip(cost).map(|(room, cost)| (room / cost.value) as u64);
@@ -112,7 +116,7 @@ impl Parts {
             limit: self.limit,
             unit: self.unit,
             utilization,
-            level,
+            level: level(utilization),
             connections: self.connections,
             cost_per_connection: self.cost.map(|cost| cost.value),
             cost_range: self.cost.and_then(|cost| cost.range()),

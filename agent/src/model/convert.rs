@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::SlabCost;
 use super::traffic::{ping, traffic};
+use super::zlib;
 use crate::document::{Connection, Deflate, Memory, Parse, Ping, Role, Stalls, Transport, Upgrade};
 use crate::kernel::Socket;
 
@@ -170,16 +171,14 @@ fn deflate(negotiated: handshake::Deflate) -> Option<Deflate> {
     })
 }
 
-/// zlib's own formulas (zconf.h): deflate 2^(windowBits+2) + 2^(memLevel+9), inflate 2^windowBits + about 7 KiB. A side
-/// that forgets its window between messages can share one state among its connections, so it is not counted here.
+/// By zlib's own formulas, at its default memLevel, which is not negotiated. A side that forgets its window between messages
+/// can share one state among its connections, so it is not counted here.
 pub(crate) fn estimated_bytes(negotiated: handshake::Deflate) -> u64 {
-    const MEM_LEVEL: u32 = 8;
-    const INFLATE_STATE: u64 = 7 << 10;
     if !negotiated.negotiated() {
         return 0;
     }
-    let compressor = (1u64 << (negotiated.server_max_window_bits() + 2)) + (1 << (MEM_LEVEL + 9));
-    let decompressor = (1u64 << negotiated.client_max_window_bits()) + INFLATE_STATE;
+    let compressor = zlib::deflate_bytes(negotiated.server_max_window_bits(), zlib::DEFAULT_MEM_LEVEL);
+    let decompressor = zlib::inflate_bytes(negotiated.client_max_window_bits());
     let kept = |forgets: bool, bytes: u64| if forgets { 0 } else { bytes };
     kept(negotiated.server_no_context_takeover(), compressor)
         + kept(negotiated.client_no_context_takeover(), decompressor)

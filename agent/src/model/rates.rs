@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::wire::{CONTROL_HEADER, MASK};
 use super::{Estimate, slope};
 use crate::document::{Listener, Role, Traffic};
 
@@ -132,9 +133,9 @@ impl Rates {
     }
 }
 
-/// Frame headers of control frames: their payload is at most 125 bytes (RFC 6455 section 5.5), and what clients send is masked.
-const HEADER: f64 = 2.0;
-const MASKED_HEADER: f64 = 6.0;
+/// Frame headers of control frames; what clients send is masked.
+const HEADER: f64 = CONTROL_HEADER as f64;
+const MASKED_HEADER: f64 = (CONTROL_HEADER + MASK) as f64;
 
 impl Sums {
     /// A ping and a pong are a packet each. The pong acknowledges the ping; nothing else travels to acknowledge the pong, so

@@ -316,7 +316,7 @@ mod tests {
         ceiling.parts = vec![part(Part::KernelFixed, 4_000.0), part(Part::Compression, 1_000.0)];
         let text = table(&snapshot);
         for expected in
-            ["5.00 KiB", "4.00 KiB to 6.00 KiB", "kernel objects", "3.91 KiB", "of it compression"]
+            ["5.00 KiB", "4.00 KiB to 6.00 KiB", "kernel objects", "3.91 KiB", "compression"]
         {
             assert!(text.contains(expected), "{expected} in {text}");
         }

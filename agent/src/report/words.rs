@@ -17,11 +17,11 @@ pub const fn level(level: Level) -> &'static str {
 pub const fn part(part: Part) -> &'static str {
     match part {
         Part::KernelFixed => "kernel objects",
-        Part::KernelBuffers => "socket buffers and options",
-        Part::Process => "the server's own",
-        Part::Compression => "of it compression",
+        Part::KernelBuffers => "socket buffers",
+        Part::Process => "the server itself",
+        Part::Compression => "compression",
         Part::Keepalive => "keepalive",
-        Part::Application => "everything else",
+        Part::Application => "messages",
     }
 }
 
