@@ -315,9 +315,7 @@ mod tests {
         let part = |part, cost| CostPart { part, cost, range: None, samples: 22 };
         ceiling.parts = vec![part(Part::KernelFixed, 4_000.0), part(Part::Compression, 1_000.0)];
         let text = table(&snapshot);
-        for expected in
-            ["5.00 KiB", "4.00 KiB to 6.00 KiB", "kernel objects", "3.91 KiB", "compression"]
-        {
+        for expected in ["5.00 KiB", "4.00 KiB to 6.00 KiB", "kernel objects", "3.91 KiB", "compression"] {
             assert!(text.contains(expected), "{expected} in {text}");
         }
     }

@@ -37,7 +37,7 @@ pub(crate) fn path(script: &str) -> PathBuf {
 }
 
 /// The environment's interpreter; the first call makes the environment.
-fn interpreter() -> anyhow::Result<PathBuf> {
+pub(crate) fn interpreter() -> anyhow::Result<PathBuf> {
     let folder = binaries::folder()?;
     let environment = folder.parent().context("no target directory")?.join("venv");
     let python = environment.join("bin/python");

@@ -10,7 +10,7 @@ use crate::process::Process;
 use crate::python;
 
 /// Where Debian puts modules for Node, which a Node of another origin does not know.
-const NODE_PATH: &str = "/usr/share/nodejs";
+pub(crate) const NODE_PATH: &str = "/usr/share/nodejs";
 
 pub(crate) fn counts_equal_with_javascript_ws() -> anyhow::Result<()> {
     let (server, port) = node("none")?;

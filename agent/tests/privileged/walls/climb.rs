@@ -1,0 +1,142 @@
+//! Connections come one after the other, and what the agent says of one ceiling is written down until its server fails.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use agent::document::{Body, Kind, Tick};
+use anyhow::{Context as _, bail, ensure};
+use procfs::net::TcpState;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::row::{Row, Said};
+use super::servers::Server;
+use crate::agent_process::Run;
+use crate::binaries;
+use crate::process::{Process, SOON};
+use crate::python;
+use crate::wire::Namespace;
+
+/// However slow a machine is, an experiment ends.
+const LONGEST: Duration = Duration::from_secs(240);
+/// No connection more for this long: the server takes none.
+const STALL: Duration = Duration::from_secs(3);
+
+pub(super) struct Climb {
+    agent: Run,
+    kind: Kind,
+    scope: String,
+    said: Vec<Said>,
+    begun: Instant,
+}
+
+impl Climb {
+    /// Attaches the agent. `scope` is the ceiling's, or how it begins.
+    pub(super) fn start(port: u16, more: &[&str], kind: Kind, scope: &str) -> anyhow::Result<Self> {
+        let port = port.to_string();
+        let fixed = ["--port", &port, "--interval", "250ms", "--sweep-budget", "0.5"];
+        let agent = Run::attach(&[&fixed[..], more].concat())?;
+        Ok(Self { agent, kind, scope: scope.to_owned(), said: Vec::new(), begun: Instant::now() })
+    }
+
+    /// Notes what the next tick says.
+    fn next(&mut self) -> anyhow::Result<Tick> {
+        ensure!(self.begun.elapsed() < LONGEST, "no failure within {LONGEST:?}: {:?}", self.said.last());
+        loop {
+            let event = self.agent.next(SOON)?.context("the agent ended")?;
+            let Body::Tick(tick) = event.body else { continue };
+            let mine = tick
+                .ceilings
+                .iter()
+                .find(|ceiling| ceiling.kind == self.kind && ceiling.scope.starts_with(&self.scope));
+            if let Some(ceiling) = mine {
+                self.said.push(Said {
+                    connections: ceiling.connections,
+                    connections_max: ceiling.connections_max,
+                    first: ceiling.first,
+                    cost: ceiling.cost_per_connection,
+                });
+            }
+            return Ok(tick);
+        }
+    }
+
+    /// Until `over` says so, which is asked after every tick.
+    pub(super) fn until(&mut self, mut over: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        while !over()? {
+            self.next()?;
+        }
+        Ok(())
+    }
+
+    /// Until no connections come any more.
+    pub(super) fn until_it_stalls(&mut self) -> anyhow::Result<()> {
+        let (mut most, mut since) = (0, Instant::now());
+        loop {
+            self.next()?;
+            let connections = self.said.last().map_or(0, |said| said.connections);
+            if connections > most {
+                (most, since) = (connections, Instant::now());
+            } else if most > 0 && since.elapsed() > STALL {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Counts the connections that a server which lives on has accepted, as the kernel has them: those in the accept queue
+    /// have no inode yet. Then ends the crowd.
+    pub(super) fn finish_at(
+        self,
+        server: &Process,
+        port: u16,
+        crowd: Process,
+        limit: u64,
+    ) -> anyhow::Result<Row> {
+        let sockets = procfs::process::Process::new(i32::try_from(server.pid())?)?.tcp()?;
+        let accepted = sockets.iter().filter(|socket| {
+            socket.local_address.port() == port && socket.state == TcpState::Established && socket.inode != 0
+        });
+        let actual = accepted.count() as u64;
+        ensure!(actual > 0, "the server has accepted nothing");
+        drop(crowd);
+        Ok(Row { kind: self.kind, limit, actual, said: self.said })
+    }
+
+    /// Ends the crowd of a server that is no more, and takes its word for how many connections there were.
+    pub(super) fn finish(self, crowd: Process, limit: u64) -> anyhow::Result<Row> {
+        crowd.signal(Signal::TERM)?;
+        let ended = crowd.finish(SOON)?;
+        let text = ended.stdout.join("\n");
+        let result: Value = serde_json::from_str(&text)
+            .with_context(|| format!("no result of the crowd: {text} {}", ended.stderr.join(" ")))?;
+        let Some(opened) = result["connections"]["opened"].as_u64().filter(|opened| *opened > 0) else {
+            bail!("the crowd opened nothing: {result}");
+        };
+        Ok(Row { kind: self.kind, limit, actual: opened, said: self.said })
+    }
+}
+
+/// Connections that stay until they are told to go, opened at a steady rate: headroom-load's, or, where messages are to be
+/// compressed or not to be read, those of a script that speaks to servers nobody here wrote.
+pub(super) fn crowd(
+    server: Server,
+    address: SocketAddr,
+    connections: u64,
+    rate: u64,
+    namespace: Option<&Namespace>,
+) -> anyhow::Result<Process> {
+    let (url, connections, rate) =
+        (format!("ws://{address}/echo"), connections.to_string(), rate.to_string());
+    if let Some(behaviour) = server.behaviour() {
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        return python::start("crowd.py", &[&host, &port, &connections, &rate, behaviour]);
+    }
+    let mut command = Command::new(binaries::path("headroom-load")?);
+    command.args(["--json", "--duration", "10m", "--allow-remote", "--url", &url]);
+    command.args(["--connections", &connections, "--rate", &rate]).args(server.messages());
+    match namespace {
+        Some(namespace) => namespace.enter(|| Process::start(&mut command)),
+        None => Process::start(&mut command),
+    }
+}
