@@ -45,6 +45,8 @@ impl Host for ProcHost {
         reading.memory = memory().map_err(|reason| missing("/proc/meminfo", reason)).ok();
         reading.tcp = tcp().map_err(|reason| missing("/proc/net/sockstat", reason)).ok();
         reading.descriptors = descriptors().map_err(|reason| missing("/proc/sys/fs/file-nr", reason)).ok();
+        reading.descriptors_max =
+            descriptors_max().map_err(|reason| missing("/proc/sys/fs/nr_open", reason)).ok();
         reading.interfaces = interfaces::read(&self.speeds)
             .map_err(|reason| missing("/proc/net/dev", reason))
             .unwrap_or_default();
@@ -111,6 +113,10 @@ fn descriptors() -> Result<HostDescriptors, String> {
     Ok(HostDescriptors { allocated, max })
 }
 
+fn descriptors_max() -> Result<u64, String> {
+    number(Some(read_text("/proc/sys/fs/nr_open")?.trim()))
+}
+
 fn number(word: Option<&str>) -> Result<u64, String> {
     let word = word.ok_or("a number is missing")?;
     word.parse().map_err(|_| format!("{word:?} is no number"))
@@ -126,6 +132,7 @@ mod tests {
         let memory = reading.memory.expect("every Linux has meminfo");
         assert!(memory.available <= memory.total);
         assert!(reading.descriptors.expect("file-nr").allocated > 0);
+        assert!(reading.descriptors_max.expect("nr_open") > 0);
         let this = &reading.processes[0];
         assert_eq!(this.pid, std::process::id());
         assert!(this.descriptors.open.expect("own descriptors") >= 3);

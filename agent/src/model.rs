@@ -9,6 +9,7 @@ mod estimate;
 #[cfg(test)]
 mod fixture;
 mod growth;
+mod peers;
 mod plan;
 mod rates;
 mod reading;
@@ -21,13 +22,14 @@ mod upgrade;
 pub mod wire;
 pub mod zlib;
 
-pub use advice::advise;
+pub use advice::{Known, advise};
 pub use ceilings::{Inputs, ceilings, process_scope};
 pub use costs::Costs;
 pub use estimate::Estimate;
 pub use growth::{Growth, Growths};
+pub use peers::Peers;
 pub use plan::{Compression, KERNEL_BYTES, Messages, Pings, PlanError, Question, plan};
-pub use rates::{Rate, Rates};
+pub use rates::{Mix, Rate, Rates};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
     TcpMemory,
@@ -38,7 +40,7 @@ pub use theil_sen::{slope, slope_within};
 #[cfg(feature = "kernel")]
 pub use convert::{Clock, connection, opened};
 #[cfg(feature = "kernel")]
-pub(crate) use convert::{buffer_bytes, estimated_bytes};
+pub(crate) use convert::{buffer_bytes, estimated_bytes, peer, role};
 #[cfg(feature = "kernel")]
 pub use traffic::listener;
 #[cfg(feature = "kernel")]

@@ -19,8 +19,8 @@ use crate::document::{
 use crate::host::Host;
 use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
 use crate::model::{
-    Clock, Costs, Growths, Inputs, Rates, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
-    opened, process_scope,
+    Clock, Costs, Growths, Inputs, Known, Rates, Reading, SlabCost, Summary, advise, ceilings, connection,
+    listener, opened, process_scope,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
@@ -298,7 +298,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
             costs: &self.costs,
         });
         self.observe_costs(now, &reading, &ceilings);
-        let advice = advise(&ceilings, &reading);
+        let advice = advise(&Known {
+            ceilings: &ceilings,
+            reading: &reading,
+            summary: &self.summary,
+            rates: &self.rates,
+        });
         let processes = reading.processes.iter().map(|process| self.process(process)).collect();
         let window = RATE_WINDOW.as_nanos() as u64;
         while self.history.len() > 1 && self.history[1].0 + window <= now {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use agent_ebpf::handshake::Deflate;
 
 use crate::kernel::{Probes, ReadError, Socket};
-use crate::model::{Clock, SlabCost, Summary, buffer_bytes, connection, estimated_bytes};
+use crate::model::{Clock, SlabCost, Summary, buffer_bytes, connection, estimated_bytes, peer, role};
 
 use super::handshakes::Handshakes;
 use super::usage;
-use crate::document::{Body, Degraded, Vanished};
+use crate::document::{Body, Degraded, Role, Vanished};
 
 /// Pause after a sweep that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -138,6 +138,9 @@ fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, netns: Op
     holder.buffer_bytes += buffers;
     holder.compression_bytes += compression;
     holder.compressed += u64::from(Deflate(connection.deflate).negotiated());
+    if role(connection.role) == Role::Server {
+        summary.peers.entry(connection.pid).or_default().add(peer(&socket.header.endpoints));
+    }
     // Each namespace numbers its interfaces for itself.
     if netns.is_none_or(|netns| netns == socket.header.endpoints.netns) {
         *summary.interfaces.entry(connection.ifindex).or_default() += 1;

@@ -1,44 +1,140 @@
 //! Advice: changes whose effect can be computed, and only those.
+//!
+//! Each rule looks at the ceiling that is hit first and proposes changes of limits or costs. A proposal is weighed by applying it to
+//! all ceilings ([`what_if`]): its effect is that of the ceiling which is hit first afterwards, and a proposal that moves nothing
+//! is not given. Once the best proposal has moved the first ceiling, the same is asked of the one that is first then, as if that
+//! change had been made.
+//!
+//! What is left out because its effect cannot be told in connections: longer accept queues (they lose connections in a burst, not
+//! at a count), and compression that gains little (how far messages shrink cannot be seen from outside the server).
 
-use super::Reading;
+mod buffers;
+mod compression;
+mod conntrack;
+mod descriptors;
+mod http2;
+mod keepalive;
+mod kernel_limits;
+mod what_if;
+
+use super::{Rates, Reading, Summary};
 use crate::document::{Advice, Ceiling, Effect, Kind};
+use crate::report::format::count;
+use what_if::{Change, with};
 
-/// What would move the first ceiling. `ceilings` come ordered, the first to be hit first.
-pub fn advise(ceilings: &[Ceiling], reading: &Reading) -> Vec<Advice> {
-    let Some(first) = ceilings.first().filter(|ceiling| ceiling.first) else {
-        return Vec::new();
-    };
-    raise_soft_limit(first, ceilings, reading).into_iter().collect()
+/// Ceilings that advice is given for: the first, and those that would be first after it.
+const STEPS: usize = 3;
+
+/// Everything that advice is drawn from.
+pub struct Known<'a> {
+    /// Ceilings, the first to be hit first.
+    pub ceilings: &'a [Ceiling],
+    /// The host now.
+    pub reading: &'a Reading,
+    /// Sums over connections, by the last sweep.
+    pub summary: &'a Summary,
+    /// What connections carry.
+    pub rates: &'a Rates,
 }
 
-/// A soft descriptor limit below the hard one can be raised without any privilege.
-fn raise_soft_limit(first: &Ceiling, ceilings: &[Ceiling], reading: &Reading) -> Option<Advice> {
-    let pid: u32 =
-        first.scope.strip_prefix("process:").filter(|_| first.kind == Kind::Descriptors)?.parse().ok()?;
-    let process = reading.processes.iter().find(|process| process.pid == pid)?;
-    let (soft, hard) = (process.descriptors.soft_limit?, process.descriptors.hard_limit?);
-    if hard <= soft {
-        return None;
+/// What a rule proposes, before it is known what comes of it.
+struct Proposal {
+    id: &'static str,
+    action: String,
+    evidence: String,
+    changes: Vec<Change>,
+}
+
+/// A rule: what would move the first of the ceilings that are `known`.
+type Rule = fn(&Known<'_>, first: &Ceiling) -> Vec<Proposal>;
+
+const RULES: [Rule; 7] = [
+    descriptors::advise,
+    kernel_limits::advise,
+    conntrack::advise,
+    keepalive::advise,
+    compression::advise,
+    buffers::advise,
+    http2::advise,
+];
+
+/// What would move the first ceiling, best first, and then those behind it.
+pub fn advise(known: &Known<'_>) -> Vec<Advice> {
+    let mut all: Vec<Advice> = Vec::new();
+    let mut ceilings = known.ceilings.to_vec();
+    let mut done: Vec<String> = Vec::new();
+    for _ in 0..STEPS {
+        let Some(first) = ceilings.first().filter(|ceiling| ceiling.first).cloned() else { break };
+        let known = Known { ceilings: &ceilings, ..*known };
+        let mut weighed: Vec<(Advice, Vec<Ceiling>)> = RULES
+            .iter()
+            .flat_map(|rule| rule(&known, &first))
+            .filter_map(|proposal| weigh(proposal, &ceilings, &first, &done))
+            .collect();
+        weighed.sort_by_key(|(advice, _)| std::cmp::Reverse(advice.effect.connections_max_after));
+        let best = weighed.first().map(|(best, after)| (best.id.clone(), after.clone()));
+        all.extend(weighed.into_iter().map(|(advice, _)| advice));
+        let Some((id, after)) = best else { break };
+        let moved = after.first().is_some_and(|now| (now.kind, &now.scope) != (first.kind, &first.scope));
+        if !moved {
+            break;
+        }
+        done.push(id);
+        ceilings = after;
     }
-    let before = first.connections_max?;
-    let raised = before.saturating_add(hard - soft);
-    // The next ceiling may come before the raised limit does.
-    let next = ceilings[1..]
-        .iter()
-        .filter_map(|ceiling| ceiling.connections_left.map(|left| left.saturating_add(first.connections)));
-    let after = next.chain([raised]).min().unwrap_or(raised);
-    Some(Advice {
-        id: "raise-soft-descriptor-limit".into(),
-        ceiling: Kind::Descriptors,
-        action: format!(
-            "raise the soft descriptor limit of {} (process {pid}) from {soft} to its hard limit {hard}: LimitNOFILE={hard} in its unit, or setrlimit at start",
-            process.comm
-        ),
-        effect: Effect { connections_max_before: before, connections_max_after: after },
-        evidence: format!(
-            "{} of {soft} descriptors are open, {} of them are WebSocket connections",
-            process.descriptors.open.unwrap_or(0),
-            first.connections
-        ),
-    })
+    all
 }
+
+/// The advice with its effect, and the ceilings as they would be; `None` where it moves nothing.
+fn weigh(
+    proposal: Proposal,
+    ceilings: &[Ceiling],
+    first: &Ceiling,
+    done: &[String],
+) -> Option<(Advice, Vec<Ceiling>)> {
+    let after = with(ceilings, &proposal.changes);
+    let before = first.connections_left?.checked_add(first.connections)?;
+    // Where no ceiling is known any more, neither is the effect.
+    let left = after.first().filter(|ceiling| ceiling.first)?.connections_left?;
+    let effect = Effect {
+        connections_max_before: before,
+        connections_max_after: left.saturating_add(first.connections),
+    };
+    let advice = Advice {
+        id: proposal.id.into(),
+        ceiling: first.kind,
+        action: proposal.action,
+        effect,
+        evidence: match done {
+            [] => proposal.evidence,
+            done => format!("{}; counted as if {} were done", proposal.evidence, done.join(" and ")),
+        },
+    };
+    (effect.connections_max_after > before).then_some((advice, after))
+}
+
+/// A limit for `first` that is high enough for another ceiling to come before it, as the next power of two; `None` where no
+/// other is known.
+fn enough(known: &Known<'_>, first: &Ceiling) -> Option<u64> {
+    let others =
+        known.ceilings.iter().filter(|other| (other.kind, &other.scope) != (first.kind, &first.scope));
+    let next =
+        others.filter(|other| !alike(other, first)).filter_map(|other| other.connections_left).min()?;
+    let more = next.saturating_sub(first.connections_left?) as f64 * first.cost_per_connection?;
+    first.limit?.checked_add(more.ceil() as u64)?.checked_next_power_of_two()
+}
+
+/// Whether one setting limits both.
+fn alike(one: &Ceiling, other: &Ceiling) -> bool {
+    let kinds = [Kind::Conntrack, Kind::EpollWatches, Kind::MemoryMaps];
+    one.kind == other.kind && kinds.contains(&one.kind)
+}
+
+/// `20,000 of 20,480 descriptors`: what is used of a ceiling, as evidence.
+fn used(ceiling: &Ceiling) -> String {
+    let known = |value: Option<u64>| value.map_or_else(|| "an unknown number".to_owned(), count);
+    format!("{} of {}", known(ceiling.used), known(ceiling.limit))
+}
+
+#[cfg(test)]
+mod tests;

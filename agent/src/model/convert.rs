@@ -124,7 +124,7 @@ pub fn opened(opened: &Opened, clock: &Clock, upgrade: Option<Upgrade>) -> Conne
     }
 }
 
-pub(super) fn role(number: u16) -> Role {
+pub(crate) fn role(number: u16) -> Role {
     match abi::Role::from_u16(number) {
         Some(abi::Role::Client) => Role::Client,
         _ => Role::Server,
@@ -185,18 +185,26 @@ pub(crate) fn estimated_bytes(negotiated: handshake::Deflate) -> u64 {
 }
 
 fn address(endpoints: &abi::Endpoints, local: bool) -> String {
-    const AF_INET: u16 = 2;
     let (bytes, port) = if local {
         (endpoints.local, endpoints.local_port)
     } else {
         (endpoints.remote, endpoints.remote_port)
     };
-    let ip = if endpoints.family == AF_INET {
+    SocketAddr::new(ip(endpoints.family, bytes), port).to_string()
+}
+
+/// The peer's address.
+pub(crate) fn peer(endpoints: &abi::Endpoints) -> IpAddr {
+    ip(endpoints.family, endpoints.remote)
+}
+
+fn ip(family: u16, bytes: [u8; 16]) -> IpAddr {
+    const AF_INET: u16 = 2;
+    if family == AF_INET {
         IpAddr::from(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
     } else {
         IpAddr::from(Ipv6Addr::from(bytes)).to_canonical()
-    };
-    SocketAddr::new(ip, port).to_string()
+    }
 }
 
 impl SlabCost {

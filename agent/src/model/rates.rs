@@ -27,6 +27,16 @@ struct Sums {
     /// The part of the packets and of their bytes that is pings, pongs and the acknowledgements of pongs.
     keepalive_packets: f64,
     keepalive_bytes: f64,
+    pings: f64,
+    pongs: f64,
+    /// Payload of control frames.
+    control_bytes: f64,
+    /// Messages, the compressed ones among them, and their payload.
+    messages: f64,
+    compressed: f64,
+    payload_bytes: f64,
+    /// Whether frames of some listener cannot be seen, so that what is counted of frames is not all there is.
+    blind: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +60,44 @@ pub struct Rate {
     pub all: Estimate,
     /// The part of it that keeps connections alive.
     pub keepalive: f64,
+}
+
+/// What connections carry, both directions together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mix {
+    /// How long that was watched.
+    pub seconds: f64,
+    /// Pings to or from one connection a second.
+    pub pings_per_second: f64,
+    /// Messages to or from one connection a second.
+    pub messages_per_second: f64,
+    pings_and_pongs: f64,
+    control_bytes: f64,
+    messages: f64,
+    compressed: f64,
+    payload_bytes: f64,
+}
+
+impl Mix {
+    /// Seconds between two pings of a connection; `None` where there are no pings.
+    pub fn ping_interval(&self) -> Option<f64> {
+        (self.pings_per_second > 0.0).then(|| 1.0 / self.pings_per_second)
+    }
+
+    /// Mean payload of a ping or pong in bytes.
+    pub fn control_payload(&self) -> Option<f64> {
+        (self.pings_and_pongs > 0.0).then(|| self.control_bytes / self.pings_and_pongs)
+    }
+
+    /// Mean payload of a message in bytes, as it was sent.
+    pub fn message_payload(&self) -> Option<f64> {
+        (self.messages > 0.0).then(|| self.payload_bytes / self.messages)
+    }
+
+    /// The share of messages that are compressed (RSV1).
+    pub fn compressed_share(&self) -> Option<f64> {
+        (self.messages > 0.0).then(|| self.compressed / self.messages)
+    }
 }
 
 impl Rates {
@@ -96,12 +144,38 @@ impl Rates {
         self.rate(&|sums| sums.packets, &|sums| sums.keepalive_packets)
     }
 
-    fn rate(&self, all: &dyn Fn(&Sums) -> f64, keepalive: &dyn Fn(&Sums) -> f64) -> Option<Rate> {
-        let (first, last) = (self.samples.front()?, self.samples.back()?);
-        let lived = last.connection_seconds - first.connection_seconds;
-        if last.at.saturating_sub(first.at) < SHORTEST || lived <= 0.0 {
+    /// What connections carry; `None` where too little was seen, or where frames of some cannot be.
+    pub fn mix(&self) -> Option<Mix> {
+        let (first, last, lived) = self.window()?;
+        if last.received.blind || last.sent.blind {
             return None;
         }
+        let grown = |of: &dyn Fn(&Sums) -> f64| {
+            let both = |sample: &Sample| of(&sample.received) + of(&sample.sent);
+            (both(last) - both(first)).max(0.0)
+        };
+        let (pings, messages) = (grown(&|sums| sums.pings), grown(&|sums| sums.messages));
+        Some(Mix {
+            seconds: (last.at - first.at).as_secs_f64(),
+            pings_per_second: pings / lived,
+            messages_per_second: messages / lived,
+            pings_and_pongs: pings + grown(&|sums| sums.pongs),
+            control_bytes: grown(&|sums| sums.control_bytes),
+            messages,
+            compressed: grown(&|sums| sums.compressed),
+            payload_bytes: grown(&|sums| sums.payload_bytes),
+        })
+    }
+
+    /// The oldest and the newest sample, and the connection-seconds between them.
+    fn window(&self) -> Option<(&Sample, &Sample, f64)> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let lived = last.connection_seconds - first.connection_seconds;
+        (last.at.saturating_sub(first.at) >= SHORTEST && lived > 0.0).then_some((first, last, lived))
+    }
+
+    fn rate(&self, all: &dyn Fn(&Sums) -> f64, keepalive: &dyn Fn(&Sums) -> f64) -> Option<Rate> {
+        let (first, last, lived) = self.window()?;
         let [received, sent] = [Self::received as fn(&Sample) -> &Sums, Self::sent].map(|direction| {
             let grown = |of: &dyn Fn(&Sums) -> f64| (of(direction(last)) - of(direction(first))).max(0.0);
             (grown(all), grown(keepalive), direction)
@@ -153,6 +227,13 @@ impl Sums {
         let keepalive = (frames + acknowledged) * headers + frames * frame_header + control;
         self.keepalive_packets += (frames + acknowledged).min(packets);
         self.keepalive_bytes += keepalive.min(bytes);
+        self.pings += known(traffic.ping);
+        self.pongs += known(traffic.pong);
+        self.control_bytes += control;
+        self.messages += known(traffic.text) + known(traffic.binary);
+        self.compressed += known(traffic.compressed_frames);
+        self.payload_bytes += known(traffic.payload_bytes);
+        self.blind |= traffic.frames.is_none() && traffic.packets > 0;
     }
 }
 

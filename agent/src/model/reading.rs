@@ -11,6 +11,8 @@ pub struct Reading {
     pub tcp: Option<TcpMemory>,
     /// The host's file table.
     pub descriptors: Option<HostDescriptors>,
+    /// `fs.nr_open`: what no process's descriptor limit may exceed.
+    pub descriptors_max: Option<u64>,
     /// Network interfaces.
     pub interfaces: Vec<Interface>,
     /// The processes asked for that still exist.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Peers;
+
 /// Sums over the sockets of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holder {
@@ -27,6 +29,8 @@ pub struct Summary {
     pub holders: BTreeMap<u32, Holder>,
     /// Whether the fixed part of a connection's memory is known, and so in `kernel_bytes`.
     pub fixed_known: bool,
+    /// Peers that hold many of a process's connections which it accepted, by process id.
+    pub peers: BTreeMap<u32, Peers>,
     /// Connections by interface index.
     pub interfaces: BTreeMap<u32, u64>,
 }

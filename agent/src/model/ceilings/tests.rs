@@ -4,8 +4,8 @@ use super::*;
 use crate::document::{Descriptors, Part, Traffic};
 use crate::model::fixture::listener;
 use crate::model::{
-    CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, TcpMemory,
-    advise,
+    CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, Known, LinkSpeed, ProcessReading,
+    TcpMemory, advise,
 };
 
 const MIB: u64 = 1 << 20;
@@ -37,14 +37,19 @@ fn reading() -> Reading {
             resident_bytes: Some(20 * MIB),
             anonymous_bytes: Some(10 * MIB),
         }],
-        degraded: Vec::new(),
+        ..Reading::default()
     }
 }
 
 fn summary() -> Summary {
     let holder =
         Holder { connections: 500, kernel_bytes: 500 * 4096, fixed_bytes: 500 * 4096, ..Holder::default() };
-    Summary { holders: [(7, holder)].into(), fixed_known: true, interfaces: [(2, 500)].into() }
+    Summary {
+        holders: [(7, holder)].into(),
+        fixed_known: true,
+        interfaces: [(2, 500)].into(),
+        ..Summary::default()
+    }
 }
 
 fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
@@ -71,7 +76,8 @@ fn the_soft_descriptor_limit_comes_first_and_says_how_many_are_left() {
     assert_eq!((first.kind, first.scope.as_str(), first.first), (Kind::Descriptors, "process:7", true));
     assert_eq!((first.connections_left, first.connections_max), (Some(504), Some(1004)));
     assert_eq!(all.iter().filter(|ceiling| ceiling.first).count(), 1);
-    let advice = advise(&all, &reading);
+    let known = Known { ceilings: &all, reading: &reading, summary: &summary, rates: &Rates::default() };
+    let advice = advise(&known);
     assert_eq!(advice[0].effect.connections_max_before, 1004);
     assert_eq!(advice[0].effect.connections_max_after, 1004 + 3072);
 }
