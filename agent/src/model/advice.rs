@@ -25,6 +25,9 @@ use what_if::{Change, with};
 /// Ceilings that advice is given for: the first, and those that would be first after it.
 const STEPS: usize = 3;
 
+/// The least gain that is worth a change.
+const WORTHWHILE: f64 = 0.01;
+
 /// Everything that advice is drawn from.
 pub struct Known<'a> {
     /// Ceilings, the first to be hit first.
@@ -60,10 +63,10 @@ const RULES: [Rule; 7] = [
 
 /// What would move the first ceiling, best first, and then those behind it.
 pub fn advise(known: &Known<'_>) -> Vec<Advice> {
-    let mut all: Vec<Advice> = Vec::new();
+    let mut steps: Vec<Vec<Advice>> = Vec::new();
     let mut ceilings = known.ceilings.to_vec();
     let mut done: Vec<String> = Vec::new();
-    for _ in 0..STEPS {
+    while steps.len() < STEPS {
         let Some(first) = ceilings.first().filter(|ceiling| ceiling.first).cloned() else { break };
         let known = Known { ceilings: &ceilings, ..*known };
         let mut weighed: Vec<(Advice, Vec<Ceiling>)> = RULES
@@ -72,17 +75,43 @@ pub fn advise(known: &Known<'_>) -> Vec<Advice> {
             .filter_map(|proposal| weigh(proposal, &ceilings, &first, &done))
             .collect();
         weighed.sort_by_key(|(advice, _)| std::cmp::Reverse(advice.effect.connections_max_after));
-        let best = weighed.first().map(|(best, after)| (best.id.clone(), after.clone()));
-        all.extend(weighed.into_iter().map(|(advice, _)| advice));
-        let Some((id, after)) = best else { break };
+        let Some((best, after)) = weighed.first().map(|(best, after)| (best.id.clone(), after.clone()))
+        else {
+            break;
+        };
+        steps.push(weighed.into_iter().map(|(advice, _)| advice).collect());
         let moved = after.first().is_some_and(|now| (now.kind, &now.scope) != (first.kind, &first.scope));
         if !moved {
             break;
         }
-        done.push(id);
+        if !done.contains(&best) {
+            done.push(best);
+        }
         ceilings = after;
     }
-    all
+    worthwhile(steps)
+}
+
+/// Leaves out what gains next to nothing, except where it clears the way for what does: of two ceilings that are hit at the same
+/// time, either one moves nothing by itself.
+fn worthwhile(steps: Vec<Vec<Advice>>) -> Vec<Advice> {
+    let mut kept: Vec<Advice> = Vec::new();
+    for mut step in steps.into_iter().rev() {
+        let clears = !kept.is_empty();
+        let mut place = 0;
+        step.retain(|advice| {
+            place += 1;
+            clears && place == 1 || gain(advice) >= WORTHWHILE
+        });
+        kept.splice(0..0, step);
+    }
+    kept
+}
+
+/// By how much more connections fit, as a share of those that fit before.
+fn gain(advice: &Advice) -> f64 {
+    let (before, after) = (advice.effect.connections_max_before, advice.effect.connections_max_after);
+    after.saturating_sub(before) as f64 / before as f64
 }
 
 /// The advice with its effect, and the ceilings as they would be; `None` where it moves nothing.

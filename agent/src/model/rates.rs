@@ -250,6 +250,7 @@ mod tests {
             let open = n(second);
             let mut listener = listener(80, open);
             listener.sent = Traffic {
+                frames: Some(pings),
                 ping: Some(pings),
                 pong: Some(0),
                 control_bytes: Some(0),
@@ -259,6 +260,7 @@ mod tests {
                 ..Traffic::default()
             };
             listener.received = Traffic {
+                frames: Some(pings),
                 ping: Some(0),
                 pong: Some(pings),
                 control_bytes: Some(0),
@@ -289,6 +291,17 @@ mod tests {
         let rising = pinged(60, |second| 100 + 50 * second).bits(0).expect("known").all;
         assert!((rising.value / steady.value - 1.0).abs() < 0.03, "{rising:?} of {steady:?}");
         assert!(rising.least <= rising.value && rising.value <= rising.most);
+    }
+
+    #[test]
+    fn frames_are_told_of_only_where_all_can_be_seen() {
+        let mix = pinged(60, |_| 100).mix().expect("frames are seen");
+        assert!((mix.ping_interval().expect("pings") - 1.0).abs() < 0.05, "{mix:?}");
+        let mut rates = pinged(60, |_| 100);
+        let mut encrypted = listener(443, 100);
+        encrypted.received = Traffic { packets: 7, packet_bytes: 700, ..Traffic::default() };
+        rates.observe(Duration::from_secs(63), [&encrypted].into_iter());
+        assert_eq!(rates.mix(), None);
     }
 
     #[test]

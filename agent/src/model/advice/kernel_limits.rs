@@ -17,9 +17,7 @@ fn raise(known: &Known<'_>, first: &Ceiling) -> Option<Proposal> {
         (Kind::Tasks, scope) => ("raise-pids-max", format!("pids.max of {}", scope.strip_prefix("cgroup:")?)),
         _ => return None,
     };
-    let limit = first.limit?;
-    // With no other ceiling known, twice as many.
-    let raised = enough(known, first).or_else(|| limit.checked_mul(2))?;
+    let (limit, raised) = (first.limit?, enough(known, first)?);
     let changed =
         |other: &&Ceiling| alike(other, first) || (other.kind, &other.scope) == (first.kind, &first.scope);
     Some(Proposal {
