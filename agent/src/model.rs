@@ -7,6 +7,7 @@ mod convert;
 mod cost;
 mod estimate;
 mod growth;
+mod lineage;
 mod reading;
 mod summary;
 mod theil_sen;
@@ -20,6 +21,7 @@ pub use ceilings::{Inputs, ceilings};
 pub use cost::ProcessCosts;
 pub use estimate::Estimate;
 pub use growth::{Growth, Growths};
+pub use lineage::{Lineage, Lineages, Member};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
     TcpMemory,
