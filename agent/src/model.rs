@@ -20,7 +20,7 @@ pub use advice::advise;
 pub use ceilings::{Inputs, ceilings};
 pub use cost::ProcessCosts;
 pub use estimate::Estimate;
-pub use growth::{Growth, Growths};
+pub use growth::{Forecast, Growth, Growths};
 pub use lineage::{Lineage, Lineages, Member};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,

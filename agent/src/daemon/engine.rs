@@ -17,8 +17,8 @@ use crate::document::{
 use crate::host::Host;
 use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
 use crate::model::{
-    Clock, Growths, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
-    opened,
+    Clock, Growths, Inputs, Lineages, Member, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings,
+    connection, listener, opened,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
@@ -40,6 +40,7 @@ pub struct Engine<P, H> {
     summary: Summary,
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
+    lineages: Lineages,
     growth: Growths,
     costs: ProcessCosts,
     history: VecDeque<(u64, Reading, Vec<Listener>)>,
@@ -84,6 +85,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             slab: slab.ok(),
             summary: Summary::default(),
             unreached: Vec::new(),
+            lineages: Lineages::default(),
             growth: Growths::default(),
             costs: ProcessCosts::default(),
             history: VecDeque::new(),
@@ -321,21 +323,43 @@ impl<P: Probes, H: Host> Engine<P, H> {
         let at = Duration::from_nanos(now);
         self.handshakes.bound(self.connections(listeners));
         self.growth.observe_total(at, self.connections(listeners));
-        if self.sweeps.age(now) == Some(Duration::ZERO) {
-            let counts = self.summary.holders.iter().map(|(pid, holder)| (*pid, holder.connections));
-            self.growth.observe_processes(at, counts);
-        }
         self.costs.retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
         // Count and memory must be of the same moment: only a sweep of this tick will do.
         if self.sweeps.age(now) != Some(Duration::ZERO) {
             return;
         }
+        self.observe_processes(at, reading);
         for process in &reading.processes {
             let holder = self.summary.holders.get(&process.pid).copied().unwrap_or_default();
             if let Some(bytes) = process.anonymous_bytes {
                 self.costs.observe(process.pid, holder.connections, bytes);
             }
         }
+    }
+
+    /// Counts by process and by limited cgroup, of a sweep of this tick.
+    fn observe_processes(&mut self, at: Duration, reading: &Reading) {
+        let held = |pid: u32| self.summary.holders.get(&pid).map_or(0, |holder| holder.connections);
+        let processes = reading.processes.iter();
+        let members: Vec<Member<'_>> = processes
+            .clone()
+            .map(|process| Member {
+                pid: process.pid,
+                comm: &process.comm,
+                cgroup: process.cgroup.as_deref(),
+                connections: held(process.pid),
+            })
+            .collect();
+        self.lineages.observe(at, &members);
+        let counts = members.iter().map(|member| (member.pid, member.connections));
+        self.growth.observe_processes(at, &self.lineages, counts);
+        let mut cgroups: BTreeMap<&str, u64> = BTreeMap::new();
+        for process in processes {
+            if let Some(memory) = &process.cgroup_memory {
+                *cgroups.entry(&memory.path).or_default() += held(process.pid);
+            }
+        }
+        self.growth.observe_cgroups(at, cgroups.into_iter());
     }
 
     fn process(&self, reading: &crate::model::ProcessReading) -> Process {

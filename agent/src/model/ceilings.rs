@@ -37,10 +37,11 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     all.extend(descriptors::ceilings(inputs));
     all.extend(bandwidth::ceilings(inputs));
     for ceiling in &mut all {
-        // A process's limit is reached by its own growth, not by that of its neighbours.
-        let process = ceiling.scope.strip_prefix("process:").and_then(|pid| pid.parse().ok());
-        ceiling.seconds_left =
-            ceiling.connections_left.and_then(|left| inputs.growth.seconds_until(process, left));
+        let (left, range) = (ceiling.connections_left, ceiling.connections_left_range);
+        let forecast = inputs.growth.forecast(&ceiling.scope, left, range);
+        ceiling.trend = forecast.trend;
+        (ceiling.seconds_left, ceiling.seconds_left_range) =
+            (forecast.seconds_left, forecast.seconds_left_range);
     }
     // A stable sort: among equals the order above stands.
     all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));

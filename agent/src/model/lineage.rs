@@ -164,7 +164,7 @@ fn identity(member: &Member<'_>) -> (String, Option<String>) {
 
 /// A cgroup's path with `*` for every run of hexadecimal digits (and the dashes and underscores of UIDs) that is long enough
 /// to be generated.
-fn without_generated_names(path: &str) -> String {
+pub(super) fn without_generated_names(path: &str) -> String {
     let in_run = |c: char| matches!(c, '0'..='9' | 'a'..='f' | '-' | '_');
     let mut text = String::with_capacity(path.len());
     let mut rest = path;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::document::{Descriptors, Role, Traffic};
 use crate::model::{
-    CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, TcpMemory,
-    advise,
+    CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, Lineages, LinkSpeed, Member,
+    ProcessReading, TcpMemory, advise,
 };
 
 const MIB: u64 = 1 << 20;
@@ -176,11 +176,13 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
 #[test]
 fn growth_gives_every_ceiling_its_time() {
     let (reading, summary) = (reading(), summary());
-    let mut growth = Growths::default();
+    let (mut growth, mut lineages) = (Growths::default(), Lineages::default());
     for second in 0..20 {
         let at = Duration::from_secs(second);
         growth.observe_total(at, 600 + 20 * second);
-        growth.observe_processes(at, [(7, 300 + 10 * second)].into_iter());
+        let connections = 300 + 10 * second;
+        lineages.observe(at, &[Member { pid: 7, comm: "server", cgroup: Some("/web"), connections }]);
+        growth.observe_processes(at, &lineages, [(7, connections)].into_iter());
     }
     let all = ceilings(&Inputs {
         connections: 500,
@@ -192,4 +194,7 @@ fn growth_gives_every_ceiling_its_time() {
         costs: &ProcessCosts::default(),
     });
     assert!((all[0].seconds_left.expect("growing") - 50.4).abs() < 1e-6);
+    let range = all[0].seconds_left_range.expect("growing");
+    assert!(range.least <= 50.4 && range.most.is_some_and(|most| most >= 50.4), "{range:?}");
+    assert_eq!(all[0].trend, Trend::Growing);
 }
