@@ -16,7 +16,7 @@ pub use connection::{
     Bucket, Connection, Deflate, Listener, Memory, Parse, Ping, Pinger, Role, Stalls, Traffic, Transport,
     Upgrade,
 };
-pub use event::{Body, Envelope, EventWriter, Started, Stopped, Tick, Vanished};
+pub use event::{Body, Envelope, EventWriter, LevelChanged, Started, Stopped, Tick, Vanished};
 pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};
 
 /// Name and version of the schema, in every document and every event.

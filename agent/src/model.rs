@@ -7,6 +7,7 @@ mod convert;
 mod cost;
 mod estimate;
 mod growth;
+mod levels;
 mod lineage;
 mod reading;
 mod summary;
@@ -21,6 +22,7 @@ pub use ceilings::{Inputs, ceilings};
 pub use cost::ProcessCosts;
 pub use estimate::Estimate;
 pub use growth::{Forecast, Growth, Growths};
+pub use levels::{Levels, Pair, Thresholds};
 pub use lineage::{Lineage, Lineages, Member};
 pub use reading::{
     CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,

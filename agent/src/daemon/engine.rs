@@ -9,16 +9,16 @@ use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
 use super::handshakes::Handshakes;
 use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
+use super::trends::Trends;
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
-    ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LevelChanged, Listener, Losses,
+    Process, ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
 use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
 use crate::model::{
-    Clock, Growths, Inputs, Lineages, Member, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings,
-    connection, listener, opened,
+    Clock, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener, opened,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
@@ -40,8 +40,7 @@ pub struct Engine<P, H> {
     summary: Summary,
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
-    lineages: Lineages,
-    growth: Growths,
+    trends: Trends,
     costs: ProcessCosts,
     history: VecDeque<(u64, Reading, Vec<Listener>)>,
     sweeps: Pace,
@@ -56,6 +55,7 @@ pub struct Engine<P, H> {
 /// What a tick computes, before it becomes an event or part of a snapshot.
 struct State {
     ceilings: Vec<Ceiling>,
+    changes: Vec<LevelChanged>,
     processes: Vec<Process>,
     listeners: Vec<Listener>,
     advice: Vec<Advice>,
@@ -85,8 +85,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             slab: slab.ok(),
             summary: Summary::default(),
             unreached: Vec::new(),
-            lineages: Lineages::default(),
-            growth: Growths::default(),
+            trends: Trends::new(settings.thresholds),
             costs: ProcessCosts::default(),
             history: VecDeque::new(),
             sweeps: Pace::new(budget),
@@ -170,6 +169,9 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.drain(clock, emit);
         self.sweep(clock, emit);
         let state = self.state(clock);
+        for change in state.changes {
+            emit(Body::LevelChanged(change));
+        }
         let tick = Tick {
             connections: self.connections(&state.listeners),
             ceilings: state.ceilings,
@@ -286,15 +288,16 @@ impl<P: Probes, H: Host> Engine<P, H> {
             let elapsed = Duration::from_nanos(now.saturating_sub(*then));
             (!elapsed.is_zero()).then_some((reading, listeners.as_slice(), elapsed))
         });
-        let ceilings = ceilings(&Inputs {
+        let mut ceilings = ceilings(&Inputs {
             connections: self.connections(&listeners),
             reading: &reading,
             earlier,
             summary: &self.summary,
             listeners: &listeners,
-            growth: &self.growth,
+            growth: &self.trends.growth,
             costs: &self.costs,
         });
+        let changes = self.trends.levels.observe(Duration::from_nanos(now), &mut ceilings);
         let advice = advise(&ceilings, &reading);
         let processes = reading.processes.iter().map(|process| self.process(process)).collect();
         let window = RATE_WINDOW.as_nanos() as u64;
@@ -302,7 +305,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             self.history.pop_front();
         }
         self.history.push_back((now, reading, listeners.clone()));
-        State { ceilings, processes, listeners, advice, degraded }
+        State { ceilings, changes, processes, listeners, advice, degraded }
     }
 
     /// Refused upgrades by listener and status.
@@ -322,44 +325,19 @@ impl<P: Probes, H: Host> Engine<P, H> {
     fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
         self.handshakes.bound(self.connections(listeners));
-        self.growth.observe_total(at, self.connections(listeners));
+        self.trends.growth.observe_total(at, self.connections(listeners));
         self.costs.retain(|pid| reading.processes.iter().any(|process| process.pid == pid));
         // Count and memory must be of the same moment: only a sweep of this tick will do.
         if self.sweeps.age(now) != Some(Duration::ZERO) {
             return;
         }
-        self.observe_processes(at, reading);
+        self.trends.observe(at, &self.summary, reading);
         for process in &reading.processes {
             let holder = self.summary.holders.get(&process.pid).copied().unwrap_or_default();
             if let Some(bytes) = process.anonymous_bytes {
                 self.costs.observe(process.pid, holder.connections, bytes);
             }
         }
-    }
-
-    /// Counts by process and by limited cgroup, of a sweep of this tick.
-    fn observe_processes(&mut self, at: Duration, reading: &Reading) {
-        let held = |pid: u32| self.summary.holders.get(&pid).map_or(0, |holder| holder.connections);
-        let processes = reading.processes.iter();
-        let members: Vec<Member<'_>> = processes
-            .clone()
-            .map(|process| Member {
-                pid: process.pid,
-                comm: &process.comm,
-                cgroup: process.cgroup.as_deref(),
-                connections: held(process.pid),
-            })
-            .collect();
-        self.lineages.observe(at, &members);
-        let counts = members.iter().map(|member| (member.pid, member.connections));
-        self.growth.observe_processes(at, &self.lineages, counts);
-        let mut cgroups: BTreeMap<&str, u64> = BTreeMap::new();
-        for process in processes {
-            if let Some(memory) = &process.cgroup_memory {
-                *cgroups.entry(&memory.path).or_default() += held(process.pid);
-            }
-        }
-        self.growth.observe_cgroups(at, cgroups.into_iter());
     }
 
     fn process(&self, reading: &crate::model::ProcessReading) -> Process {

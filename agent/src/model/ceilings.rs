@@ -6,12 +6,8 @@ mod memory;
 
 use std::time::Duration;
 
-use super::{Estimate, Growths, ProcessCosts, Reading, Summary};
+use super::{Estimate, Growths, ProcessCosts, Reading, Summary, Thresholds};
 use crate::document::{Ceiling, CostPart, Kind, Level, Listener, Range, Trend, Unit};
-
-/// A share of the limit from which a ceiling is near, and critical.
-const NEAR: f64 = 0.8;
-const CRITICAL: f64 = 0.95;
 
 /// Everything the ceilings are computed from.
 pub struct Inputs<'a> {
@@ -68,12 +64,6 @@ impl Parts {
     fn ceiling(self) -> Ceiling {
         let known = self.used.zip(self.limit).filter(|(_, limit)| *limit > 0);
         let utilization = known.map(|(used, limit)| used as f64 / limit as f64);
-        let level = match utilization {
-            None => Level::Unknown,
-            Some(share) if share >= CRITICAL => Level::Critical,
-            Some(share) if share >= NEAR => Level::Near,
-            Some(_) => Level::Ok,
-        };
         let room = known.map(|(used, limit)| limit.saturating_sub(used) as f64);
         let cost = self.cost.filter(|cost| cost.value > 0.0);
         let left = room.zip(cost).map(|(room, cost)| (room / cost.value) as u64);
@@ -81,14 +71,14 @@ impl Parts {
             least: (room / cost.most).floor(),
             most: (cost.least > 0.0).then(|| (room / cost.least).floor()),
         });
-        Ceiling {
+        let mut ceiling = Ceiling {
             kind: self.kind,
             scope: self.scope,
             used: self.used,
             limit: self.limit,
             unit: self.unit,
             utilization,
-            level,
+            level: Level::Unknown,
             connections: self.connections,
             cost_per_connection: self.cost.map(|cost| cost.value),
             cost_range: self.cost.and_then(|cost| cost.range()),
@@ -102,7 +92,10 @@ impl Parts {
             trend: Trend::Unknown,
             first: false,
             basis: self.basis,
-        }
+        };
+        // What it is at this moment; where there are moments before, `Levels` knows better.
+        ceiling.level = Thresholds::default().reached_by_use(&ceiling);
+        ceiling
     }
 }
 
