@@ -4,6 +4,7 @@ mod engine;
 mod handshakes;
 mod settings;
 mod sweep;
+mod trends;
 mod usage;
 
 use std::sync::Arc;

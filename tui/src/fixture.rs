@@ -4,9 +4,9 @@
 
 use agent::document::{
     Advice, Body, Bucket, Ceiling, Connection, CostPart, Deflate, Degraded, Descriptors, Effect, Envelope,
-    EventWriter, Host, Kind, Level, Listener, Losses, Memory, Parse, Part, Ping, Pinger, Process,
-    ProcessMemory, Range, Role, SelfUsage, Stalls, Started, Tick, Traffic, Transport, Trend, Unit, Upgrade,
-    Vanished,
+    EventWriter, Host, Kind, Level, LevelChanged, Listener, Losses, Memory, Parse, Part, Ping, Pinger,
+    Process, ProcessMemory, Range, Role, SelfUsage, Stalls, Started, Tick, Traffic, Transport, Trend, Unit,
+    Upgrade, Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -55,6 +55,11 @@ impl Recording {
     /// An end nobody saw.
     pub fn vanished(&mut self, id: &str) -> &mut Self {
         self.push(Body::ConnectionVanished(Vanished { id: id.into() }))
+    }
+
+    /// A ceiling that came nearer.
+    pub fn level_changed(&mut self, change: LevelChanged) -> &mut Self {
+        self.push(Body::LevelChanged(change))
     }
 
     /// A tick, a second after whatever came before.
@@ -222,8 +227,11 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         connections_left_range: None,
         connections_max: Some(19_968),
         seconds_left: Some(short((20_000 - open) as f64 / DESCRIPTORS.1 as f64)),
-        seconds_left_range: None,
-        trend: Trend::Unknown,
+        seconds_left_range: Some(Range {
+            least: short((20_000 - open) as f64 / (DESCRIPTORS.1 + 1) as f64),
+            most: Some(short((20_000 - open) as f64 / (DESCRIPTORS.1 - 1) as f64)),
+        }),
+        trend: Trend::Growing,
         first: true,
         basis: "soft RLIMIT_NOFILE of /proc/1234/limits; one descriptor per TCP connection".into(),
     };
@@ -251,7 +259,7 @@ fn ceilings(open: u64, number: u64) -> Vec<Ceiling> {
         connections_max: Some(left + open - 32),
         seconds_left: None,
         seconds_left_range: None,
-        trend: Trend::Unknown,
+        trend: Trend::Recovering,
         first: false,
         basis: "MemTotal - MemAvailable of MemTotal; cost: kernel memory measured per socket, plus the slope of the process's anonymous memory over its connections".into(),
         ..descriptors.clone()

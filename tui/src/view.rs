@@ -55,6 +55,8 @@ impl View {
             Body::ConnectionVanished(vanished) => {
                 self.connections.remove(&vanished.id);
             }
+            // The ceilings of each tick have their levels; this is for those who wait for a change.
+            Body::LevelChanged(_) => {}
             Body::AgentStopped(stopped) => self.stopped = Some(stopped.reason.clone()),
         }
     }
@@ -176,6 +178,8 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agent::document::{Level, LevelChanged};
+
     use crate::fixture::{self, Recording};
 
     fn view(envelopes: &[Envelope]) -> View {
@@ -202,6 +206,24 @@ mod tests {
         let mut recording = Recording::new();
         recording.opened(fixture::connection(1)).vanished("4098");
         assert_eq!(view(&recording.envelopes).connections().count(), 0);
+    }
+
+    #[test]
+    fn a_level_that_changed_leaves_no_hole() {
+        let mut recording = Recording::new();
+        recording.tick(fixture::tick(0)).level_changed(LevelChanged {
+            kind: Kind::Memory,
+            scope: "host".into(),
+            from: Level::Ok,
+            to: Level::Near,
+            reason: "81% of the limit is used, of 80%".into(),
+            connections_left: Some(9),
+            seconds_left: None,
+        });
+        recording.tick(fixture::tick(1));
+        let view = view(&recording.envelopes);
+        assert_eq!(view.lost(), 0);
+        assert_eq!(view.history().samples().count(), 2);
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //! nobody back but the `emit` it is given.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::Path;
 use std::time::Duration;
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
@@ -11,16 +9,16 @@ use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
 use super::handshakes::Handshakes;
 use super::settings::Settings;
 use super::sweep::{Pace, Reported, sweep};
+use super::trends::Trends;
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Kind, Listener, Losses, Process,
-    ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LevelChanged, Listener, Losses,
+    Process, ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
 use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
 use crate::model::{
-    Clock, Costs, Growths, Inputs, Known, Rates, Reading, SlabCost, Summary, advise, ceilings, connection,
-    listener, opened, process_scope,
+    Clock, Inputs, Known, Reading, SlabCost, Summary, advise, ceilings, connection, listener, opened,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
@@ -42,9 +40,7 @@ pub struct Engine<P, H> {
     summary: Summary,
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
-    growth: Growths,
-    costs: Costs,
-    rates: Rates,
+    trends: Trends,
     history: VecDeque<(u64, Reading)>,
     sweeps: Pace,
     owners: Pace,
@@ -58,6 +54,7 @@ pub struct Engine<P, H> {
 /// What a tick computes, before it becomes an event or part of a snapshot.
 struct State {
     ceilings: Vec<Ceiling>,
+    changes: Vec<LevelChanged>,
     processes: Vec<Process>,
     listeners: Vec<Listener>,
     advice: Vec<Advice>,
@@ -87,9 +84,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             slab: slab.ok(),
             summary: Summary::default(),
             unreached: Vec::new(),
-            growth: Growths::default(),
-            costs: Costs::default(),
-            rates: Rates::default(),
+            trends: Trends::new(settings.thresholds),
             history: VecDeque::new(),
             sweeps: Pace::new(budget),
             owners: Pace::new(budget),
@@ -172,6 +167,9 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.drain(clock, emit);
         self.sweep(clock, emit);
         let state = self.state(clock);
+        for change in state.changes {
+            emit(Body::LevelChanged(change));
+        }
         let tick = Tick {
             connections: self.connections(&state.listeners),
             ceilings: state.ceilings,
@@ -283,26 +281,30 @@ impl<P: Probes, H: Host> Engine<P, H> {
         let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
         let mut reading = self.host.read(&pids);
         let degraded = std::mem::take(&mut reading.degraded);
-        self.observe(now, &listeners);
+        self.observe(now, &reading, &listeners);
         let earlier = self.history.front().and_then(|(then, reading)| {
             let elapsed = Duration::from_nanos(now.saturating_sub(*then));
             (!elapsed.is_zero()).then_some((reading, elapsed))
         });
-        let ceilings = ceilings(&Inputs {
+        let mut ceilings = ceilings(&Inputs {
             connections: self.connections(&listeners),
             reading: &reading,
             earlier,
             summary: &self.summary,
-            rates: &self.rates,
-            growth: &self.growth,
-            costs: &self.costs,
+            rates: &self.trends.rates,
+            growth: &self.trends.growth,
+            costs: &self.trends.costs,
+            lineages: &self.trends.lineages,
         });
-        self.observe_costs(now, &reading, &ceilings);
+        if self.sweeps.age(now) == Some(Duration::ZERO) {
+            self.trends.observe_costs(&reading, &self.summary, &ceilings);
+        }
+        let changes = self.trends.levels.observe(Duration::from_nanos(now), &mut ceilings);
         let advice = advise(&Known {
             ceilings: &ceilings,
             reading: &reading,
             summary: &self.summary,
-            rates: &self.rates,
+            rates: &self.trends.rates,
         });
         let processes = reading.processes.iter().map(|process| self.process(process)).collect();
         let window = RATE_WINDOW.as_nanos() as u64;
@@ -310,7 +312,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             self.history.pop_front();
         }
         self.history.push_back((now, reading));
-        State { ceilings, processes, listeners, advice, degraded }
+        State { ceilings, changes, processes, listeners, advice, degraded }
     }
 
     /// Refused upgrades by listener and status.
@@ -327,39 +329,17 @@ impl<P: Probes, H: Host> Engine<P, H> {
         refused
     }
 
-    fn observe(&mut self, now: u64, listeners: &[Listener]) {
+    fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
         self.handshakes.bound(self.connections(listeners));
-        self.growth.observe_total(at, self.connections(listeners));
-        if self.sweeps.age(now) == Some(Duration::ZERO) {
-            let counts = self.summary.holders.iter().map(|(pid, holder)| (*pid, holder.connections));
-            self.growth.observe_processes(at, counts);
-        }
+        self.trends.growth.observe_total(at, self.connections(listeners));
         // Interfaces belong to this namespace, and so must what is carried over them.
         let netns = self.host.netns();
         let here = listeners.iter().filter(|listener| netns.is_none_or(|netns| listener.netns == netns));
-        self.rates.observe(at, here);
-    }
-
-    /// Sets what is in use against the number of connections. Both must be of the same moment: only a sweep of this tick will
-    /// do.
-    fn observe_costs(&mut self, now: u64, reading: &Reading, ceilings: &[Ceiling]) {
-        if self.sweeps.age(now) != Some(Duration::ZERO) {
-            return;
-        }
-        self.costs.begin();
-        for ceiling in ceilings {
-            if let Some(used) = ceiling.used {
-                let life = life(reading, &ceiling.scope);
-                self.costs.observe(ceiling.kind, &ceiling.scope, life, ceiling.connections, used);
-            }
-        }
-        for process in &reading.processes {
-            let holder = self.summary.holders.get(&process.pid).copied().unwrap_or_default();
-            if let Some(bytes) = process.anonymous_bytes {
-                let scope = process_scope(process.pid);
-                self.costs.observe(Kind::Memory, &scope, 0, holder.connections, bytes);
-            }
+        self.trends.rates.observe(at, here);
+        // Counts by process are those of the last sweep: only one of this tick is news.
+        if self.sweeps.age(now) == Some(Duration::ZERO) {
+            self.trends.observe(at, &self.summary, reading);
         }
     }
 
@@ -376,10 +356,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             descriptors: reading.descriptors,
             memory: ProcessMemory {
                 resident_bytes: reading.resident_bytes,
-                per_connection_bytes: self
-                    .costs
-                    .cost(Kind::Memory, &process_scope(reading.pid))
-                    .map(|bytes| bytes.value),
+                per_connection_bytes: self.trends.own_memory(reading.pid),
                 kernel_per_connection_bytes: holder.kernel_per_connection(),
                 compression_bytes: (holder.compressed > 0).then_some(holder.compression_bytes),
             },
@@ -423,19 +400,6 @@ impl<P: Probes, H: Host> Engine<P, H> {
             self.document.degraded.push(Degraded { probe: probe.into(), reason });
         }
     }
-}
-
-/// Tells one population of a cgroup from the next: what a restarted server has in use begins from another base. Other scopes
-/// have one life.
-fn life(reading: &Reading, scope: &str) -> u64 {
-    let Some(path) = scope.strip_prefix("cgroup:") else { return 0 };
-    let mut hasher = DefaultHasher::new();
-    for process in &reading.processes {
-        if process.cgroup.as_deref().is_some_and(|cgroup| Path::new(cgroup).starts_with(path)) {
-            process.pid.hash(&mut hasher);
-        }
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]

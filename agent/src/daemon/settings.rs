@@ -1,5 +1,7 @@
 //! Settings: flags over the configuration file over defaults.
 
+mod levels;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,6 +13,7 @@ use thiserror::Error;
 use crate::cli::parse_duration;
 use crate::host::NicSpeed;
 use crate::kernel::Options;
+use crate::model::Thresholds;
 
 /// Most ports that can be watched at once: the size of the map behind it.
 const MAX_PORTS: usize = 64;
@@ -68,6 +71,8 @@ pub struct Settings {
     pub updates: bool,
     /// Whether the query of a handshake's path is shown; it often holds credentials.
     pub show_query: bool,
+    /// From where on a ceiling is near, and critical.
+    pub thresholds: Thresholds,
     /// Kernel-side log level.
     pub log_level: u8,
 }
@@ -83,6 +88,7 @@ impl Default for Settings {
             sweep_budget: 0.01,
             updates: false,
             show_query: false,
+            thresholds: Thresholds::default(),
             log_level: 0,
         }
     }
@@ -130,6 +136,7 @@ struct File {
     sweep_budget: Option<f64>,
     updates: Option<bool>,
     show_query: Option<bool>,
+    levels: Option<levels::Levels>,
 }
 
 impl Settings {
@@ -163,6 +170,9 @@ impl Settings {
         }
         if let Some(show) = file.show_query {
             settings.show_query = show;
+        }
+        if let Some(levels) = file.levels {
+            settings.thresholds = levels.thresholds().map_err(|(key, message)| refused(key, message))?;
         }
         settings.check().map_err(|(key, message)| refused(key, message))?;
         Ok(settings)
@@ -231,6 +241,8 @@ mod tests {
         assert!(message("ports = [8080]\nporst = 1\n").contains("line 2: unknown field `porst`"));
         assert!(message("interval = \"5\"").contains("interval: \"5\" needs a unit"));
         assert!(message("sweep_budget = 0").contains("sweep_budget"));
+        assert!(message("[levels]\nnear_ration = 0.5").contains("line 2: unknown field `near_ration`"));
+        assert!(message("[levels]\nnear_ratio = 2").contains("levels.near_ratio: 2 is no share"));
         assert!(message("ports = [0]").contains("0 is no port"));
         assert!(Settings::from_file(Path::new("/nonexistent")).is_err());
     }

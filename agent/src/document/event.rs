@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Advice, Ceiling, Connection, Degraded, Host, Listener, Process, SCHEMA, SelfUsage};
+use super::{Advice, Ceiling, Connection, Degraded, Host, Kind, Level, Listener, Process, SCHEMA, SelfUsage};
 
 /// One line of the stream. The payload stands under the event's own name:
 /// `{"schema":…,"seq":…,"timestamp":…,"event":"tick","severity_text":"INFO","severity_number":9,"tick":{…}}`.
@@ -44,6 +44,8 @@ pub enum Body {
     ConnectionClosed(Connection),
     /// A connection that was reported is gone without a close event, which the kernel had no room for.
     ConnectionVanished(Vanished),
+    /// A ceiling came nearer, or went away.
+    LevelChanged(LevelChanged),
     /// The agent is about to end.
     AgentStopped(Stopped),
 }
@@ -86,6 +88,25 @@ pub struct Vanished {
     pub id: String,
 }
 
+/// Payload of `level_changed`. What is used is in the `tick` that follows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LevelChanged {
+    /// What runs out.
+    pub kind: Kind,
+    /// Whose limit, as in the ceiling.
+    pub scope: String,
+    /// The level before; `unknown` where the ceiling was not seen before.
+    pub from: Level,
+    /// The level now.
+    pub to: Level,
+    /// What raised or lowered it, in words.
+    pub reason: String,
+    /// How many more connections fit.
+    pub connections_left: Option<u64>,
+    /// Seconds until it is hit at the present growth; null where the count is not growing.
+    pub seconds_left: Option<f64>,
+}
+
 /// Payload of `agent_stopped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
@@ -103,6 +124,7 @@ impl Body {
         "connection_updated",
         "connection_closed",
         "connection_vanished",
+        "level_changed",
         "agent_stopped",
     ];
 
@@ -116,6 +138,7 @@ impl Body {
             Body::ConnectionUpdated(_) => "connection_updated",
             Body::ConnectionClosed(_) => "connection_closed",
             Body::ConnectionVanished(_) => "connection_vanished",
+            Body::LevelChanged(_) => "level_changed",
             Body::AgentStopped(_) => "agent_stopped",
         }
     }
@@ -123,11 +146,12 @@ impl Body {
     fn severity(&self) -> (&'static str, u8) {
         let level = match self {
             Body::Tick(tick) => tick.ceilings.iter().map(|ceiling| ceiling.level).max(),
+            Body::LevelChanged(change) => Some(change.to),
             _ => None,
         };
         match level {
-            Some(super::Level::Critical) => ("ERROR", 17),
-            Some(super::Level::Near) => ("WARN", 13),
+            Some(Level::Critical) => ("ERROR", 17),
+            Some(Level::Near) => ("WARN", 13),
             _ => ("INFO", 9),
         }
     }
@@ -175,5 +199,25 @@ mod tests {
         let back: Envelope = serde_json::from_str(&line).expect("parses");
         assert_eq!(back, second);
         assert!(Body::NAMES.contains(&back.body.name()));
+    }
+    #[test]
+    fn a_level_that_changed_is_as_severe_as_the_new_one() {
+        let severity = |to| {
+            let changed = LevelChanged {
+                kind: Kind::Descriptors,
+                scope: "process:7".into(),
+                from: Level::Ok,
+                to,
+                reason: "81% of the limit is used, of 80%".into(),
+                connections_left: Some(190),
+                seconds_left: None,
+            };
+            let line = EventWriter::default().envelope(Timestamp::UNIX_EPOCH, Body::LevelChanged(changed));
+            let text = serde_json::to_string(&line).expect("serializes");
+            assert_eq!(serde_json::from_str::<Envelope>(&text).expect("parses"), line);
+            assert!(Body::NAMES.contains(&line.event.as_str()));
+            line.severity_text
+        };
+        assert_eq!([Level::Critical, Level::Near, Level::Ok].map(severity), ["ERROR", "WARN", "INFO"]);
     }
 }

@@ -6,12 +6,8 @@ mod memory;
 
 use std::time::Duration;
 
-use super::{Costs, Estimate, Growths, Rates, Reading, Summary};
+use super::{Costs, Estimate, Growths, Lineages, Rates, Reading, Summary, Thresholds};
 use crate::document::{Ceiling, CostPart, Kind, Level, Range, Trend, Unit};
-
-/// A share of the limit from which a ceiling is near, and critical.
-const NEAR: f64 = 0.8;
-const CRITICAL: f64 = 0.95;
 
 /// Everything the ceilings are computed from.
 pub struct Inputs<'a> {
@@ -29,6 +25,20 @@ pub struct Inputs<'a> {
     pub growth: &'a Growths,
     /// How the use of limits went with the number of connections.
     pub costs: &'a Costs,
+    /// Which process is which over restarts.
+    pub lineages: &'a Lineages,
+}
+
+impl Inputs<'_> {
+    /// What one more connection takes, as far as it was observed.
+    fn observed_cost(&self, kind: Kind, scope: &str) -> Option<Estimate> {
+        self.costs.cost(kind, &self.lineages.scope(scope))
+    }
+
+    /// The part of `used` that the next connections take up again.
+    fn reusable(&self, kind: Kind, scope: &str, connections: u64, used: u64) -> f64 {
+        self.costs.reusable(kind, &self.lineages.scope(scope), connections, used)
+    }
 }
 
 /// All ceilings, the first to be hit first, unknown ones last.
@@ -37,10 +47,11 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     all.extend(descriptors::ceilings(inputs));
     all.extend(bandwidth::ceilings(inputs));
     for ceiling in &mut all {
-        // A process's limit is reached by its own growth, not by that of its neighbours.
-        let process = ceiling.scope.strip_prefix("process:").and_then(|pid| pid.parse().ok());
-        ceiling.seconds_left =
-            ceiling.connections_left.and_then(|left| inputs.growth.seconds_until(process, left));
+        let (left, range) = (ceiling.connections_left, ceiling.connections_left_range);
+        let forecast = inputs.growth.forecast(&ceiling.scope, left, range);
+        ceiling.trend = forecast.trend;
+        (ceiling.seconds_left, ceiling.seconds_left_range) =
+            (forecast.seconds_left, forecast.seconds_left_range);
     }
     // A stable sort: among equals the order above stands.
     all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));
@@ -53,16 +64,6 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
 /// The scope of what a process alone is limited in.
 pub fn process_scope(pid: u32) -> String {
     format!("process:{pid}")
-}
-
-/// How near a limit is, by the share of it that is used.
-pub(super) fn level(utilization: Option<f64>) -> Level {
-    match utilization {
-        None => Level::Unknown,
-        Some(share) if share >= CRITICAL => Level::Critical,
-        Some(share) if share >= NEAR => Level::Near,
-        Some(_) => Level::Ok,
-    }
 }
 
 /// What a ceiling is made of before its consequences are computed.
@@ -109,14 +110,14 @@ impl Parts {
             least: (room / cost.most).floor(),
             most: (cost.least > 0.0).then(|| (room / cost.least).floor()),
         });
-        Ceiling {
+        let mut ceiling = Ceiling {
             kind: self.kind,
             scope: self.scope,
             used: self.used,
             limit: self.limit,
             unit: self.unit,
             utilization,
-            level: level(utilization),
+            level: Level::Unknown,
             connections: self.connections,
             cost_per_connection: self.cost.map(|cost| cost.value),
             cost_range: self.cost.and_then(|cost| cost.range()),
@@ -130,15 +131,17 @@ impl Parts {
             trend: Trend::Unknown,
             first: false,
             basis: self.basis,
-        }
+        };
+        // What it is at this moment; where there are moments before, `Levels` knows better.
+        ceiling.level = Thresholds::default().reached_by_use(&ceiling);
+        ceiling
     }
 
     /// Lets the use that was observed at different counts decide, where there is such.
     fn observed(&mut self, inputs: &Inputs<'_>) {
         let Some(cost) = slope(inputs, self.kind, &self.scope) else { return };
-        self.reusable = self
-            .used
-            .map_or(0.0, |used| inputs.costs.reusable(self.kind, &self.scope, self.connections, used));
+        self.reusable =
+            self.used.map_or(0.0, |used| inputs.reusable(self.kind, &self.scope, self.connections, used));
         let how = "cost: slope of that use over the number of connections";
         match self.basis.split_once("; cost: ") {
             Some((before, parts)) => self.basis = format!("{before}; {how}; its parts: {parts}"),
@@ -161,7 +164,7 @@ fn slope(inputs: &Inputs<'_>, kind: Kind, scope: &str) -> Option<Estimate> {
         Kind::Conntrack | Kind::EpollWatches | Kind::MemoryMaps => true,
         _ => return None,
     };
-    let cost = inputs.costs.cost(kind, scope)?;
+    let cost = inputs.observed_cost(kind, scope)?;
     let whole = (cost.value / STEP).round() * STEP;
     if counted && (cost.value - whole).abs() <= NOISE {
         return Some(Estimate {

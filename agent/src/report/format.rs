@@ -2,7 +2,7 @@
 //!
 //! A number that is not known is [`UNKNOWN`], never 0.
 
-use crate::document::Unit;
+use crate::document::{Range, Unit};
 
 /// Stands for a number that is not known.
 pub const UNKNOWN: &str = "–";
@@ -87,6 +87,17 @@ pub fn span(seconds: f64) -> String {
         s if s < 1.5 * HOUR => format!("{:.0} min", s / MINUTE),
         s if s < 1.5 * DAY => format!("{:.0} h", s / HOUR),
         s => format!("{} d", count((s / DAY).round() as u64)),
+    }
+}
+
+/// An interval of time: `3–6 min`, `45 s–2 min`, `3 min or more`. Ends that read the same are one.
+pub fn span_range(range: Range) -> String {
+    let least = span(range.least);
+    let Some(most) = range.most.map(span) else { return format!("{least} or more") };
+    match (least.rsplit_once(' '), most.rsplit_once(' ')) {
+        _ if least == most => least,
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number}–{most}"),
+        _ => format!("{least}–{most}"),
     }
 }
 
@@ -175,6 +186,11 @@ mod tests {
         assert_eq!(span(240.0), "4 min");
         assert_eq!(span(10_800.0), "3 h");
         assert_eq!(span(1_036_800.0), "12 d");
+        let range = |least, most| span_range(Range { least, most });
+        assert_eq!(range(180.0, Some(360.0)), "3–6 min");
+        assert_eq!(range(45.0, Some(120.0)), "45 s–2 min");
+        assert_eq!(range(178.0, Some(182.0)), "3 min");
+        assert_eq!(range(180.0, None), "3 min or more");
         assert_eq!(age(59.9), "59s");
         assert_eq!(age(7300.0), "2h");
         assert_eq!(latency(0.000_85), "850 µs");

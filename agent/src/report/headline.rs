@@ -1,11 +1,11 @@
 //! The first ceiling in one sentence.
 
-use crate::document::Ceiling;
+use crate::document::{Ceiling, Trend};
 
-use super::format;
+use super::{format, words};
 
 /// Names the ceiling that is hit first: `descriptors first: 18,432 of 20,000, 1,568 connections left (process 1234), in
-/// 4 min at this rate`. Where no ceiling can be named, says why.
+/// 4 min (3–6 min) at this rate`. Where no ceiling can be named, says why.
 pub fn headline(ceilings: &[Ceiling]) -> String {
     let Some(ceiling) = ceilings.iter().find(|ceiling| ceiling.first) else {
         return match ceilings.first() {
@@ -32,8 +32,13 @@ pub fn headline(ceilings: &[Ceiling]) -> String {
         connections(ceiling.connections_left),
         scope(&ceiling.scope),
     );
-    if let Some(seconds) = ceiling.seconds_left {
-        text.push_str(&format!(", in {} at this rate", format::span(seconds)));
+    match ceiling.trend {
+        Trend::Growing if ceiling.seconds_left.is_some() => {
+            text.push_str(&format!(", in {} at this rate", words::full_in(ceiling)));
+        }
+        Trend::Steady => text.push_str(", not growing"),
+        Trend::Recovering => text.push_str(", recovering"),
+        Trend::Growing | Trend::Unknown => {}
     }
     text
 }
@@ -54,7 +59,7 @@ fn connections(left: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{Kind, Level, Trend, Unit};
+    use crate::document::{Kind, Level, Range, Unit};
 
     fn descriptors() -> Ceiling {
         Ceiling {
@@ -91,8 +96,22 @@ mod tests {
 
     #[test]
     fn adds_the_time_where_the_count_grows() {
-        let growing = Ceiling { seconds_left: Some(240.0), ..descriptors() };
-        assert!(headline(&[growing]).ends_with("left (process 1234), in 4 min at this rate"));
+        let range = Range { least: 180.0, most: Some(360.0) };
+        let growing = Ceiling {
+            seconds_left: Some(240.0),
+            seconds_left_range: Some(range),
+            trend: Trend::Growing,
+            ..descriptors()
+        };
+        assert!(headline(&[growing]).ends_with("left (process 1234), in 4 min (3–6 min) at this rate"));
+    }
+
+    #[test]
+    fn says_why_no_time_is_given() {
+        let trend = |trend| headline(&[Ceiling { trend, ..descriptors() }]);
+        assert!(trend(Trend::Steady).ends_with("(process 1234), not growing"));
+        assert!(trend(Trend::Recovering).ends_with("(process 1234), recovering"));
+        assert!(trend(Trend::Growing).ends_with("(process 1234)"));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use crate::document::{Advice, Ceiling, Connection, Listener, Process, Snapshot, Traffic};
 
 use super::costs::costs;
-use super::format::{bytes, cost, count, known, latency, percent, quantity, span};
+use super::format::{bytes, cost, count, known, latency, percent, quantity};
 use super::grid::{grid, printable};
 use super::headline::{headline, scope};
-use super::words::{level, open_connections, parse, role};
+use super::words::{full_in, level, open_connections, parse, role};
 
 /// Connections that are listed; the rest is counted.
 const CONNECTIONS_LISTED: usize = 20;
@@ -58,7 +58,7 @@ fn ceilings(ceilings: &[Ceiling]) -> String {
         ">per connection",
         ">left",
         ">max",
-        ">full in",
+        "full in",
     ];
     let row = |ceiling: &Ceiling| {
         vec![
@@ -72,7 +72,7 @@ fn ceilings(ceilings: &[Ceiling]) -> String {
             known(ceiling.cost_per_connection, |value| cost(value, ceiling.unit)),
             known(ceiling.connections_left, count),
             known(ceiling.connections_max, count),
-            known(ceiling.seconds_left, span),
+            full_in(ceiling),
         ]
     };
     let mut text = grid(&header, &ceilings.iter().map(row).collect::<Vec<_>>());

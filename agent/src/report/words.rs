@@ -1,7 +1,7 @@
 //! Words: enumerations as the documents spell them, counts as people say them.
 
-use super::format::count;
-use crate::document::{Level, Listener, Parse, Part, Pinger, Role, Transport};
+use super::format::{UNKNOWN, count, span, span_range};
+use crate::document::{Ceiling, Level, Listener, Parse, Part, Pinger, Role, Transport, Trend};
 
 /// How near a ceiling is.
 pub const fn level(level: Level) -> &'static str {
@@ -22,6 +22,22 @@ pub const fn part(part: Part) -> &'static str {
         Part::Compression => "compression",
         Part::Keepalive => "keepalive",
         Part::Application => "messages",
+    }
+}
+
+/// When a ceiling is hit, with the interval where it reads otherwise: `4 min (3–6 min)`; or why there is no such time.
+pub fn full_in(ceiling: &Ceiling) -> String {
+    match (ceiling.trend, ceiling.seconds_left) {
+        (Trend::Growing, Some(seconds)) => {
+            let text = span(seconds);
+            match ceiling.seconds_left_range.map(span_range).filter(|range| *range != text) {
+                Some(range) => format!("{text} ({range})"),
+                None => text,
+            }
+        }
+        (Trend::Growing, None) | (Trend::Unknown, _) => UNKNOWN.to_owned(),
+        (Trend::Steady, _) => "not growing".to_owned(),
+        (Trend::Recovering, _) => "recovering".to_owned(),
     }
 }
 
@@ -72,5 +88,47 @@ pub fn open_connections(open: u64, listeners: &[Listener]) -> String {
         format!("{} connections ({} as server, {} as client)", count(open), count(server), count(client))
     } else {
         format!("{} connections", count(open))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{Kind, Range, Unit};
+
+    #[test]
+    fn a_time_left_comes_with_its_interval_and_its_absence_with_a_reason() {
+        let ceiling = Ceiling {
+            kind: Kind::Descriptors,
+            scope: "process:7".into(),
+            used: None,
+            limit: None,
+            unit: Unit::Descriptors,
+            utilization: None,
+            level: Level::Ok,
+            connections: 0,
+            cost_per_connection: None,
+            cost_range: None,
+            cost_samples: None,
+            parts: Vec::new(),
+            connections_left: None,
+            connections_left_range: None,
+            connections_max: None,
+            seconds_left: Some(240.0),
+            seconds_left_range: Some(Range { least: 180.0, most: Some(360.0) }),
+            trend: Trend::Growing,
+            first: false,
+            basis: String::new(),
+        };
+        assert_eq!(full_in(&ceiling), "4 min (3–6 min)");
+        let exact = Some(Range { least: 239.0, most: Some(241.0) });
+        assert_eq!(full_in(&Ceiling { seconds_left_range: exact, ..ceiling.clone() }), "4 min");
+        let with = |trend| {
+            full_in(&Ceiling { trend, seconds_left: None, seconds_left_range: None, ..ceiling.clone() })
+        };
+        assert_eq!(
+            [Trend::Unknown, Trend::Steady, Trend::Growing, Trend::Recovering].map(with),
+            [UNKNOWN, "not growing", UNKNOWN, "recovering"]
+        );
     }
 }

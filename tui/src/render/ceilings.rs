@@ -1,7 +1,8 @@
 //! All ceilings and where their numbers come from; advice; what cannot be seen.
 
 use agent::document::{Ceiling, Level};
-use agent::report::format::{cost, count, known, percent, quantity, span};
+use agent::report::format::{cost, count, known, percent, quantity};
+use agent::report::words::full_in;
 use agent::report::{made_of, scope};
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -40,7 +41,7 @@ const COLUMNS: [Column; 9] = [
     column("each", 11, 6, |ceiling| known(ceiling.cost_per_connection, |value| cost(value, ceiling.unit))),
     column("left", 11, 1, |ceiling| known(ceiling.connections_left, count)),
     column("max", 11, 7, |ceiling| known(ceiling.connections_max, count)),
-    column("full in", 8, 5, |ceiling| known(ceiling.seconds_left, span)),
+    column("full in", 18, 5, full_in),
 ];
 
 pub(super) fn draw(frame: &mut Frame, area: Rect, app: &mut App, theme: Theme) {

@@ -4,6 +4,7 @@ use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal};
 use jiff::Timestamp;
 
 use super::*;
+use crate::document::{Kind, Level};
 use crate::kernel::{Handshake, Socket, Swept};
 use crate::model::{HostMemory, Interface, LinkSpeed};
 
@@ -220,4 +221,18 @@ fn where_a_sweep_could_not_go_is_said_until_it_can() {
     let told = tick(&mut engine, 2, |_| true);
     let Some(Body::Tick(second)) = told.last() else { panic!("no tick") };
     assert!(!second.degraded.contains(&refused), "{:?}", second.degraded);
+}
+
+#[test]
+fn a_ceiling_that_is_near_is_told_once_and_before_the_tick_that_shows_it() {
+    let mut settings = Settings::default();
+    settings.thresholds.ratio.near = 0.4;
+    let mut engine = Engine::new(Kernel::default(), Fixed, HostDocument::default(), vec![], &settings);
+    let told = tick(&mut engine, 1, |_| true);
+    assert_eq!(names(&told), ["level_changed", "tick"]);
+    let (Body::LevelChanged(change), Body::Tick(first)) = (&told[0], &told[1]) else { panic!("{told:?}") };
+    assert_eq!((change.kind, change.scope.as_str(), change.to), (Kind::Memory, "host", Level::Near));
+    let host = first.ceilings.iter().find(|ceiling| ceiling.kind == Kind::Memory && ceiling.scope == "host");
+    assert_eq!(host.map(|ceiling| ceiling.level), Some(Level::Near));
+    assert_eq!(names(&tick(&mut engine, 2, |_| true)), ["tick"]);
 }

@@ -42,9 +42,7 @@ fn host(inputs: &Inputs<'_>) -> Ceiling {
 fn reusable(inputs: &Inputs<'_>, process: &ProcessReading) -> f64 {
     let connections = holder(inputs, process.pid).connections;
     let scope = process_scope(process.pid);
-    process
-        .anonymous_bytes
-        .map_or(0.0, |bytes| inputs.costs.reusable(Kind::Memory, &scope, connections, bytes))
+    process.anonymous_bytes.map_or(0.0, |bytes| inputs.reusable(Kind::Memory, &scope, connections, bytes))
 }
 
 /// One ceiling for each limited group, whichever of its descendants the processes are in.
@@ -123,7 +121,7 @@ fn price<'a>(inputs: &Inputs<'_>, processes: impl Iterator<Item = &'a ProcessRea
         }
         sum = sum + holder;
         let share = holder.connections as f64;
-        let measured = inputs.costs.cost(Kind::Memory, &process_scope(process.pid));
+        let measured = inputs.observed_cost(Kind::Memory, &process_scope(process.pid));
         own = own
             + match (measured, process.anonymous_bytes) {
                 (Some(own), _) => own.map(|bytes| bytes * share),

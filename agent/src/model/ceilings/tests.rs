@@ -4,8 +4,8 @@ use super::*;
 use crate::document::{Descriptors, Part, Traffic};
 use crate::model::fixture::listener;
 use crate::model::{
-    CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, Known, LinkSpeed, ProcessReading,
-    TcpMemory, advise,
+    CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, Known, Lineages, LinkSpeed, Member,
+    ProcessReading, TcpMemory, advise,
 };
 
 const MIB: u64 = 1 << 20;
@@ -61,6 +61,7 @@ fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
         rates: &Rates::default(),
         growth: &Growths::default(),
         costs: &Costs::default(),
+        lineages: &Lineages::default(),
     })
 }
 
@@ -166,6 +167,7 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
         rates: &rates,
         growth: &Growths::default(),
         costs: &Costs::default(),
+        lineages: &Lineages::default(),
     });
     let interface = find(&all, Kind::Bandwidth, "interface:eth0");
     // The counters leave out 24 bytes of each packet on Ethernet.
@@ -195,6 +197,7 @@ fn priced(reading: &Reading, costs: &Costs) -> Vec<Ceiling> {
         rates: &Rates::default(),
         growth: &Growths::default(),
         costs,
+        lineages: &Lineages::default(),
     })
 }
 
@@ -245,11 +248,13 @@ fn memory_that_is_left_over_is_room() {
 #[test]
 fn growth_gives_every_ceiling_its_time() {
     let (reading, summary) = (reading(), summary());
-    let mut growth = Growths::default();
+    let (mut growth, mut lineages) = (Growths::default(), Lineages::default());
     for second in 0..20 {
         let at = Duration::from_secs(second);
         growth.observe_total(at, 600 + 20 * second);
-        growth.observe_processes(at, [(7, 300 + 10 * second)].into_iter());
+        let connections = 300 + 10 * second;
+        lineages.observe(at, &[Member { pid: 7, comm: "server", cgroup: Some("/web"), connections }]);
+        growth.observe_processes(at, &lineages, [(7, connections)].into_iter());
     }
     let all = ceilings(&Inputs {
         connections: 500,
@@ -259,6 +264,10 @@ fn growth_gives_every_ceiling_its_time() {
         rates: &Rates::default(),
         growth: &growth,
         costs: &Costs::default(),
+        lineages: &Lineages::default(),
     });
     assert!((all[0].seconds_left.expect("growing") - 50.4).abs() < 1e-6);
+    let range = all[0].seconds_left_range.expect("growing");
+    assert!(range.least <= 50.4 && range.most.is_some_and(|most| most >= 50.4), "{range:?}");
+    assert_eq!(all[0].trend, Trend::Growing);
 }

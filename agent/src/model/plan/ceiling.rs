@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 
 use super::{PlanError, Question};
-use crate::document::{Ceiling, CostPart, Kind, Trend, Unit};
-use crate::model::ceilings::level;
+use crate::document::{Ceiling, CostPart, Kind, Level, Trend, Unit};
+use crate::model::Thresholds;
 
 /// What a planned ceiling is made of before its consequences are computed.
 pub(super) struct Given {
@@ -38,14 +38,14 @@ impl Given {
             .zip(self.cost.filter(|cost| *cost > 0.0))
             // More than can be counted fit: `as` ends at the largest number there is.
             .map(|(limit, cost)| (limit as f64 * shared_by / cost) as u64);
-        Ok(Ceiling {
+        let mut ceiling = Ceiling {
             kind: self.kind,
             scope: "plan".into(),
             used,
             limit,
             unit: self.unit,
             utilization,
-            level: level(utilization),
+            level: Level::Unknown,
             connections,
             cost_per_connection: self.cost.map(|cost| cost / shared_by),
             cost_range: None,
@@ -59,7 +59,9 @@ impl Given {
             trend: Trend::Unknown,
             first: false,
             basis: self.basis,
-        })
+        };
+        ceiling.level = Thresholds::default().reached_by_use(&ceiling);
+        Ok(ceiling)
     }
 }
 

@@ -1,0 +1,94 @@
+//! What has a past: who is who over restarts, how counts grow, what connections cost and carry, and how near ceilings have
+//! been.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::document::{Ceiling, Kind};
+use crate::model::{
+    Costs, Growths, Levels, Lineages, Member, Rates, Reading, Summary, Thresholds, process_scope,
+};
+
+/// What the engine remembers of connection counts and ceilings.
+#[derive(Debug, Default)]
+pub(super) struct Trends {
+    pub(super) lineages: Lineages,
+    pub(super) growth: Growths,
+    pub(super) levels: Levels,
+    pub(super) costs: Costs,
+    pub(super) rates: Rates,
+}
+
+impl Trends {
+    pub(super) fn new(thresholds: Thresholds) -> Self {
+        Self { levels: Levels::new(thresholds), ..Self::default() }
+    }
+
+    /// Takes the counts by process and by limited cgroup, of a sweep and a reading of the same tick.
+    pub(super) fn observe(&mut self, at: Duration, summary: &Summary, reading: &Reading) {
+        let held = |pid: u32| summary.holders.get(&pid).map_or(0, |holder| holder.connections);
+        let processes = reading.processes.iter();
+        let members: Vec<Member<'_>> = processes
+            .clone()
+            .map(|process| Member {
+                pid: process.pid,
+                comm: &process.comm,
+                cgroup: process.cgroup.as_deref(),
+                connections: held(process.pid),
+            })
+            .collect();
+        self.lineages.observe(at, &members);
+        let counts = members.iter().map(|member| (member.pid, member.connections));
+        self.growth.observe_processes(at, &self.lineages, counts);
+        let mut cgroups: BTreeMap<&str, u64> = BTreeMap::new();
+        for process in processes {
+            if let Some(memory) = &process.cgroup_memory {
+                *cgroups.entry(&memory.path).or_default() += held(process.pid);
+            }
+        }
+        self.growth.observe_cgroups(at, cgroups.into_iter());
+    }
+    /// Sets what is in use against the number of connections, of a sweep and a reading of the same tick.
+    pub(super) fn observe_costs(&mut self, reading: &Reading, summary: &Summary, ceilings: &[Ceiling]) {
+        self.costs.begin();
+        for ceiling in ceilings {
+            if let Some(used) = ceiling.used {
+                let (scope, life) = self.line(&ceiling.scope, reading);
+                self.costs.observe(ceiling.kind, &scope, life, ceiling.connections, used);
+            }
+        }
+        for process in &reading.processes {
+            let connections = summary.holders.get(&process.pid).map_or(0, |holder| holder.connections);
+            if let Some(bytes) = process.anonymous_bytes {
+                let (scope, life) = self.line(&process_scope(process.pid), reading);
+                self.costs.observe(Kind::Memory, &scope, life, connections, bytes);
+            }
+        }
+    }
+
+    /// What a process keeps for a connection, in bytes, where that is known.
+    pub(super) fn own_memory(&self, pid: u32) -> Option<f64> {
+        let scope = self.lineages.scope(&process_scope(pid));
+        self.costs.cost(Kind::Memory, &scope).map(|bytes| bytes.value)
+    }
+
+    /// Under which name a scope's costs are kept, and which life of it this is. A cgroup has a new one with each change of its
+    /// processes: what a restarted server has in use begins from another base.
+    fn line(&self, scope: &str, reading: &Reading) -> (String, u64) {
+        let name = self.lineages.scope(scope);
+        let pid = scope.strip_prefix("process:").and_then(|pid| pid.parse().ok());
+        if let Some(lineage) = pid.and_then(|pid| self.lineages.of(pid)) {
+            return (name, lineage.life.into());
+        }
+        let Some(path) = scope.strip_prefix("cgroup:") else { return (name, 0) };
+        let mut hasher = DefaultHasher::new();
+        for process in &reading.processes {
+            if process.cgroup.as_deref().is_some_and(|cgroup| Path::new(cgroup).starts_with(path)) {
+                process.pid.hash(&mut hasher);
+            }
+        }
+        (name, hasher.finish())
+    }
+}
