@@ -1,6 +1,6 @@
 //! The engine on a kernel and a host that are made up.
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal, Task};
 use jiff::Timestamp;
 
 use super::*;
@@ -11,6 +11,7 @@ use crate::model::{HostMemory, Interface, LinkSpeed};
 #[derive(Default)]
 struct Kernel {
     sockets: Vec<Socket>,
+    tasks: Vec<Task>,
     events: Vec<Lifecycle>,
     totals: ListenerTotals,
     swept: Swept,
@@ -27,6 +28,11 @@ impl Probes for Kernel {
     }
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn tasks(&mut self, visit: &mut dyn FnMut(&Task)) -> Result<(), ReadError> {
+        self.tasks.iter().for_each(visit);
         Ok(())
     }
 
