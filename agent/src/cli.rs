@@ -4,4 +4,4 @@ mod exit;
 mod units;
 
 pub use exit::{Exit, Failure, parse, run};
-pub use units::{Rate, UnitError, parse_duration, parse_rate, parse_size};
+pub use units::{Rate, UnitError, parse_count, parse_duration, parse_rate, parse_size};

@@ -21,16 +21,16 @@ pub use cost::ProcessCosts;
 pub use estimate::Estimate;
 pub use growth::{Growth, Growths};
 pub use reading::{
-    CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
-    TcpMemory,
+    CgroupCpu, CgroupMemory, CgroupTasks, Conntrack, HostCpu, HostDescriptors, HostMemory, HostTasks,
+    Interface, LinkSpeed, Listening, LocalPorts, Overflows, ProcessReading, Reading, SlabCost, TcpMemory,
 };
-pub use summary::{Holder, Summary};
+pub use summary::{Destination, Destinations, Ends, Holder, Summary};
 pub use theil_sen::{slope, slope_within};
 
 #[cfg(feature = "kernel")]
 pub use convert::{Clock, connection, opened};
 #[cfg(feature = "kernel")]
-pub(crate) use convert::{buffer_bytes, estimated_bytes};
+pub(crate) use convert::{address, buffer_bytes, estimated_bytes};
 #[cfg(feature = "kernel")]
 pub use traffic::listener;
 #[cfg(feature = "kernel")]

@@ -43,6 +43,8 @@ const SIZE_UNITS: &[(&str, f64)] = &[
 ];
 const RATE_UNITS: &[(&str, f64)] =
     &[("bit", 1.0), ("K", 1e3), ("kbit", 1e3), ("M", 1e6), ("Mbit", 1e6), ("G", 1e9), ("Gbit", 1e9)];
+/// What is counted needs no unit.
+const COUNT_UNITS: &[(&str, f64)] = &[("", 1.0), ("K", 1e3), ("M", 1e6)];
 
 /// Parses `100ms`, `1.5s`, `2m`, `1h`, `1d`; a bare `0` is zero.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
@@ -58,6 +60,11 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 /// Parses `100M`, `10G`, `2.5Gbit` into bits per second.
 pub fn parse_rate(text: &str) -> Result<Rate, UnitError> {
     whole(text, quantity(text, RATE_UNITS, "bit, K, M, G, kbit, Mbit, Gbit")?).map(Rate)
+}
+
+/// Parses `800000`, `800K`, `1.2M` into a number of things.
+pub fn parse_count(text: &str) -> Result<u64, UnitError> {
+    whole(text, quantity(text, COUNT_UNITS, "K, M, or none")?)
 }
 
 fn quantity(text: &str, units: &[(&str, f64)], expected: &'static str) -> Result<f64, UnitError> {
@@ -93,6 +100,8 @@ mod tests {
         assert_eq!(parse_size("4KiB"), Ok(4096));
         assert_eq!(parse_size("10KB"), Ok(10_000));
         assert_eq!(parse_rate("2.5G"), Ok(Rate(2_500_000_000)));
+        assert_eq!(parse_count("800000"), Ok(800_000));
+        assert_eq!(parse_count("1.2M"), Ok(1_200_000));
     }
 
     #[test]
@@ -103,5 +112,6 @@ mod tests {
         assert!(matches!(parse_size("10 parsecs"), Err(UnitError::Unit { .. })));
         assert!(matches!(parse_size("99999999999TB"), Err(UnitError::Range(_))));
         assert!(matches!(parse_rate("fast"), Err(UnitError::Number(_))));
+        assert!(matches!(parse_count("12 dozen"), Err(UnitError::Unit { .. })));
     }
 }

@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat, Task};
 
 use super::handshakes::Handshakes;
 use super::settings::Settings;
-use super::sweep::{Pace, Reported, sweep};
+use super::sweep::{Here, Pace, Reported, sweep};
 use super::usage;
 use crate::document::{
     Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
     ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
-use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
+use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError, TASK_HOOK};
 use crate::model::{
     Clock, Growths, Inputs, ProcessCosts, Reading, SlabCost, Summary, advise, ceilings, connection, listener,
     opened,
@@ -38,6 +38,8 @@ pub struct Engine<P, H> {
     settings: Settings,
     slab: Option<SlabCost>,
     summary: Summary,
+    /// What the kernel said of holders at the last sweep.
+    tasks: BTreeMap<u32, Task>,
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
     growth: Growths,
@@ -83,6 +85,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             settings: settings.clone(),
             slab: slab.ok(),
             summary: Summary::default(),
+            tasks: BTreeMap::new(),
             unreached: Vec::new(),
             growth: Growths::default(),
             costs: ProcessCosts::default(),
@@ -226,12 +229,14 @@ impl<P: Probes, H: Host> Engine<P, H> {
             return;
         }
         let reported = (self.settings.updates || self.resend).then_some(&mut self.reported);
-        let (netns, handshakes) = (self.host.netns(), &self.handshakes);
-        match sweep(&mut self.probes, clock, self.slab, netns, reported, handshakes, emit) {
+        let here = Here { netns: self.host.netns(), ports: self.host.local_ports() };
+        match sweep(&mut self.probes, clock, self.slab, &here, reported, &self.handshakes, emit) {
             Ok((summary, cost, unreached)) => {
                 self.summary = summary;
                 self.unreached = unreached;
-                self.sweeps.done(now, cost);
+                let start = usage::thread_cpu();
+                self.read_tasks();
+                self.sweeps.done(now, cost + usage::thread_cpu().saturating_sub(start));
                 self.resend = false;
                 if !self.settings.updates {
                     self.reported.forget();
@@ -242,6 +247,35 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 self.sweeps.failed(now);
             }
         }
+    }
+
+    /// With the sweep, so that use and connections are of the same moment.
+    fn read_tasks(&mut self) {
+        self.tasks.clear();
+        if !self.hooks.contains(&TASK_HOOK) {
+            return;
+        }
+        let (tasks, holders) = (&mut self.tasks, &self.summary.holders);
+        let read = self.probes.tasks(&mut |task| {
+            if holders.contains_key(&task.pid) {
+                tasks.insert(task.pid, *task);
+            }
+        });
+        if let Err(error) = read {
+            self.degrade(TASK_HOOK, error.to_string());
+        }
+    }
+
+    /// The host now, and of its processes what the last sweep found.
+    fn read(&mut self) -> Reading {
+        let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
+        let mut reading = self.host.read(&pids);
+        for process in &mut reading.processes {
+            let task = self.tasks.get(&process.pid);
+            process.memory_maps = task.map(|task| task.mappings);
+            process.user_watches = task.map(|task| u64::try_from(task.watches).unwrap_or(0));
+        }
+        reading
     }
 
     /// Open now. Without close events the totals never fall, and the last sweep knows better.
@@ -276,8 +310,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 Vec::new()
             }
         };
-        let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
-        let mut reading = self.host.read(&pids);
+        let mut reading = self.read();
         let degraded = std::mem::take(&mut reading.degraded);
         self.observe(now, &reading, &listeners);
         let earlier = self.history.front().and_then(|(then, reading, listeners)| {

@@ -19,7 +19,7 @@ use super::namespaces::Namespaces;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
-use crate::host::mounts;
+use crate::host::mounts::Mounts;
 
 /// Why nothing can be measured here.
 #[derive(Debug, Error)]
@@ -328,7 +328,7 @@ fn reason(error: &ProgramError) -> String {
 
 /// Mount point of the cgroup v2 hierarchy.
 pub(super) fn cgroup_root() -> Result<PathBuf, LoadError> {
-    mounts::find(|kind, _| kind == "cgroup2").ok_or(LoadError::NoCgroup)
+    Mounts::read().find(|kind, _| kind == "cgroup2").ok_or(LoadError::NoCgroup)
 }
 
 /// Hands free heap pages back to the kernel: glibc would keep what parsing BTF needed for good.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::kernel::{Handshake, Socket, Swept};
-use crate::model::{HostMemory, Interface, LinkSpeed};
+use crate::model::{HostMemory, Interface, LinkSpeed, LocalPorts};
 
 /// What the made-up kernel will say next.
 #[derive(Default)]
@@ -74,7 +74,12 @@ impl Host for Fixed {
             index: 2,
             received_bytes: 0,
             transmitted_bytes: 0,
+            received_packets: 0,
+            transmitted_packets: 0,
+            framing_bytes: 38,
+            counted_bytes: 14,
             speed: LinkSpeed::Known(1_000_000_000, "the driver"),
+            packets_per_second: None,
         };
         let memory = Some(HostMemory { total: 1 << 30, available: 1 << 29 });
         Reading { memory, interfaces: vec![interface], ..Reading::default() }
@@ -86,6 +91,10 @@ impl Host for Fixed {
 
     fn netns(&self) -> Option<u32> {
         Some(HERE)
+    }
+
+    fn local_ports(&self) -> Option<LocalPorts> {
+        None
     }
 }
 

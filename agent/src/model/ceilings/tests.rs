@@ -12,33 +12,41 @@ const MIB: u64 = 1 << 20;
 fn reading() -> Reading {
     Reading {
         memory: Some(HostMemory { total: 1000 * MIB, available: 600 * MIB }),
-        tcp: Some(TcpMemory { used: 0, limit: 100 * MIB }),
+        tcp: Some(TcpMemory { used: 0, pressure: 75 * MIB, limit: 100 * MIB }),
         descriptors: Some(HostDescriptors { allocated: 1000, max: 100_000 }),
         interfaces: vec![Interface {
             name: "eth0".into(),
             index: 2,
             received_bytes: 0,
             transmitted_bytes: 0,
+            received_packets: 0,
+            transmitted_packets: 0,
+            framing_bytes: 38,
+            counted_bytes: 14,
             speed: LinkSpeed::Known(1_000_000, "the driver"),
+            packets_per_second: None,
         }],
         processes: vec![ProcessReading {
             pid: 7,
             comm: "server".into(),
             cgroup: Some("/web".into()),
-            container: None,
-            pod_uid: None,
-            cgroup_memory: None,
             descriptors: Descriptors { open: Some(520), soft_limit: Some(1024), hard_limit: Some(4096) },
             resident_bytes: Some(20 * MIB),
             anonymous_bytes: Some(10 * MIB),
+            ..ProcessReading::default()
         }],
-        degraded: Vec::new(),
+        ..Reading::default()
     }
 }
 
 fn summary() -> Summary {
     let holder = Holder { connections: 500, kernel_bytes: 500 * 4096, buffer_bytes: 0, ..Holder::default() };
-    Summary { holders: [(7, holder)].into(), fixed_known: true, interfaces: [(2, 500)].into() }
+    Summary {
+        holders: [(7, holder)].into(),
+        fixed_known: true,
+        interfaces: [(2, 500)].into(),
+        ..Summary::default()
+    }
 }
 
 fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
