@@ -153,7 +153,10 @@ mod tests {
         assert_eq!(this.netns, reading.netns);
         assert_eq!(this.uid, Some(rustix::process::getuid().as_raw()));
         let tasks = reading.tasks.expect("loadavg");
-        assert!(this.threads >= 1 && tasks.used >= this.threads && tasks.used < tasks.threads_max, "{tasks:?}");
+        assert!(
+            this.threads >= 1 && tasks.used >= this.threads && tasks.used < tasks.threads_max,
+            "{tasks:?}"
+        );
         let cpu = reading.cpu.expect("stat");
         assert!(cpu.cores > 0 && cpu.busy_seconds >= this.cpu_seconds, "{cpu:?}");
         assert!(reading.degraded.is_empty(), "{:?}", reading.degraded);

@@ -155,8 +155,7 @@ fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, here: &He
     // Each namespace numbers its interfaces for itself, and has all ports for itself.
     if here.netns.is_none_or(|netns| netns == endpoints.netns) {
         *summary.interfaces.entry(connection.ifindex).or_default() += 1;
-        let chosen =
-            |ports: LocalPorts| (ports.first..=ports.last).contains(&endpoints.local_port);
+        let chosen = |ports: LocalPorts| (ports.first..=ports.last).contains(&endpoints.local_port);
         if role == Some(Role::Client) && here.ports.is_none_or(chosen) {
             let local = address(endpoints, true).ip();
             summary.destinations.add(Destination { local, remote: address(endpoints, false) });
@@ -248,7 +247,8 @@ mod tests {
 
     #[test]
     fn ports_are_counted_where_connect_chose_them() {
-        let here = Here { netns: Some(1), ports: Some(LocalPorts { first: 32_768, last: 60_999, reserved: 0 }) };
+        let here =
+            Here { netns: Some(1), ports: Some(LocalPorts { first: 32_768, last: 60_999, reserved: 0 }) };
         let (own, other) = ([10, 0, 0, 1], [10, 0, 0, 9]);
         let mut summary = Summary::default();
         for (netns, role, local_port) in [

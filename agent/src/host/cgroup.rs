@@ -139,7 +139,10 @@ mod tests {
     fn a_hybrid_host_has_each_controller_in_one_hierarchy() {
         let text = "4:memory:/system.slice/web.service\n1:cpu,cpuacct:/quota\n0::/elsewhere\n";
         let found = |controller| group(text, controller).expect("found");
-        assert_eq!((found("memory").path.as_str(), found("memory").version), ("/system.slice/web.service", Version::V1));
+        assert_eq!(
+            (found("memory").path.as_str(), found("memory").version),
+            ("/system.slice/web.service", Version::V1)
+        );
         assert_eq!((found("cpu").path.as_str(), found("cpu").version), ("/quota", Version::V1));
         assert_eq!((found("pids").path.as_str(), found("pids").version), ("/elsewhere", Version::V2));
         assert!(group("", "memory").is_none());

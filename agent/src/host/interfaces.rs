@@ -145,7 +145,8 @@ impl Interfaces {
             return Some(*nature);
         }
         let kind = text::value(folder(name).join("type"));
-        let nature = Nature { index, ethernet: kind == Some(ETHERNET), real: is_real(&folder(name), DEEPEST) };
+        let nature =
+            Nature { index, ethernet: kind == Some(ETHERNET), real: is_real(&folder(name), DEEPEST) };
         self.natures.insert(name.to_owned(), nature);
         Some(nature)
     }
@@ -238,10 +239,13 @@ mod tests {
     fn a_virtual_interface_is_as_real_as_what_it_stands_on() {
         let folder = tempfile::tempdir().expect("folder");
         let at = |path: &str| folder.path().join(path);
-        for path in ["eth0/device", "veth0", "bond0/lower_eth0/device", "br0/lower_eth0/device", "br0/lower_veth0"] {
+        for path in
+            ["eth0/device", "veth0", "bond0/lower_eth0/device", "br0/lower_eth0/device", "br0/lower_veth0"]
+        {
             std::fs::create_dir_all(at(path)).expect("created");
         }
-        let real: Vec<bool> = ["eth0", "veth0", "bond0", "br0"].map(|name| is_real(&at(name), DEEPEST)).into();
+        let real: Vec<bool> =
+            ["eth0", "veth0", "bond0", "br0"].map(|name| is_real(&at(name), DEEPEST)).into();
         assert_eq!(real, [true, false, true, false]);
     }
 

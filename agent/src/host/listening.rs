@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// All of them, both address families.
 pub(super) fn read() -> io::Result<Vec<Listening>> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?;
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     let mut all = Vec::new();
     // A dump answers in pieces of at most 32 KiB (`netlink_dump`).
@@ -66,7 +67,11 @@ fn take(mut bytes: &[u8], all: &mut Vec<Listening>) -> io::Result<bool> {
         let message = bytes.get(HEADER..length as usize).unwrap_or_default();
         match kind {
             DONE => return Ok(true),
-            ERROR => return Err(io::Error::from_raw_os_error(word(message, 0).map_or(0, |code| (code as i32).wrapping_neg()))),
+            ERROR => {
+                return Err(io::Error::from_raw_os_error(
+                    word(message, 0).map_or(0, |code| (code as i32).wrapping_neg()),
+                ));
+            }
             BY_FAMILY => all.extend(parse(message)),
             _ => {}
         }

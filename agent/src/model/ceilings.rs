@@ -1,12 +1,22 @@
 //! Ceilings from readings: each limit that is in force, what is used of it, and what that means in connections.
 
+mod accept_queue;
 mod bandwidth;
+mod conntrack;
+mod cpu;
 mod descriptors;
+mod epoll;
+#[cfg(test)]
+mod fixture;
+mod maps;
 mod memory;
+mod packets;
+mod ports;
+mod tasks;
 
 use std::time::Duration;
 
-use super::{Estimate, Growths, ProcessCosts, Reading, Summary};
+use super::{Estimate, Growths, ProcessCosts, ProcessReading, Reading, Summary};
 use crate::document::{Ceiling, CostPart, Kind, Level, Listener, Range, Trend, Unit};
 
 /// A share of the limit from which a ceiling is near, and critical.
@@ -36,6 +46,14 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     let mut all = memory::ceilings(inputs);
     all.extend(descriptors::ceilings(inputs));
     all.extend(bandwidth::ceilings(inputs));
+    all.extend(packets::ceilings(inputs));
+    all.extend(conntrack::ceilings(inputs));
+    all.extend(epoll::ceilings(inputs));
+    all.extend(accept_queue::ceilings(inputs));
+    all.extend(ports::ceilings(inputs));
+    all.extend(tasks::ceilings(inputs));
+    all.extend(maps::ceilings(inputs));
+    all.extend(cpu::ceilings(inputs));
     for ceiling in &mut all {
         // A process's limit is reached by its own growth, not by that of its neighbours.
         let process = ceiling.scope.strip_prefix("process:").and_then(|pid| pid.parse().ok());
@@ -48,6 +66,12 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         first.first = true;
     }
     all
+}
+
+/// Connections that these processes hold.
+fn connections<'a>(inputs: &Inputs<'_>, processes: impl Iterator<Item = &'a ProcessReading>) -> u64 {
+    let held = |process: &ProcessReading| inputs.summary.holders.get(&process.pid);
+    processes.filter_map(held).map(|holder| holder.connections).sum()
 }
 
 /// What a ceiling is made of before its consequences are computed.

@@ -85,13 +85,21 @@ impl Destinations {
         }
     }
 
-    /// Those with the most sockets, at most `number` of them, the fullest first.
+    /// Of at most `number` remote ends, the local address with the most sockets; the fullest first.
     pub fn fullest(&self, number: usize) -> Vec<(Destination, u64)> {
         let mut all: Vec<_> = self.counts.iter().map(|(destination, count)| (*destination, *count)).collect();
         // Addresses break ties, so that the same ones are shown every time.
         all.sort_unstable_by_key(|(destination, count)| (std::cmp::Reverse(*count), *destination));
-        all.truncate(number);
-        all
+        let mut fullest: Vec<(Destination, u64)> = Vec::new();
+        for (destination, count) in all {
+            if fullest.len() == number {
+                break;
+            }
+            if fullest.iter().all(|(fuller, _)| fuller.remote != destination.remote) {
+                fullest.push((destination, count));
+            }
+        }
+        fullest
     }
 }
 
