@@ -4,6 +4,7 @@ mod engine;
 mod handshakes;
 mod settings;
 mod sweep;
+mod tasks;
 mod usage;
 
 use std::sync::Arc;

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat, Task};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
 
 use super::handshakes::Handshakes;
 use super::settings::Settings;
 use super::sweep::{Here, Pace, Reported, sweep};
+use super::tasks::Tasks;
 use super::usage;
 use crate::document::{
     Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, Listener, Losses, Process,
@@ -38,8 +39,7 @@ pub struct Engine<P, H> {
     settings: Settings,
     slab: Option<SlabCost>,
     summary: Summary,
-    /// What the kernel said of holders at the last sweep.
-    tasks: BTreeMap<u32, Task>,
+    tasks: Tasks,
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
     growth: Growths,
@@ -85,7 +85,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             settings: settings.clone(),
             slab: slab.ok(),
             summary: Summary::default(),
-            tasks: BTreeMap::new(),
+            tasks: Tasks::default(),
             unreached: Vec::new(),
             growth: Growths::default(),
             costs: ProcessCosts::default(),
@@ -235,7 +235,11 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 self.summary = summary;
                 self.unreached = unreached;
                 let start = usage::thread_cpu();
-                self.read_tasks();
+                if self.hooks.contains(&TASK_HOOK)
+                    && let Err(error) = self.tasks.read(&mut self.probes, &self.summary.holders)
+                {
+                    self.degrade(TASK_HOOK, error.to_string());
+                }
                 self.sweeps.done(now, cost + usage::thread_cpu().saturating_sub(start));
                 self.resend = false;
                 if !self.settings.updates {
@@ -247,35 +251,6 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 self.sweeps.failed(now);
             }
         }
-    }
-
-    /// With the sweep, so that use and connections are of the same moment.
-    fn read_tasks(&mut self) {
-        self.tasks.clear();
-        if !self.hooks.contains(&TASK_HOOK) {
-            return;
-        }
-        let (tasks, holders) = (&mut self.tasks, &self.summary.holders);
-        let read = self.probes.tasks(&mut |task| {
-            if holders.contains_key(&task.pid) {
-                tasks.insert(task.pid, *task);
-            }
-        });
-        if let Err(error) = read {
-            self.degrade(TASK_HOOK, error.to_string());
-        }
-    }
-
-    /// The host now, and of its processes what the last sweep found.
-    fn read(&mut self) -> Reading {
-        let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
-        let mut reading = self.host.read(&pids);
-        for process in &mut reading.processes {
-            let task = self.tasks.get(&process.pid);
-            process.memory_maps = task.map(|task| task.mappings);
-            process.user_watches = task.map(|task| u64::try_from(task.watches).unwrap_or(0));
-        }
-        reading
     }
 
     /// Open now. Without close events the totals never fall, and the last sweep knows better.
@@ -310,7 +285,9 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 Vec::new()
             }
         };
-        let mut reading = self.read();
+        let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
+        let mut reading = self.host.read(&pids);
+        self.tasks.complete(&mut reading);
         let degraded = std::mem::take(&mut reading.degraded);
         self.observe(now, &reading, &listeners);
         let earlier = self.history.front().and_then(|(then, reading, listeners)| {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{Inputs, Parts, connections};
-use crate::document::{Ceiling, Kind, Unit};
+use crate::document::{Ceiling, Kind, Listener, Unit};
 use crate::model::{CgroupCpu, Estimate, ProcessReading};
 
 /// The kernel counts a process's time in hundredths of a second; less than this between two readings is no measurement.
 const LEAST_SECONDS: f64 = 0.05;
+/// A share of connections that opened since the earlier reading, beyond which opening is much of what they cost.
+const CHURN: f64 = 0.1;
 
 pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     let mut all = cgroups(inputs);
@@ -95,6 +97,10 @@ fn cost<'a>(
         return (None, "known from the second reading on");
     };
     match spent(inputs, processes) {
+        Some(_) if opened(inputs) as f64 > CHURN * inputs.connections as f64 => (
+            None,
+            "many connections open just now: what they cost cannot be told from what opening them costs",
+        ),
         None => (None, "no connection to price yet"),
         Some((seconds, _)) if seconds < LEAST_SECONDS => {
             (None, "what connections cost is too little to be measured")
@@ -106,6 +112,12 @@ fn cost<'a>(
             (Some(Estimate::exact(millicores)), how)
         }
     }
+}
+
+/// Connections opened since the earlier reading.
+fn opened(inputs: &Inputs<'_>) -> u64 {
+    let sum = |listeners: &[Listener]| -> u64 { listeners.iter().map(|listener| listener.opened).sum() };
+    inputs.earlier.map_or(0, |(_, before, _)| sum(inputs.listeners).saturating_sub(sum(before)))
 }
 
 /// Seconds since the earlier reading and connections, of those processes that hold some and were there then.
@@ -134,7 +146,7 @@ fn millicores(seconds: f64, elapsed: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ceilings::fixture::{compute, find, holders, since};
+    use crate::model::ceilings::fixture::{compute, find, holders, listener, since};
     use crate::model::{HostCpu, Reading, Summary};
 
     fn reading(busy_seconds: f64, processes: &[(u32, f64)], group: Option<CgroupCpu>) -> Reading {
@@ -178,6 +190,17 @@ mod tests {
         let all = compute(&now, &holders(&[(7, 1_000)]));
         let first = find(&all, Kind::Cpu, "host");
         assert_eq!((first.used, first.limit, first.connections_left), (None, Some(2_000), None));
+    }
+
+    #[test]
+    fn opening_connections_is_not_having_them() {
+        let (then, now) = (reading(100.0, &[(7, 50.0)], None), reading(112.0, &[(7, 55.0)], None));
+        let cost = |opened: u64| {
+            let (before, after) = ([listener(1, 80, 500)], [listener(1, 80, 500 + opened)]);
+            let all = since(&then, &before, &now, &after, &holders(&[(7, 1_000)]));
+            find(&all, Kind::Cpu, "host").cost_per_connection
+        };
+        assert_eq!((cost(50), cost(51)), (Some(0.5), None));
     }
 
     #[test]
