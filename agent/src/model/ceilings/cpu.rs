@@ -101,7 +101,8 @@ fn cost<'a>(
             None,
             "many connections open just now: what they cost cannot be told from what opening them costs",
         ),
-        None => (None, "no connection to price yet"),
+        None if inputs.summary.total().connections == 0 => (None, "no connection to price yet"),
+        None => (None, "the processes of the connections were not known yet at the earlier reading"),
         Some((seconds, _)) if seconds < LEAST_SECONDS => {
             (None, "what connections cost is too little to be measured")
         }
