@@ -1,6 +1,7 @@
 //! Limits other than memory and descriptors: what the agent says of them is what the kernel says in another place.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -88,17 +89,55 @@ pub(crate) fn watches_and_mappings_are_the_kernels() -> anyhow::Result<()> {
     watcher.stdout.after("ready")?.context("nothing is watched")?;
     let snapshot = snapshot.finish(SOON)?;
     let ceiling = find(&snapshot.ceilings, Kind::EpollWatches, &format!("user:{UID}"))?;
-    // What each CPU may hold back of a percpu_counter (lib/percpu_counter.c, `compute_batch_value`).
-    let cpus = std::thread::available_parallelism()?.get() as u64;
-    let slack = cpus * (2 * cpus).max(32);
+    let slack = slack()?;
     let used = ceiling.used.with_context(|| format!("no use: {ceiling:?}"))?;
     ensure!(used.abs_diff(WATCHES) <= slack, "{WATCHES} watches, give or take {slack}: {ceiling:?}");
     ensure!(ceiling.limit == Some(number("/proc/sys/fs/epoll/max_user_watches")?), "{ceiling:?}");
     ensure!(ceiling.connections == 1, "{ceiling:?}");
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", watcher.pid()))?;
+    mappings(&snapshot.ceilings, watcher.pid())
+}
+
+/// The same of a server, whose watches its /proc/PID/fdinfo lists: the agent leaves that alone, as it holds the server up.
+pub(crate) fn a_servers_watches_are_those_of_its_user() -> anyhow::Result<()> {
+    const WATCHED: usize = 300;
+    let mut server = Command::new(binaries::path("headroom-server")?);
+    server.args(["--listen", "ws://127.0.0.1:0"]).uid(UID);
+    let server = Process::start(&mut server).map_err(|error| Skip(format!("as another user: {error:#}")))?;
+    let address = server.stdout.after("listening on ws://")?.context("headroom-server did not start")?;
+    let address: SocketAddr = address.parse()?;
+    let snapshot = Settling::attach(address.port(), patient(2 * SETTLE))?;
+    let _clients = load::load(address, WATCHED, 1, &[])?;
+    let snapshot = snapshot.finish(SOON)?;
+    let watches = watches(server.pid())?;
+    ensure!(watches > WATCHED as u64, "{watches} watches of {WATCHED} connections and a listener");
+    let ceiling = find(&snapshot.ceilings, Kind::EpollWatches, &format!("user:{UID}"))?;
+    let (used, slack) = (ceiling.used.with_context(|| format!("no use: {ceiling:?}"))?, slack()?);
+    ensure!(used.abs_diff(watches) <= slack, "{watches} watches, give or take {slack}: {ceiling:?}");
+    ensure!(ceiling.connections == WATCHED as u64, "{ceiling:?}");
+    mappings(&snapshot.ceilings, server.pid())
+}
+
+/// What the process's one epoll instance watches; several descriptors may lead to it.
+fn watches(pid: u32) -> anyhow::Result<u64> {
+    let mut most = 0;
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let text = std::fs::read_to_string(entry?.path())?;
+        most = most.max(text.lines().filter(|line| line.starts_with("tfd:")).count() as u64);
+    }
+    Ok(most)
+}
+
+/// What CPUs may hold back of a percpu_counter (lib/percpu_counter.c, `compute_batch_value`).
+fn slack() -> anyhow::Result<u64> {
+    let cpus = std::thread::available_parallelism()?.get() as u64;
+    Ok(cpus * (2 * cpus).max(32))
+}
+
+fn mappings(ceilings: &[Ceiling], pid: u32) -> anyhow::Result<()> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
     // What the kernel maps for everybody at the end of the address space is listed, and is nobody's.
     let mappings = maps.lines().filter(|line| !line.ends_with("[vsyscall]")).count() as u64;
-    let ceiling = find(&snapshot.ceilings, Kind::MemoryMaps, &format!("process:{}", watcher.pid()))?;
+    let ceiling = find(ceilings, Kind::MemoryMaps, &format!("process:{pid}"))?;
     ensure!(ceiling.used == Some(mappings), "{mappings} mappings: {ceiling:?}");
     ensure!(ceiling.limit == Some(number("/proc/sys/vm/max_map_count")?), "{ceiling:?}");
     Ok(())
