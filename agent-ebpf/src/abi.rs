@@ -14,7 +14,8 @@ pub use counters::{
     rtt_bound_ns,
 };
 pub use record::{
-    Endpoints, Exchange, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, SocketHeader, SocketMemory, event,
+    Endpoints, Exchange, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, SocketHeader, SocketMemory, Task,
+    event,
 };
 pub use tally::{SharedTotals, Tally};
 
@@ -45,10 +46,12 @@ pub mod names {
     pub const CANDIDATES: &str = "headroom_candidates";
     /// iter/task_file program.
     pub const OWNERS: &str = "headroom_owners";
+    /// iter/task program that reads what processes and their users take of limits no file tells.
+    pub const TASKS: &str = "headroom_tasks";
 
     /// Every program in the object.
     pub const PROGRAMS: &[&str] =
-        &[INGRESS, EGRESS, EMPTY, REPLAY, DESTROY, RETRANSMIT, SOCKETS, CANDIDATES, OWNERS];
+        &[INGRESS, EGRESS, EMPTY, REPLAY, DESTROY, RETRANSMIT, SOCKETS, CANDIDATES, OWNERS, TASKS];
 
     /// Socket storage: [`Connection`](super::Connection).
     pub const CONNECTIONS: &str = "CONNECTIONS";
@@ -133,10 +136,18 @@ pub mod names {
         ("OFF_TOTAL_RETRANS", "tcp_sock", "total_retrans"),
         ("OFF_SOCKET_SK", "socket", "sk"),
         ("OFF_TGID", "task_struct", "tgid"),
+        ("OFF_PID", "task_struct", "pid"),
+        ("OFF_REAL_CRED", "task_struct", "real_cred"),
+        ("OFF_MM", "task_struct", "mm"),
+        ("OFF_MAP_COUNT", "mm_struct", "map_count"),
+        ("OFF_USER", "cred", "user"),
+        ("OFF_USER_UID", "user_struct", "uid"),
+        ("OFF_EPOLL_WATCHES", "user_struct", "epoll_watches.count"),
     ];
 
-    /// Offsets that are `u32::MAX` where the kernel has no such member.
-    pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS"];
+    /// Offsets that are `u32::MAX` where the kernel has no such member. Without `OFF_EPOLL_WATCHES`, which a kernel without
+    /// epoll lacks, the verifier refuses [`TASKS`].
+    pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS", "OFF_EPOLL_WATCHES"];
 
     /// State that the programs keep for themselves.
     pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS", "ELDERS_LEFT"];
@@ -171,6 +182,7 @@ const _: () = {
     assert!(size_of::<Opened>() == 48 + size_of::<Endpoints>());
     assert!(size_of::<Exchange>() == size_of::<Opened>() + RESPONSE_BYTES + 2 * REQUEST_BYTES + 24);
     assert!(size_of::<Refusal>() == 16);
+    assert!(size_of::<Task>() == 24);
     assert!(size_of::<DirectionTotals>() == size_of::<Counters>() + 8 * RTT_BUCKETS);
     assert!(size_of::<ListenerTotals>() == 3 * size_of::<DirectionTotals>() + 7 * 8);
     assert!(size_of::<ListenerKey>() == 8);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use agent::cli::{Exit, Failure};
 use agent::daemon::Settings;
-use agent::host::NicSpeed;
+use agent::host::{NicPackets, NicSpeed};
 
 /// What to watch, and with which assumptions.
 #[derive(clap::Args)]
@@ -24,6 +24,10 @@ pub(crate) struct Scope {
     /// What an interface can really carry, for all or for one: 10G, eth0=2.5G; may be repeated.
     #[arg(long = "nic-speed", value_name = "[NAME=]RATE")]
     nic_speeds: Vec<NicSpeed>,
+    /// How many packets a second an interface can carry in one direction, for all or for one: 800K, eth0=1.2M; may be
+    /// repeated. Without it, packets are no ceiling.
+    #[arg(long = "nic-pps", value_name = "[NAME=]N")]
+    nic_packets: Vec<NicPackets>,
     /// Share of one core that visiting every connection may take; with many connections, visits become rarer.
     #[arg(long, value_name = "SHARE")]
     sweep_budget: Option<f64>,
@@ -46,6 +50,9 @@ impl Scope {
         }
         if !self.nic_speeds.is_empty() {
             settings.nic_speeds.clone_from(&self.nic_speeds);
+        }
+        if !self.nic_packets.is_empty() {
+            settings.nic_packets.clone_from(&self.nic_packets);
         }
         if let Some(budget) = self.sweep_budget {
             settings.sweep_budget = budget;

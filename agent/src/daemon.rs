@@ -4,6 +4,7 @@ mod engine;
 mod handshakes;
 mod settings;
 mod sweep;
+mod tasks;
 mod trends;
 mod usage;
 
@@ -128,8 +129,8 @@ fn attach(settings: &Settings) -> Result<Engine<Programs, ProcHost>, LoadError> 
     document.hooks = programs.hooks.iter().map(|hook| (*hook).to_owned()).collect();
     document.degraded.clone_from(&programs.degraded);
     let hooks = programs.hooks.clone();
-    let mut engine =
-        Engine::new(programs, ProcHost::new(settings.nic_speeds.clone()), document, hooks, settings);
+    let host = ProcHost::new(settings.nic_speeds.clone(), settings.nic_packets.clone());
+    let mut engine = Engine::new(programs, host, document, hooks, settings);
     // The packet programs are attached by now, so no connection falls between what they see and what this finds.
     engine.find_candidates();
     Ok(engine)

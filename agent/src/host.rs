@@ -1,17 +1,23 @@
 //! The host behind one small trait: what the model needs to know of limits and use, read from /proc and /sys.
 
 mod cgroup;
+mod conntrack;
 mod container;
 mod interfaces;
+mod listening;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 mod process;
+mod processors;
 mod slab;
+mod tcp;
+mod text;
 
 use crate::document::{Degraded, Host as HostDocument};
-use crate::model::{HostDescriptors, HostMemory, Reading, SlabCost, TcpMemory};
+use crate::model::{HostDescriptors, HostMemory, HostTasks, LocalPorts, Reading, SlabCost};
+use text::number;
 
-pub use interfaces::{NicSpeed, NicSpeedError};
+pub use interfaces::{NicError, NicPackets, NicSpeed};
 
 /// A host that can be asked for its limits and their use.
 pub trait Host {
@@ -21,37 +27,47 @@ pub trait Host {
     fn slab(&self) -> Result<SlabCost, String>;
     /// Inode number of the network namespace whose interfaces it reads; `None` where that cannot be told.
     fn netns(&self) -> Option<u32>;
+    /// Ports that `connect` chooses from in that namespace.
+    fn local_ports(&self) -> Option<LocalPorts>;
 }
 
 /// The machine this runs on.
 #[derive(Debug, Default)]
 pub struct ProcHost {
-    speeds: Vec<NicSpeed>,
+    interfaces: interfaces::Interfaces,
 }
 
 impl ProcHost {
-    /// `speeds` override what drivers say.
-    pub fn new(speeds: Vec<NicSpeed>) -> Self {
-        Self { speeds }
+    /// `speeds` override what drivers say; `packets` are what no driver says.
+    pub fn new(speeds: Vec<NicSpeed>, packets: Vec<NicPackets>) -> Self {
+        Self { interfaces: interfaces::Interfaces::new(speeds, packets) }
     }
 }
 
 impl Host for ProcHost {
     fn read(&mut self, pids: &[u32]) -> Reading {
-        let mut reading = Reading::default();
-        let mut missing = |probe: &str, reason: String| {
-            reading.degraded.push(Degraded { probe: probe.into(), reason });
-        };
-        reading.memory = memory().map_err(|reason| missing("/proc/meminfo", reason)).ok();
-        reading.tcp = tcp().map_err(|reason| missing("/proc/net/sockstat", reason)).ok();
-        reading.descriptors = descriptors().map_err(|reason| missing("/proc/sys/fs/file-nr", reason)).ok();
-        reading.descriptors_max =
-            descriptors_max().map_err(|reason| missing("/proc/sys/fs/nr_open", reason)).ok();
-        reading.interfaces = interfaces::read(&self.speeds)
-            .map_err(|reason| missing("/proc/net/dev", reason))
-            .unwrap_or_default();
-        reading.processes = pids.iter().filter_map(|pid| process::read(*pid)).collect();
-        reading
+        let mut missing = Missing::default();
+        let mut cgroups = cgroup::Cgroups::new();
+        let netns = namespaces::own();
+        let processes: Vec<_> = pids.iter().filter_map(|pid| process::read(*pid, &mut cgroups)).collect();
+        Reading {
+            memory: missing.note("/proc/meminfo", memory()),
+            tcp: missing.note("/proc/net/sockstat", tcp::memory()),
+            descriptors: missing.note("/proc/sys/fs/file-nr", descriptors()),
+            descriptors_max: text::value("/proc/sys/fs/nr_open"),
+            interfaces: missing.note("/proc/net/dev", self.interfaces.read()).unwrap_or_default(),
+            conntrack: conntrack::read(netns, &processes),
+            epoll_watches_max: text::value("/proc/sys/fs/epoll/max_user_watches"),
+            listening: missing.note("listening sockets", listening::read()).unwrap_or_default(),
+            overflows: missing.note("/proc/net/netstat", tcp::overflows()),
+            local_ports: missing.note("local ports", tcp::local_ports()),
+            tasks: missing.note("/proc/loadavg", tasks()),
+            memory_maps_max: text::value("/proc/sys/vm/max_map_count"),
+            cpu: missing.note("/proc/stat", processors::read()),
+            processes,
+            netns,
+            degraded: missing.0,
+        }
     }
 
     fn slab(&self) -> Result<SlabCost, String> {
@@ -60,6 +76,21 @@ impl Host for ProcHost {
 
     fn netns(&self) -> Option<u32> {
         namespaces::own()
+    }
+
+    fn local_ports(&self) -> Option<LocalPorts> {
+        tcp::local_ports().ok()
+    }
+}
+
+/// What could not be read, and why.
+#[derive(Default)]
+struct Missing(Vec<Degraded>);
+
+impl Missing {
+    fn note<T, E: std::fmt::Display>(&mut self, probe: &str, read: Result<T, E>) -> Option<T> {
+        let noted = |error: E| self.0.push(Degraded { probe: probe.into(), reason: error.to_string() });
+        read.map_err(noted).ok()
     }
 }
 
@@ -82,10 +113,6 @@ fn lockdown() -> Option<String> {
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-fn read_text(path: &str) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
-}
-
 fn memory() -> Result<HostMemory, String> {
     use procfs::Current as _;
     let info = procfs::Meminfo::current().map_err(|error| error.to_string())?;
@@ -93,19 +120,8 @@ fn memory() -> Result<HostMemory, String> {
     Ok(HostMemory { total: info.mem_total, available })
 }
 
-fn tcp() -> Result<TcpMemory, String> {
-    let page = rustix::param::page_size() as u64;
-    let sockstat = read_text("/proc/net/sockstat")?;
-    let line = sockstat.lines().find(|line| line.starts_with("TCP:")).ok_or("no TCP line")?;
-    let mut words = line.split_whitespace();
-    words.find(|word| *word == "mem");
-    let used = number(words.next())?;
-    let limit = number(read_text("/proc/sys/net/ipv4/tcp_mem")?.split_whitespace().nth(2))?;
-    Ok(TcpMemory { used: used * page, limit: limit * page })
-}
-
 fn descriptors() -> Result<HostDescriptors, String> {
-    let text = read_text("/proc/sys/fs/file-nr")?;
+    let text = text::named("/proc/sys/fs/file-nr")?;
     let mut words = text.split_whitespace();
     // The second field, free handles, has been 0 since 2.6.
     let allocated = number(words.next())?;
@@ -113,13 +129,12 @@ fn descriptors() -> Result<HostDescriptors, String> {
     Ok(HostDescriptors { allocated, max })
 }
 
-fn descriptors_max() -> Result<u64, String> {
-    number(Some(read_text("/proc/sys/fs/nr_open")?.trim()))
-}
-
-fn number(word: Option<&str>) -> Result<u64, String> {
-    let word = word.ok_or("a number is missing")?;
-    word.parse().map_err(|_| format!("{word:?} is no number"))
+/// `0.20 0.18 0.12 1/80 11206`: of the fourth field, what is behind the slash counts all of the host's threads.
+fn tasks() -> Result<HostTasks, String> {
+    let load = text::named("/proc/loadavg")?;
+    let used = number(load.split_whitespace().nth(3).and_then(|tasks| tasks.split('/').nth(1)))?;
+    let limit = |name: &str| number(Some(text::named(&format!("/proc/sys/kernel/{name}"))?.trim()));
+    Ok(HostTasks { used, pid_max: limit("pid_max")?, threads_max: limit("threads-max")? })
 }
 
 #[cfg(test)]
@@ -137,6 +152,16 @@ mod tests {
         assert_eq!(this.pid, std::process::id());
         assert!(this.descriptors.open.expect("own descriptors") >= 3);
         assert!(this.anonymous_bytes.expect("own memory") <= this.resident_bytes.expect("own memory"));
+        assert_eq!(this.netns, reading.netns);
+        assert_eq!(this.uid, Some(rustix::process::getuid().as_raw()));
+        let tasks = reading.tasks.expect("loadavg");
+        assert!(
+            this.threads >= 1 && tasks.used >= this.threads && tasks.used < tasks.threads_max,
+            "{tasks:?}"
+        );
+        let cpu = reading.cpu.expect("stat");
+        assert!(cpu.cores > 0 && cpu.busy_seconds >= this.cpu_seconds, "{cpu:?}");
+        assert!(reading.degraded.is_empty(), "{:?}", reading.degraded);
     }
 
     #[test]

@@ -17,7 +17,9 @@ mod replay;
 
 pub use btf::{Btf, BtfError};
 pub use check::{Checked, Figures};
-pub use load::{Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs, RETRANSMIT_HOOK};
+pub use load::{
+    Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs, RETRANSMIT_HOOK, TASK_HOOK,
+};
 pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
 pub use read::{Lifecycle, Probes, ReadError, Swept};

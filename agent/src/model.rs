@@ -6,8 +6,6 @@ mod ceilings;
 mod convert;
 mod costs;
 mod estimate;
-#[cfg(test)]
-mod fixture;
 mod growth;
 mod levels;
 mod lineage;
@@ -25,7 +23,7 @@ pub mod wire;
 pub mod zlib;
 
 pub use advice::{Known, advise};
-pub use ceilings::{Inputs, ceilings, process_scope};
+pub use ceilings::{Earlier, Inputs, ceilings, process_scope};
 pub use costs::Costs;
 pub use estimate::Estimate;
 pub use growth::{Forecast, Growth, Growths};
@@ -35,16 +33,16 @@ pub use peers::Peers;
 pub use plan::{Compression, KERNEL_BYTES, Messages, Pings, PlanError, Question, plan};
 pub use rates::{Mix, Rate, Rates};
 pub use reading::{
-    CgroupMemory, HostDescriptors, HostMemory, Interface, LinkSpeed, ProcessReading, Reading, SlabCost,
-    TcpMemory,
+    CgroupCpu, CgroupMemory, CgroupTasks, Conntrack, HostCpu, HostDescriptors, HostMemory, HostTasks,
+    Interface, LinkSpeed, Listening, LocalPorts, Overflows, ProcessReading, Reading, SlabCost, TcpMemory,
 };
-pub use summary::{Holder, Summary};
+pub use summary::{Destination, Destinations, Ends, Holder, Summary};
 pub use theil_sen::{slope, slope_within};
 
 #[cfg(feature = "kernel")]
 pub use convert::{Clock, connection, opened};
 #[cfg(feature = "kernel")]
-pub(crate) use convert::{buffer_bytes, estimated_bytes, peer, role};
+pub(crate) use convert::{address, buffer_bytes, estimated_bytes};
 #[cfg(feature = "kernel")]
 pub use traffic::listener;
 #[cfg(feature = "kernel")]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent::cli::parse_duration;
-use agent::host::NicSpeed;
+use agent::host::{NicPackets, NicSpeed};
 use clap::Parser;
 
 /// How many more WebSocket connections this host can take, and which ceiling it hits first.
@@ -50,6 +50,11 @@ pub struct Options {
     #[arg(long = "nic-speed", value_name = "[NAME=]RATE", conflicts_with_all = ["agent", "replay"])]
     pub nic_speeds: Vec<NicSpeed>,
 
+    /// How many packets a second an interface can carry in one direction, for all or for one: 800K, eth0=1.2M; may be
+    /// repeated.
+    #[arg(long = "nic-pps", value_name = "[NAME=]N", conflicts_with_all = ["agent", "replay"])]
+    pub nic_packets: Vec<NicPackets>,
+
     /// Time between two looks at the host. Default: 1s.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["agent", "replay"])]
     pub interval: Option<Duration>,
@@ -66,7 +71,10 @@ pub(crate) enum Output {
 impl Options {
     /// Whether a daemon that runs already would do: nothing is asked of the agent that only a new one could be told.
     pub(crate) fn needs_no_agent_of_its_own(&self) -> bool {
-        self.ports.is_empty() && self.interval.is_none() && self.nic_speeds.is_empty()
+        self.ports.is_empty()
+            && self.interval.is_none()
+            && self.nic_speeds.is_empty()
+            && self.nic_packets.is_empty()
     }
 
     pub(crate) fn headless(&self) -> Option<Output> {

@@ -15,6 +15,7 @@ const NEEDED: &[(&[&str], &str)] = &[
     (&["setpriv", "--version"], "util-linux"),
     (&["unshare", "--version"], "util-linux"),
     (&["mount", "--version"], "mount"),
+    (&["nft", "--version"], "nftables"),
     (&["awk", "BEGIN {}"], "mawk"),
     (&["python3", "--version"], "python3"),
     (&["python3", "-c", "import venv, ensurepip"], "python3-venv"),

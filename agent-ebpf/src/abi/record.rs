@@ -1,7 +1,7 @@
 //! Records that leave the kernel: an iterator sweep's and the ring buffer's.
 //!
-//! iter/tcp writes a [`SocketHeader`] directly followed by the [`Connection`](super::Connection). A ring buffer entry
-//! begins with its kind ([`event`]), then an [`Opened`] with the heads of the handshake, or a [`SocketHeader`] and a
+//! iter/tcp writes a [`SocketHeader`] directly followed by the [`Connection`](super::Connection), iter/task a [`Task`]. A
+//! ring buffer entry begins with its kind ([`event`]), then an [`Opened`] with the heads of the handshake, or a [`SocketHeader`] and a
 //! `Connection`.
 
 /// Kinds of ring buffer entries: the first 8 bytes of each.
@@ -150,4 +150,19 @@ pub struct Refusal {
     pub status: u32,
     /// Keeps the size a multiple of 8 without padding.
     pub reserved: u32,
+}
+
+/// What a process and its user take of limits that no file tells of, or only at the price of a lock.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Process id, in the first pid namespace.
+    pub pid: u32,
+    /// Its real user, in the first user namespace.
+    pub uid: u32,
+    /// The shared part of that user's `epoll_watches`, a `percpu_counter`: each CPU may hold back fewer than
+    /// max(32, 2 × CPUs) more, or as many less. Negative for a moment where so much is held back.
+    pub watches: i64,
+    /// The process's memory mappings (`map_count`); 0 for kernel threads.
+    pub mappings: u64,
 }

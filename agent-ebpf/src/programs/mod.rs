@@ -17,4 +17,5 @@ mod retransmit;
 mod segment;
 mod send;
 mod sockets;
+mod tasks;
 mod upgrade;

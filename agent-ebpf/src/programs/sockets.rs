@@ -18,8 +18,8 @@ pub(super) struct TcpIterator {
 
 /// `struct bpf_iter_meta`.
 #[repr(C)]
-struct Meta {
-    seq: *mut seq_file,
+pub(super) struct Meta {
+    pub(super) seq: *mut seq_file,
     session_id: u64,
     seq_num: u64,
 }

@@ -8,7 +8,8 @@ use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
 
 use super::handshakes::Handshakes;
 use super::settings::Settings;
-use super::sweep::{Pace, Reported, sweep};
+use super::sweep::{Here, Pace, Reported, sweep};
+use super::tasks::Tasks;
 use super::trends::Trends;
 use super::usage;
 use crate::document::{
@@ -16,9 +17,9 @@ use crate::document::{
     Process, ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
 };
 use crate::host::Host;
-use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError};
+use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError, TASK_HOOK};
 use crate::model::{
-    Clock, Inputs, Known, Reading, SlabCost, Summary, advise, ceilings, connection, listener, opened,
+    Clock, Earlier, Inputs, Known, Reading, SlabCost, Summary, advise, ceilings, connection, listener, opened,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
@@ -38,10 +39,12 @@ pub struct Engine<P, H> {
     settings: Settings,
     slab: Option<SlabCost>,
     summary: Summary,
+    tasks: Tasks,
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
     trends: Trends,
-    history: VecDeque<(u64, Reading)>,
+    /// When, what was read, and how many connections had been opened by then.
+    history: VecDeque<(u64, Reading, u64)>,
     sweeps: Pace,
     owners: Pace,
     reported: Reported,
@@ -83,6 +86,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             settings: settings.clone(),
             slab: slab.ok(),
             summary: Summary::default(),
+            tasks: Tasks::default(),
             unreached: Vec::new(),
             trends: Trends::new(settings.thresholds),
             history: VecDeque::new(),
@@ -228,12 +232,18 @@ impl<P: Probes, H: Host> Engine<P, H> {
             return;
         }
         let reported = (self.settings.updates || self.resend).then_some(&mut self.reported);
-        let (netns, handshakes) = (self.host.netns(), &self.handshakes);
-        match sweep(&mut self.probes, clock, self.slab, netns, reported, handshakes, emit) {
+        let here = Here { netns: self.host.netns(), ports: self.host.local_ports() };
+        match sweep(&mut self.probes, clock, self.slab, &here, reported, &self.handshakes, emit) {
             Ok((summary, cost, unreached)) => {
                 self.summary = summary;
                 self.unreached = unreached;
-                self.sweeps.done(now, cost);
+                let start = usage::thread_cpu();
+                if self.hooks.contains(&TASK_HOOK)
+                    && let Err(error) = self.tasks.read(&mut self.probes, &self.summary.holders)
+                {
+                    self.degrade(TASK_HOOK, error.to_string());
+                }
+                self.sweeps.done(now, cost + usage::thread_cpu().saturating_sub(start));
                 self.resend = false;
                 if !self.settings.updates {
                     self.reported.forget();
@@ -280,17 +290,19 @@ impl<P: Probes, H: Host> Engine<P, H> {
         };
         let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
         let mut reading = self.host.read(&pids);
+        self.tasks.complete(&mut reading);
         let degraded = std::mem::take(&mut reading.degraded);
         self.observe(now, &reading, &listeners);
-        let earlier = self.history.front().and_then(|(then, reading)| {
+        let earlier = self.history.front().and_then(|(then, reading, opened)| {
             let elapsed = Duration::from_nanos(now.saturating_sub(*then));
-            (!elapsed.is_zero()).then_some((reading, elapsed))
+            (!elapsed.is_zero()).then_some(Earlier { reading, elapsed, opened: *opened })
         });
         let mut ceilings = ceilings(&Inputs {
             connections: self.connections(&listeners),
             reading: &reading,
             earlier,
             summary: &self.summary,
+            listeners: &listeners,
             rates: &self.trends.rates,
             growth: &self.trends.growth,
             costs: &self.trends.costs,
@@ -311,7 +323,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
         while self.history.len() > 1 && self.history[1].0 + window <= now {
             self.history.pop_front();
         }
-        self.history.push_back((now, reading));
+        let opened = listeners.iter().map(|listener| listener.opened).sum();
+        self.history.push_back((now, reading, opened));
         State { ceilings, changes, processes, listeners, advice, degraded }
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::parse_duration;
-use crate::host::NicSpeed;
+use crate::host::{NicPackets, NicSpeed};
 use crate::kernel::Options;
 use crate::model::Thresholds;
 
@@ -65,6 +65,8 @@ pub struct Settings {
     pub duration: Option<Duration>,
     /// What interfaces can really carry.
     pub nic_speeds: Vec<NicSpeed>,
+    /// How many packets interfaces can carry.
+    pub nic_packets: Vec<NicPackets>,
     /// Share of one core that sweeps over all connections may take.
     pub sweep_budget: f64,
     /// Whether each changed connection is reported after a sweep.
@@ -85,6 +87,7 @@ impl Default for Settings {
             interval: Duration::from_secs(1),
             duration: None,
             nic_speeds: Vec::new(),
+            nic_packets: Vec::new(),
             sweep_budget: 0.01,
             updates: false,
             show_query: false,
@@ -133,6 +136,7 @@ struct File {
     output: Option<String>,
     interval: Option<String>,
     nic_speed: Option<Vec<String>>,
+    nic_pps: Option<Vec<String>>,
     sweep_budget: Option<f64>,
     updates: Option<bool>,
     show_query: Option<bool>,
@@ -161,6 +165,10 @@ impl Settings {
         for speed in file.nic_speed.unwrap_or_default() {
             let speed: Result<NicSpeed, _> = speed.parse();
             settings.nic_speeds.push(speed.map_err(|error| refused("nic_speed", error.to_string()))?);
+        }
+        for packets in file.nic_pps.unwrap_or_default() {
+            let packets: Result<NicPackets, _> = packets.parse();
+            settings.nic_packets.push(packets.map_err(|error| refused("nic_pps", error.to_string()))?);
         }
         if let Some(budget) = file.sweep_budget {
             settings.sweep_budget = budget;
@@ -226,13 +234,14 @@ mod tests {
     #[test]
     fn a_file_overrides_defaults() {
         let settings = from_text(
-            "ports = [8080]\ninterval = \"250ms\"\noutput = \"unix:/run/headroom.sock\"\nnic_speed = [\"lo=1G\"]\n",
+            "ports = [8080]\ninterval = \"250ms\"\noutput = \"unix:/run/headroom.sock\"\nnic_speed = [\"lo=1G\"]\nnic_pps = [\"2M\"]\n",
         )
         .expect("valid");
         assert_eq!(settings.ports, [8080]);
         assert_eq!(settings.interval, Duration::from_millis(250));
         assert_eq!(settings.output, Output::Unix("/run/headroom.sock".into()));
         assert_eq!(settings.nic_speeds[0].bits_per_second, 1_000_000_000);
+        assert_eq!(settings.nic_packets[0].packets_per_second, 2_000_000);
     }
 
     #[test]

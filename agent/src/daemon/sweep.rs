@@ -4,14 +4,18 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
+use agent_ebpf::abi::{Endpoints, Role};
 use agent_ebpf::handshake::Deflate;
 
 use crate::kernel::{Probes, ReadError, Socket};
-use crate::model::{Clock, SlabCost, Summary, buffer_bytes, connection, estimated_bytes, peer, role};
+use crate::model::{
+    Clock, Destination, Ends, LocalPorts, SlabCost, Summary, address, buffer_bytes, connection,
+    estimated_bytes,
+};
 
 use super::handshakes::Handshakes;
 use super::usage;
-use crate::document::{Body, Degraded, Role, Vanished};
+use crate::document::{Body, Degraded, Vanished};
 
 /// Pause after a sweep that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -124,8 +128,17 @@ fn fingerprint(socket: &Socket) -> u64 {
     hasher.finish()
 }
 
-/// Adds a socket to the sums. `netns` is the network namespace whose interfaces are known.
-fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, netns: Option<u32>) {
+/// The network namespace that the host is read in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Here {
+    /// Its inode number.
+    pub(super) netns: Option<u32>,
+    /// Ports that `connect` chooses from there.
+    pub(super) ports: Option<LocalPorts>,
+}
+
+/// Adds a socket to the sums.
+fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, here: &Here) {
     let connection = &socket.connection;
     let buffers = buffer_bytes(&socket.header.memory);
     let fixed = slab.map_or(0, |slab| slab.of(socket.header.endpoints.family));
@@ -138,12 +151,30 @@ fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, netns: Op
     holder.buffer_bytes += buffers;
     holder.compression_bytes += compression;
     holder.compressed += u64::from(Deflate(connection.deflate).negotiated());
-    if role(connection.role) == Role::Server {
-        summary.peers.entry(connection.pid).or_default().add(peer(&socket.header.endpoints));
+    let (endpoints, role) = (&socket.header.endpoints, Role::from_u16(connection.role));
+    if role != Some(Role::Client) {
+        summary.peers.entry(connection.pid).or_default().add(address(endpoints, false).ip());
     }
-    // Each namespace numbers its interfaces for itself.
-    if netns.is_none_or(|netns| netns == socket.header.endpoints.netns) {
+    add_end(summary.namespaces.entry(endpoints.netns).or_default(), endpoints, role);
+    // Each namespace numbers its interfaces for itself, and has all ports for itself.
+    if here.netns.is_none_or(|netns| netns == endpoints.netns) {
         *summary.interfaces.entry(connection.ifindex).or_default() += 1;
+        let chosen = |ports: LocalPorts| (ports.first..=ports.last).contains(&endpoints.local_port);
+        if role == Some(Role::Client) && here.ports.is_none_or(chosen) {
+            let local = address(endpoints, true).ip();
+            summary.destinations.add(Destination { local, remote: address(endpoints, false) });
+        }
+    }
+}
+
+/// An address of the host itself is also told by being that of both ends.
+fn add_end(ends: &mut Ends, endpoints: &Endpoints, role: Option<Role>) {
+    let (local, remote) = (address(endpoints, true).ip(), address(endpoints, false).ip());
+    let within = u64::from(local == remote || remote.is_loopback());
+    ends.connections += 1;
+    match role {
+        Some(Role::Client) => ends.clients_within += within,
+        _ => ends.servers_within += within,
     }
 }
 
@@ -153,7 +184,7 @@ pub(super) fn sweep(
     probes: &mut impl Probes,
     clock: &Clock,
     slab: Option<SlabCost>,
-    netns: Option<u32>,
+    here: &Here,
     mut reported: Option<&mut Reported>,
     handshakes: &Handshakes,
     emit: &mut dyn FnMut(Body) -> bool,
@@ -164,7 +195,7 @@ pub(super) fn sweep(
         reported.begin();
     }
     let swept = probes.sweep(&mut |socket| {
-        add(&mut summary, socket, slab, netns);
+        add(&mut summary, socket, slab, here);
         let Some(reported) = reported.as_deref_mut() else {
             return;
         };
@@ -205,6 +236,49 @@ mod tests {
         assert!(!reported.changed(&socket, known));
         reported.opened(7);
         assert!(reported.changed(&socket, known));
+    }
+
+    fn socket(netns: u32, role: Role, local: ([u8; 4], u16), remote: ([u8; 4], u16)) -> Socket {
+        let mut socket = Socket { header: Default::default(), connection: Default::default() };
+        socket.connection.role = role as u16;
+        let endpoints = &mut socket.header.endpoints;
+        (endpoints.family, endpoints.netns) = (2, netns);
+        endpoints.local[..4].copy_from_slice(&local.0);
+        endpoints.remote[..4].copy_from_slice(&remote.0);
+        (endpoints.local_port, endpoints.remote_port) = (local.1, remote.1);
+        socket
+    }
+
+    #[test]
+    fn ports_are_counted_where_connect_chose_them() {
+        let here =
+            Here { netns: Some(1), ports: Some(LocalPorts { first: 32_768, last: 60_999, reserved: 0 }) };
+        let (own, other) = ([10, 0, 0, 1], [10, 0, 0, 9]);
+        let mut summary = Summary::default();
+        for (netns, role, local_port) in [
+            (1, Role::Client, 40_000),
+            (1, Role::Client, 40_001),
+            (1, Role::Client, 20_000),
+            (2, Role::Client, 40_002),
+            (1, Role::Server, 40_003),
+        ] {
+            add(&mut summary, &socket(netns, role, (own, local_port), (other, 80)), None, &here);
+        }
+        let destination = Destination { local: own.into(), remote: (other, 80).into() };
+        assert_eq!(summary.destinations.fullest(5), [(destination, 2)]);
+    }
+
+    #[test]
+    fn a_connection_within_a_namespace_is_told_from_one_that_leaves_it() {
+        let mut summary = Summary::default();
+        let (own, other, loopback) = ([10, 0, 0, 1], [10, 0, 0, 9], [127, 0, 0, 1]);
+        for (local, remote) in [(own, other), (own, own), (loopback, loopback)] {
+            let (server, client) = ((local, 80), (remote, 50_000));
+            add(&mut summary, &socket(3, Role::Server, server, client), None, &Here::default());
+            add(&mut summary, &socket(3, Role::Client, client, server), None, &Here::default());
+        }
+        let ends = Ends { connections: 6, servers_within: 2, clients_within: 2 };
+        assert_eq!(summary.namespaces[&3], ends);
     }
 
     #[test]

@@ -1,18 +1,25 @@
-//! The memory cgroup a process is in, on v1, v2 and hybrid hosts.
+//! The cgroups a process is in, on v1, v2 and hybrid hosts, and the limits of theirs that hold.
 
+mod cpu;
+mod memory;
+mod tasks;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::mounts;
-use crate::model::CgroupMemory;
+use super::mounts::Mounts;
+use super::text;
+use crate::model::{CgroupCpu, CgroupMemory, CgroupTasks};
 
-/// A process's memory cgroup.
+/// A process's group in one controller's hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Group {
     /// Path in its hierarchy, as /proc/PID/cgroup gives it.
     pub(super) path: String,
     version: Version,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Version {
     V1,
     V2,
@@ -20,11 +27,11 @@ enum Version {
 
 /// The text of /proc/PID/cgroup.
 pub(super) fn text(pid: u32) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
+    text::read(format!("/proc/{pid}/cgroup")).ok()
 }
 
-/// The v1 memory controller's group where there is one, else the v2 group.
-pub(super) fn parse(text: &str) -> Option<Group> {
+/// The group in the v1 hierarchy of the controller where there is one, else the v2 group.
+pub(super) fn group(text: &str, controller: &str) -> Option<Group> {
     let entries = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -32,7 +39,7 @@ pub(super) fn parse(text: &str) -> Option<Group> {
     });
     let (mut v1, mut v2) = (None, None);
     for (controllers, path) in entries {
-        if controllers.split(',').any(|controller| controller == "memory") {
+        if controllers.split(',').any(|one| one == controller) {
             v1 = Some(path);
         } else if controllers.is_empty() {
             v2 = Some(path);
@@ -42,56 +49,86 @@ pub(super) fn parse(text: &str) -> Option<Group> {
     v1.map(|path| group(path, Version::V1)).or_else(|| v2.map(|path| group(path, Version::V2)))
 }
 
+/// What is read of groups in one reading of the host: processes of one service are in the same ones.
+#[derive(Debug, Default)]
+pub(super) struct Cgroups {
+    mounts: Mounts,
+    memory: HashMap<Group, Option<CgroupMemory>>,
+    tasks: HashMap<Group, Option<CgroupTasks>>,
+    cpu: HashMap<Group, Option<CgroupCpu>>,
+}
+
+impl Cgroups {
+    pub(super) fn new() -> Self {
+        Self { mounts: Mounts::read(), ..Self::default() }
+    }
+
+    /// Memory of the group, or of the ancestor, that has the least room left; `None` where none is limited.
+    pub(super) fn memory(&mut self, group: &Group) -> Option<CgroupMemory> {
+        let mounts = &self.mounts;
+        let read = || nearest(group, &group.root(mounts, "memory")?, memory::read, memory::room);
+        cached(&mut self.memory, group, read)
+    }
+
+    /// Tasks of the group, or of the ancestor, that has the least room left; `None` where none is limited.
+    pub(super) fn tasks(&mut self, group: &Group) -> Option<CgroupTasks> {
+        let mounts = &self.mounts;
+        let read = || nearest(group, &group.root(mounts, "pids")?, tasks::read, tasks::room);
+        cached(&mut self.tasks, group, read)
+    }
+
+    /// The smallest quota of processor time of the group and its ancestors; `None` where none has one.
+    pub(super) fn cpu(&mut self, group: &Group) -> Option<CgroupCpu> {
+        let mounts = &self.mounts;
+        let read = || nearest(group, &group.root(mounts, "cpu")?, cpu::read, |cpu| cpu.millicores);
+        cached(&mut self.cpu, group, read)
+    }
+}
+
+fn cached<T: Clone>(
+    known: &mut HashMap<Group, Option<T>>,
+    group: &Group,
+    read: impl FnOnce() -> Option<T>,
+) -> Option<T> {
+    if let Some(found) = known.get(group) {
+        return found.clone();
+    }
+    let found = read();
+    known.insert(group.clone(), found.clone());
+    found
+}
+
 impl Group {
-    /// Use and limit of the group, or of the ancestor, that has the least room left; `None` where none is limited.
-    pub(super) fn memory(&self) -> Option<CgroupMemory> {
-        self.memory_below(&mount_point(self.version)?)
+    /// Where its hierarchy is mounted.
+    fn root(&self, mounts: &Mounts, controller: &str) -> Option<PathBuf> {
+        mounts.find(|kind, options| match self.version {
+            Version::V1 => kind == "cgroup" && options.split(',').any(|option| option == controller),
+            Version::V2 => kind == "cgroup2",
+        })
     }
+}
 
-    fn memory_below(&self, root: &Path) -> Option<CgroupMemory> {
-        let mut directory = root.join(self.path.trim_start_matches('/'));
-        let mut nearest: Option<CgroupMemory> = None;
-        // Every ancestor's limit holds as well; the one with the least room left decides.
-        while directory.starts_with(root) {
-            if let Some(memory) = self.read(root, &directory) {
-                let room = |memory: &CgroupMemory| memory.limit.saturating_sub(memory.used);
-                if nearest.as_ref().is_none_or(|nearest| room(&memory) < room(nearest)) {
-                    nearest = Some(memory);
-                }
-            }
-            if !directory.pop() {
-                break;
-            }
+/// Of what `read` finds in the group's folder and those above, the one with the least `room`: every ancestor's limit holds
+/// as well.
+fn nearest<T>(
+    group: &Group,
+    root: &Path,
+    read: impl Fn(Version, &Path, String) -> Option<T>,
+    room: impl Fn(&T) -> u64,
+) -> Option<T> {
+    let mut folder = root.join(group.path.trim_start_matches('/'));
+    let mut nearest: Option<T> = None;
+    while let Ok(path) = folder.strip_prefix(root) {
+        if let Some(found) = read(group.version, &folder, format!("/{}", path.display()))
+            && nearest.as_ref().is_none_or(|nearest| room(&found) < room(nearest))
+        {
+            nearest = Some(found);
         }
-        nearest
+        if !folder.pop() {
+            break;
+        }
     }
-
-    fn read(&self, root: &Path, directory: &Path) -> Option<CgroupMemory> {
-        let (limit, used, cache) = match self.version {
-            Version::V1 => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-            Version::V2 => ("memory.max", "memory.current", "inactive_file"),
-        };
-        // v2 says "max" and v1 a number near 2^63 where there is no limit: neither is one.
-        let limit = value(&directory.join(limit)).filter(|limit| *limit < 1 << 62)?;
-        let used = value(&directory.join(used))?;
-        // File pages that nobody uses make room by themselves before anything fails.
-        let stat = std::fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
-        let reclaimable =
-            stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
-        let path = format!("/{}", directory.strip_prefix(root).ok()?.display());
-        Some(CgroupMemory { path, limit, used: used.saturating_sub(reclaimable) })
-    }
-}
-
-fn value(path: &Path) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-fn mount_point(version: Version) -> Option<PathBuf> {
-    mounts::find(|kind, options| match version {
-        Version::V1 => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
-        Version::V2 => kind == "cgroup2",
-    })
+    nearest
 }
 
 #[cfg(test)]
@@ -99,33 +136,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hybrid_hosts_memory_is_in_the_v1_hierarchy() {
-        let hybrid =
-            parse("4:memory:/system.slice/web.service\n1:cpu,cpuacct:/\n0::/elsewhere\n").expect("found");
-        assert_eq!(hybrid.path, "/system.slice/web.service");
-        assert!(hybrid.version == Version::V1);
-        let unified = parse("0::/system.slice/web.service\n").expect("found");
-        assert!(unified.version == Version::V2);
-        assert!(parse("").is_none());
+    fn a_hybrid_host_has_each_controller_in_one_hierarchy() {
+        let text = "4:memory:/system.slice/web.service\n1:cpu,cpuacct:/quota\n0::/elsewhere\n";
+        let found = |controller| group(text, controller).expect("found");
+        assert_eq!(
+            (found("memory").path.as_str(), found("memory").version),
+            ("/system.slice/web.service", Version::V1)
+        );
+        assert_eq!((found("cpu").path.as_str(), found("cpu").version), ("/quota", Version::V1));
+        assert_eq!((found("pids").path.as_str(), found("pids").version), ("/elsewhere", Version::V2));
+        assert!(group("", "memory").is_none());
     }
 
     #[test]
-    fn the_ancestor_with_the_least_room_decides_and_is_named() {
+    fn the_ancestor_with_the_least_room_decides() {
         let root = tempfile::tempdir().expect("folder");
         let leaf = root.path().join("slice/web");
         std::fs::create_dir_all(&leaf).expect("created");
-        let write = |folder: &Path, file: &str, text: &str| {
-            std::fs::write(folder.join(file), text).expect("written");
-        };
-        write(&leaf, "memory.max", "1000\n");
-        write(&leaf, "memory.current", "100\n");
-        let slice = root.path().join("slice");
-        write(&slice, "memory.max", "500\n");
-        write(&slice, "memory.current", "450\n");
-        write(&slice, "memory.stat", "anon 400\ninactive_file 30\nactive_file 20\n");
-        write(root.path(), "memory.max", "max\n");
+        for (folder, room) in [("slice/web", 900), ("slice", 50), ("", 70)] {
+            std::fs::write(root.path().join(folder).join("room"), format!("{room}\n")).expect("written");
+        }
         let group = Group { path: "/slice/web".into(), version: Version::V2 };
-        let memory = group.memory_below(root.path()).expect("limited");
-        assert_eq!(memory, CgroupMemory { path: "/slice".into(), used: 420, limit: 500 });
+        let read = |_, folder: &Path, path| Some((path, text::value(folder.join("room"))?));
+        assert_eq!(nearest(&group, root.path(), read, |found| found.1), Some(("/slice".to_owned(), 50)));
     }
 }

@@ -2,17 +2,26 @@
 
 use std::path::PathBuf;
 
-/// The first mount point whose type and options suit.
-pub(crate) fn find(suits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
-    parse(&std::fs::read_to_string("/proc/self/mounts").ok()?, suits)
-}
+use super::text;
 
-fn parse(mounts: &str, suits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (path, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
-        suits(kind, options).then(|| PathBuf::from(unescape(path)))
-    })
+/// The mounts of one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts(String);
+
+impl Mounts {
+    /// Those the agent sees; none where they cannot be read.
+    pub(crate) fn read() -> Self {
+        Self(text::read("/proc/self/mounts").unwrap_or_default())
+    }
+
+    /// The first mount point whose type and options suit.
+    pub(crate) fn find(&self, suits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
+        self.0.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+            suits(kind, options).then(|| PathBuf::from(unescape(path)))
+        })
+    }
 }
 
 /// The kernel writes white space and backslashes as three octal digits (fs/proc_namespace.c, `mangle`).
@@ -29,8 +38,9 @@ mod tests {
     #[test]
     fn the_first_suitable_mount_is_found_under_its_real_name() {
         let mounts = "proc /proc proc rw 0 0\ncgroup2 /mnt/a\\040b cgroup2 rw,relatime 0 0\n";
-        assert_eq!(parse(mounts, |kind, _| kind == "cgroup2"), Some(PathBuf::from("/mnt/a b")));
-        assert_eq!(parse(mounts, |kind, options| kind == "proc" && options == "rw"), Some("/proc".into()));
-        assert_eq!(parse(mounts, |kind, _| kind == "ext4"), None);
+        let mounts = Mounts(mounts.into());
+        assert_eq!(mounts.find(|kind, _| kind == "cgroup2"), Some(PathBuf::from("/mnt/a b")));
+        assert_eq!(mounts.find(|kind, options| kind == "proc" && options == "rw"), Some("/proc".into()));
+        assert_eq!(mounts.find(|kind, _| kind == "ext4"), None);
     }
 }

@@ -14,7 +14,7 @@ const SHARED: &[&str] = &["sock_inode_cache", "filp", "dentry"];
 const OPTIONAL: &[&str] = &["lsm_inode_cache", "lsm_file_cache", "eventpoll_epi", "eventpoll_pwq", "ep_head"];
 
 pub(super) fn read() -> Result<SlabCost, String> {
-    let text = super::read_text("/proc/slabinfo")?;
+    let text = super::text::named("/proc/slabinfo")?;
     parse(&text)
 }
 

@@ -19,7 +19,7 @@ use super::namespaces::Namespaces;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
-use crate::host::mounts;
+use crate::host::mounts::Mounts;
 
 /// Why nothing can be measured here.
 #[derive(Debug, Error)]
@@ -129,6 +129,9 @@ pub const DESTROY_HOOK: &str = "tp_btf/tcp_destroy_sock";
 /// The hook that retransmissions by listener come from.
 pub const RETRANSMIT_HOOK: &str = "tp_btf/tcp_retransmit_skb";
 
+/// The hook that epoll watches and memory mappings come from.
+pub const TASK_HOOK: &str = "iter/task";
+
 /// All hooks the agent uses.
 pub const HOOKS: &[Hook] = &[
     Hook {
@@ -179,6 +182,13 @@ pub const HOOKS: &[Hook] = &[
         target: "task_file",
         required: false,
         loss: "process and descriptor of each connection; the descriptor ceiling of its process",
+    },
+    Hook {
+        name: TASK_HOOK,
+        program: names::TASKS,
+        target: "task",
+        required: false,
+        loss: "use of the epoll and memory-mapping ceilings",
     },
 ];
 
@@ -318,7 +328,7 @@ fn reason(error: &ProgramError) -> String {
 
 /// Mount point of the cgroup v2 hierarchy.
 pub(super) fn cgroup_root() -> Result<PathBuf, LoadError> {
-    mounts::find(|kind, _| kind == "cgroup2").ok_or(LoadError::NoCgroup)
+    Mounts::read().find(|kind, _| kind == "cgroup2").ok_or(LoadError::NoCgroup)
 }
 
 /// Hands free heap pages back to the kernel: glibc would keep what parsing BTF needed for good.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Refusal, Stat, event, names};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Refusal, Stat, Task, event, names};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::Iter;
 use thiserror::Error;
@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::iterator::Iterator;
 use super::load::Programs;
 use super::namespaces::{Unreached, Which};
-use super::record::{Handshake, MapValue, SOCKET_BYTES, Socket, split};
+use super::record::{Handshake, MapValue, Socket, split};
 use crate::document::Degraded;
 
 /// Network namespaces that are named where several cannot be visited.
@@ -67,6 +67,8 @@ pub trait Probes {
     fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError>;
     /// Notes in each tracked socket which process holds it.
     fn find_owners(&mut self) -> Result<(), ReadError>;
+    /// Visits every process.
+    fn tasks(&mut self, visit: &mut dyn FnMut(&Task)) -> Result<(), ReadError>;
     /// Has connections older than the programs watched until it is known what they are.
     fn find_candidates(&mut self) -> Result<(), ReadError>;
     /// Refused upgrades since the programs attached.
@@ -84,20 +86,27 @@ pub trait Probes {
 impl Probes for Programs {
     fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError> {
         let iterator = self.iterator(names::SOCKETS)?;
-        sockets(open(names::SOCKETS, &iterator)?, visit)?;
+        records(open(names::SOCKETS, &iterator)?, Socket::split, visit)?;
         let connections = self.connections_by_namespace()?;
         // Those whose listener found no slot of its own may be anywhere.
         let which = match connections.get(&0) {
             Some(_) => Which::All,
             None => Which::Named(connections.keys().copied().collect()),
         };
-        let pass =
-            self.namespaces.for_each(&which, move || iterator.open(), |file| sockets(file, &mut *visit));
+        let pass = self.namespaces.for_each(
+            &which,
+            move || iterator.open(),
+            |file| records(file, Socket::split, &mut *visit),
+        );
         Ok(Swept { cpu: pass.cpu, degraded: degraded(&pass.unreached, &connections) })
     }
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
         Ok(run_through(open(names::OWNERS, &*self.iterator(names::OWNERS)?)?)?)
+    }
+
+    fn tasks(&mut self, visit: &mut dyn FnMut(&Task)) -> Result<(), ReadError> {
+        Ok(records(open(names::TASKS, &*self.iterator(names::TASKS)?)?, split, visit)?)
     }
 
     fn find_candidates(&mut self) -> Result<(), ReadError> {
@@ -210,8 +219,12 @@ fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
     iterator.open().map_err(|error| ReadError::Iterator { program, reason: error.to_string() })
 }
 
-/// Reads the records of one pass of iter/tcp.
-fn sockets(mut file: File, visit: &mut dyn FnMut(&Socket)) -> io::Result<()> {
+/// Reads the records of one pass, each of which `split` takes off the front of what was read.
+fn records<T>(
+    mut file: File,
+    split: fn(&[u8]) -> Option<(T, &[u8])>,
+    visit: &mut dyn FnMut(&T),
+) -> io::Result<()> {
     // The kernel hands out at most 32 KiB a read and never splits a record across two.
     let mut buffer = vec![0u8; 32 << 10];
     let mut kept = 0;
@@ -226,12 +239,11 @@ fn sockets(mut file: File, visit: &mut dyn FnMut(&Socket)) -> io::Result<()> {
         };
         let filled = kept + read;
         let mut rest = &buffer[..filled];
-        while let Some((socket, after)) = Socket::split(rest) {
-            visit(&socket);
+        while let Some((record, after)) = split(rest) {
+            visit(&record);
             rest = after;
         }
         kept = rest.len();
-        debug_assert!(kept < SOCKET_BYTES);
         buffer.copy_within(filled - kept..filled, 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Records as bytes from the kernel.
 
 use agent_ebpf::abi::{
-    Connection, ListenerKey, ListenerTotals, Opened, RESPONSE_BYTES, Refusal, SocketHeader,
+    Connection, ListenerKey, ListenerTotals, Opened, RESPONSE_BYTES, Refusal, SocketHeader, Task,
 };
 
 /// A tracked socket as a sweep or a close event shows it.
@@ -50,6 +50,8 @@ unsafe impl Plain for Connection {}
 // SAFETY: as above.
 unsafe impl Plain for Opened {}
 // SAFETY: as above.
+unsafe impl Plain for Task {}
+// SAFETY: as above.
 unsafe impl Plain for u64 {}
 
 /// Reads a `T` from the front of `bytes` and returns it with what follows; `None` where there are too few.
@@ -58,9 +60,6 @@ pub(super) fn split<T: Plain>(bytes: &[u8]) -> Option<(T, &[u8])> {
     // SAFETY: `front` has exactly the size of a `T`, and `Plain` says any bytes are one; the read is unaligned.
     Some((unsafe { front.as_ptr().cast::<T>().read_unaligned() }, rest))
 }
-
-/// Size of one record of a sweep.
-pub(super) const SOCKET_BYTES: usize = size_of::<SocketHeader>() + size_of::<Connection>();
 
 impl Socket {
     /// Reads one from the front of `bytes`.
@@ -89,11 +88,12 @@ mod tests {
 
     #[test]
     fn records_are_split_off_whole_or_not_at_all() {
-        let bytes: Vec<u8> = (0..SOCKET_BYTES as u32 + 5).map(|i| i as u8).collect();
+        let size = size_of::<SocketHeader>() + size_of::<Connection>();
+        let bytes: Vec<u8> = (0..size as u32 + 5).map(|i| i as u8).collect();
         let (socket, rest) = Socket::split(&bytes).expect("whole");
         assert_eq!(rest.len(), 5);
         assert_eq!(socket.header.kind, u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7]));
-        assert!(Socket::split(&bytes[..SOCKET_BYTES - 1]).is_none());
+        assert!(Socket::split(&bytes[..size - 1]).is_none());
     }
 
     #[test]

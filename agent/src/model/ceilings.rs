@@ -1,13 +1,23 @@
 //! Ceilings from readings: each limit that is in force, what is used of it, and what that means in connections.
 
+mod accept_queue;
 mod bandwidth;
+mod conntrack;
+mod cpu;
 mod descriptors;
+mod epoll;
+#[cfg(test)]
+pub(super) mod fixture;
+mod maps;
 mod memory;
+mod packets;
+mod ports;
+mod tasks;
 
 use std::time::Duration;
 
-use super::{Costs, Estimate, Growths, Lineages, Rates, Reading, Summary, Thresholds};
-use crate::document::{Ceiling, CostPart, Kind, Level, Range, Trend, Unit};
+use super::{Costs, Estimate, Growths, Lineages, ProcessReading, Rates, Reading, Summary, Thresholds};
+use crate::document::{Ceiling, CostPart, Kind, Level, Listener, Range, Trend, Unit};
 
 /// Everything the ceilings are computed from.
 pub struct Inputs<'a> {
@@ -15,10 +25,12 @@ pub struct Inputs<'a> {
     pub connections: u64,
     /// The host now.
     pub reading: &'a Reading,
-    /// The host some seconds ago and how long ago that was, for rates; none on the first tick.
-    pub earlier: Option<(&'a Reading, Duration)>,
+    /// The host some seconds ago, for rates; none on the first tick.
+    pub earlier: Option<Earlier<'a>>,
     /// Sums over connections, by the last sweep.
     pub summary: &'a Summary,
+    /// Sums by listener now.
+    pub listeners: &'a [Listener],
     /// What connections carry.
     pub rates: &'a Rates,
     /// Growth of the connection count.
@@ -27,6 +39,17 @@ pub struct Inputs<'a> {
     pub costs: &'a Costs,
     /// Which process is which over restarts.
     pub lineages: &'a Lineages,
+}
+
+/// An earlier moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Earlier<'a> {
+    /// The host then.
+    pub reading: &'a Reading,
+    /// How long ago that was.
+    pub elapsed: Duration,
+    /// Connections that had been opened since the agent attached.
+    pub opened: u64,
 }
 
 impl Inputs<'_> {
@@ -46,6 +69,14 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     let mut all = memory::ceilings(inputs);
     all.extend(descriptors::ceilings(inputs));
     all.extend(bandwidth::ceilings(inputs));
+    all.extend(packets::ceilings(inputs));
+    all.extend(conntrack::ceilings(inputs));
+    all.extend(epoll::ceilings(inputs));
+    all.extend(accept_queue::ceilings(inputs));
+    all.extend(ports::ceilings(inputs));
+    all.extend(tasks::ceilings(inputs));
+    all.extend(maps::ceilings(inputs));
+    all.extend(cpu::ceilings(inputs));
     for ceiling in &mut all {
         let (left, range) = (ceiling.connections_left, ceiling.connections_left_range);
         let forecast = inputs.growth.forecast(&ceiling.scope, left, range);
@@ -64,6 +95,12 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
 /// The scope of what a process alone is limited in.
 pub fn process_scope(pid: u32) -> String {
     format!("process:{pid}")
+}
+
+/// Connections that these processes hold.
+fn connections<'a>(inputs: &Inputs<'_>, processes: impl Iterator<Item = &'a ProcessReading>) -> u64 {
+    let held = |process: &ProcessReading| inputs.summary.holders.get(&process.pid);
+    processes.filter_map(held).map(|holder| holder.connections).sum()
 }
 
 /// What a ceiling is made of before its consequences are computed.

@@ -50,8 +50,8 @@ pub fn connection(
     let waits_ns = if waiting == 0 { 0 } else { clock.monotonic_ns.saturating_sub(waiting) };
     Connection {
         id: connection.cookie.to_string(),
-        local: address(&header.endpoints, true),
-        remote: address(&header.endpoints, false),
+        local: address(&header.endpoints, true).to_string(),
+        remote: address(&header.endpoints, false).to_string(),
         role: role(connection.role),
         transport: Transport::Http1,
         pid: (connection.pid != 0).then_some(connection.pid),
@@ -103,8 +103,8 @@ pub fn opened(opened: &Opened, clock: &Clock, upgrade: Option<Upgrade>) -> Conne
     let nothing = traffic(&Counters::default(), parse != Parse::Encrypted);
     Connection {
         id: opened.cookie.to_string(),
-        local: address(&opened.endpoints, true),
-        remote: address(&opened.endpoints, false),
+        local: address(&opened.endpoints, true).to_string(),
+        remote: address(&opened.endpoints, false).to_string(),
         role: role(opened.role),
         transport: Transport::Http1,
         pid: None,
@@ -184,18 +184,14 @@ pub(crate) fn estimated_bytes(negotiated: handshake::Deflate) -> u64 {
         + kept(negotiated.client_no_context_takeover(), decompressor)
 }
 
-fn address(endpoints: &abi::Endpoints, local: bool) -> String {
+/// Of one end.
+pub(crate) fn address(endpoints: &abi::Endpoints, local: bool) -> SocketAddr {
     let (bytes, port) = if local {
         (endpoints.local, endpoints.local_port)
     } else {
         (endpoints.remote, endpoints.remote_port)
     };
-    SocketAddr::new(ip(endpoints.family, bytes), port).to_string()
-}
-
-/// The peer's address.
-pub(crate) fn peer(endpoints: &abi::Endpoints) -> IpAddr {
-    ip(endpoints.family, endpoints.remote)
+    SocketAddr::new(ip(endpoints.family, bytes), port)
 }
 
 fn ip(family: u16, bytes: [u8; 16]) -> IpAddr {
@@ -223,12 +219,12 @@ mod tests {
     fn addresses_are_written_as_people_write_them() {
         let mut endpoints = abi::Endpoints { family: 2, local_port: 80, ..abi::Endpoints::default() };
         endpoints.local[..4].copy_from_slice(&[127, 0, 0, 1]);
-        assert_eq!(address(&endpoints, true), "127.0.0.1:80");
+        assert_eq!(address(&endpoints, true).to_string(), "127.0.0.1:80");
         endpoints.family = 10;
         endpoints.local = "::ffff:192.0.2.1".parse::<Ipv6Addr>().expect("address").octets();
-        assert_eq!(address(&endpoints, true), "192.0.2.1:80", "v4-mapped reads as IPv4");
+        assert_eq!(address(&endpoints, true).to_string(), "192.0.2.1:80", "v4-mapped reads as IPv4");
         endpoints.local = "2001:db8::1".parse::<Ipv6Addr>().expect("address").octets();
-        assert_eq!(address(&endpoints, true), "[2001:db8::1]:80");
+        assert_eq!(address(&endpoints, true).to_string(), "[2001:db8::1]:80");
     }
 
     #[test]

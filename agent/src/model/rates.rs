@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::wire::{CONTROL_HEADER, MASK};
 use super::{Estimate, slope};
-use crate::document::{Listener, Role, Traffic};
+use crate::document::{CostPart, Listener, Part, Role, Traffic};
 
 /// How far back a rate looks, how far apart its samples are, and what it takes at least.
 const WINDOW: Duration = Duration::from_secs(120);
@@ -97,6 +97,14 @@ impl Mix {
     /// The share of messages that are compressed (RSV1).
     pub fn compressed_share(&self) -> Option<f64> {
         (self.messages > 0.0).then(|| self.compressed / self.messages)
+    }
+}
+
+impl Rate {
+    /// The two parts as a document has them.
+    pub(super) fn parts(&self) -> Vec<CostPart> {
+        let part = |part, cost| CostPart { part, cost, range: None, samples: self.all.samples };
+        vec![part(Part::Keepalive, self.keepalive), part(Part::Application, self.all.value - self.keepalive)]
     }
 }
 
@@ -240,7 +248,7 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::listener;
+    use crate::model::ceilings::fixture::listener;
 
     /// `n` connections for `seconds`, each pinged every second by the server: 2 bytes, and 6 back; headers of 52.
     fn pinged(seconds: u64, n: impl Fn(u64) -> u64) -> Rates {
@@ -248,7 +256,7 @@ mod tests {
         let (mut pings, mut messages) = (0, 0);
         for second in 0..seconds {
             let open = n(second);
-            let mut listener = listener(80, open);
+            let mut listener = listener(1, 80, open);
             listener.sent = Traffic {
                 frames: Some(pings),
                 ping: Some(pings),
@@ -298,7 +306,7 @@ mod tests {
         let mix = pinged(60, |_| 100).mix().expect("frames are seen");
         assert!((mix.ping_interval().expect("pings") - 1.0).abs() < 0.05, "{mix:?}");
         let mut rates = pinged(60, |_| 100);
-        let mut encrypted = listener(443, 100);
+        let mut encrypted = listener(1, 443, 100);
         encrypted.received = Traffic { packets: 7, packet_bytes: 700, ..Traffic::default() };
         rates.observe(Duration::from_secs(63), [&encrypted].into_iter());
         assert_eq!(rates.mix(), None);

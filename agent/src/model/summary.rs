@@ -1,7 +1,11 @@
 //! What a sweep over all connections amounts to. Only sums are kept, so that the agent's memory does not grow with the
 //! number of connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+/// Destinations that are counted; a proxy has few, and a crawler must not cost memory without end.
+const DESTINATIONS: usize = 1024;
 
 use super::Peers;
 
@@ -33,6 +37,76 @@ pub struct Summary {
     pub peers: BTreeMap<u32, Peers>,
     /// Connections by interface index.
     pub interfaces: BTreeMap<u32, u64>,
+    /// By inode number of the network namespace.
+    pub namespaces: BTreeMap<u32, Ends>,
+    /// Where connections go that were made from here, in the network namespace whose ports are known.
+    pub destinations: Destinations,
+}
+
+/// Tracked sockets in one network namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// All of them.
+    pub connections: u64,
+    /// Servers' sockets whose other end is in the namespace too, as far as their addresses tell.
+    pub servers_within: u64,
+    /// Likewise clients'.
+    pub clients_within: u64,
+}
+
+impl Ends {
+    /// TCP connections that they are ends of: two sockets of one connection make one.
+    pub fn distinct(&self) -> u64 {
+        let within = self.servers_within + self.clients_within;
+        self.connections - within + self.servers_within.max(self.clients_within)
+    }
+}
+
+/// From which address to which address and port: each such pair has all local ports for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Destination {
+    /// This host's address.
+    pub local: IpAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+}
+
+/// Tracked client sockets by destination, of a bounded number of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Destinations {
+    counts: HashMap<Destination, u64>,
+    /// Sockets whose destination found no room.
+    pub uncounted: u64,
+}
+
+impl Destinations {
+    /// Takes a socket.
+    pub fn add(&mut self, destination: Destination) {
+        if let Some(count) = self.counts.get_mut(&destination) {
+            *count += 1;
+        } else if self.counts.len() < DESTINATIONS {
+            self.counts.insert(destination, 1);
+        } else {
+            self.uncounted += 1;
+        }
+    }
+
+    /// Of at most `number` remote ends, the local address with the most sockets; the fullest first.
+    pub fn fullest(&self, number: usize) -> Vec<(Destination, u64)> {
+        let mut all: Vec<_> = self.counts.iter().map(|(destination, count)| (*destination, *count)).collect();
+        // Addresses break ties, so that the same ones are shown every time.
+        all.sort_unstable_by_key(|(destination, count)| (std::cmp::Reverse(*count), *destination));
+        let mut fullest: Vec<(Destination, u64)> = Vec::new();
+        for (destination, count) in all {
+            if fullest.len() == number {
+                break;
+            }
+            if fullest.iter().all(|(fuller, _)| fuller.remote != destination.remote) {
+                fullest.push((destination, count));
+            }
+        }
+        fullest
+    }
 }
 
 impl Summary {
@@ -71,4 +145,32 @@ impl Holder {
 
 fn mean(sum: u64, count: u64) -> Option<f64> {
     (count > 0).then(|| sum as f64 / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(port: u16) -> Destination {
+        Destination { local: [127, 0, 0, 1].into(), remote: ([127, 0, 0, 1], port).into() }
+    }
+
+    #[test]
+    fn two_ends_here_are_one_connection() {
+        let ends = Ends { connections: 10, servers_within: 4, clients_within: 4 };
+        assert_eq!(ends.distinct(), 2 + 4);
+        let servers = Ends { connections: 10, servers_within: 4, clients_within: 0 };
+        assert_eq!(servers.distinct(), 10, "the other ends are not tracked, and there all the same");
+    }
+
+    #[test]
+    fn destinations_are_bounded_and_say_so() {
+        let mut destinations = Destinations::default();
+        for _ in 0..2 {
+            (1..=1030).for_each(|port| destinations.add(destination(port)));
+        }
+        destinations.add(destination(7));
+        assert_eq!(destinations.uncounted, 2 * 6);
+        assert_eq!(destinations.fullest(2), [(destination(7), 3), (destination(1), 2)]);
+    }
 }

@@ -18,6 +18,7 @@ mod hostile;
 mod impostors;
 mod keepalive;
 mod kill;
+mod limits;
 mod load;
 mod memory;
 mod namespaces;
@@ -190,6 +191,12 @@ const TESTS: &[runner::Test] = &[
         namespaces::a_namespace_that_is_closed_to_the_agent_keeps_its_totals,
     ),
     ("namespaces::namespaces_come_and_go", namespaces::namespaces_come_and_go),
+    ("limits::conntrack_is_counted_in_each_namespace", limits::conntrack_is_counted_in_each_namespace),
+    ("limits::watches_and_mappings_are_the_kernels", limits::watches_and_mappings_are_the_kernels),
+    ("limits::a_servers_watches_are_those_of_its_user", limits::a_servers_watches_are_those_of_its_user),
+    ("limits::a_full_accept_queue_is_told", limits::a_full_accept_queue_is_told),
+    ("limits::ports_end_where_it_is_said", limits::ports_end_where_it_is_said),
+    ("limits::limits_of_a_cgroup_are_ceilings", limits::limits_of_a_cgroup_are_ceilings),
     (
         "containers::a_process_is_reported_with_its_container_and_pod",
         containers::a_process_is_reported_with_its_container_and_pod,

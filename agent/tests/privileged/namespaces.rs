@@ -173,7 +173,7 @@ fn totals_alone(snapshot: &Snapshot, netns: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ticks_until(agent: &mut Run, suits: impl Fn(&Tick) -> bool) -> anyhow::Result<Tick> {
+pub(crate) fn ticks_until(agent: &mut Run, suits: impl Fn(&Tick) -> bool) -> anyhow::Result<Tick> {
     let deadline = Instant::now() + SOON;
     loop {
         if let Body::Tick(tick) = agent.next(SOON)?.context("the agent ended")?.body {

@@ -12,6 +12,7 @@ pub(super) fn open(options: &Options) -> anyhow::Result<Stream> {
     let settings = Settings {
         ports: options.ports.clone(),
         nic_speeds: options.nic_speeds.clone(),
+        nic_packets: options.nic_packets.clone(),
         interval: options.interval.unwrap_or(defaults.interval),
         // The table of connections lives on them.
         updates: true,

@@ -31,7 +31,15 @@ const BUILD: &str =
 const PROFILE_DIR: &str = "debug";
 
 /// The tests that need little beside the binaries. The others start Python, or a shell with `setpriv` and `unshare`.
-const TESTS: &[&str] = &["load::", "segments::", "stream::", "memory::", "kill::"];
+const TESTS: &[&str] = &[
+    "load::",
+    "segments::",
+    "stream::",
+    "memory::",
+    "kill::",
+    "limits::a_servers_watches_are_those_of_its_user",
+    "limits::a_full_accept_queue_is_told",
+];
 
 /// Far beyond what a run takes (about two minutes on two cores).
 const LIMIT: Duration = Duration::from_secs(300);

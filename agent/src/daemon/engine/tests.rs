@@ -1,17 +1,18 @@
 //! The engine on a kernel and a host that are made up.
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal, Task};
 use jiff::Timestamp;
 
 use super::*;
 use crate::document::{Kind, Level};
 use crate::kernel::{Handshake, Socket, Swept};
-use crate::model::{HostMemory, Interface, LinkSpeed};
+use crate::model::{HostMemory, Interface, LinkSpeed, LocalPorts, ProcessReading};
 
 /// What the made-up kernel will say next.
 #[derive(Default)]
 struct Kernel {
     sockets: Vec<Socket>,
+    tasks: Vec<Task>,
     events: Vec<Lifecycle>,
     totals: ListenerTotals,
     swept: Swept,
@@ -28,6 +29,11 @@ impl Probes for Kernel {
     }
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn tasks(&mut self, visit: &mut dyn FnMut(&Task)) -> Result<(), ReadError> {
+        self.tasks.iter().for_each(visit);
         Ok(())
     }
 
@@ -63,7 +69,7 @@ struct Fixed;
 const HERE: u32 = 4_026_531_840;
 
 impl Host for Fixed {
-    fn read(&mut self, _pids: &[u32]) -> Reading {
+    fn read(&mut self, pids: &[u32]) -> Reading {
         let interface = Interface {
             name: "eth0".into(),
             index: 2,
@@ -74,9 +80,12 @@ impl Host for Fixed {
             framing_bytes: 38,
             counted_bytes: 14,
             speed: LinkSpeed::Known(1_000_000_000, "the driver"),
+            packets_per_second: None,
         };
         let memory = Some(HostMemory { total: 1 << 30, available: 1 << 29 });
-        Reading { memory, interfaces: vec![interface], ..Reading::default() }
+        let process = |pid: &u32| ProcessReading { pid: *pid, uid: Some(33), ..ProcessReading::default() };
+        let processes = pids.iter().map(process).collect();
+        Reading { memory, interfaces: vec![interface], processes, ..Reading::default() }
     }
 
     fn slab(&self) -> Result<SlabCost, String> {
@@ -85,6 +94,10 @@ impl Host for Fixed {
 
     fn netns(&self) -> Option<u32> {
         Some(HERE)
+    }
+
+    fn local_ports(&self) -> Option<LocalPorts> {
+        None
     }
 }
 
@@ -206,6 +219,31 @@ fn an_interface_of_another_namespace_is_not_the_hosts() {
     let Some(Body::Tick(tick)) = told.last() else { panic!("no tick") };
     let bandwidth = tick.ceilings.iter().find(|ceiling| ceiling.scope == "interface:eth0");
     assert_eq!(bandwidth.map(|ceiling| ceiling.connections), Some(2));
+}
+
+#[test]
+fn what_only_the_kernel_tells_is_known_where_its_hook_loaded() {
+    let used = |hooks: Vec<&'static str>| {
+        let mut engine = engine(false, hooks);
+        let mut held = socket(7);
+        held.connection.pid = 70;
+        engine.probes.sockets = vec![held];
+        engine.probes.tasks = vec![
+            Task { pid: 70, uid: 33, watches: 900, mappings: 40 },
+            Task { pid: 71, uid: 33, watches: 900, mappings: 50 },
+        ];
+        let told = tick(&mut engine, 1, |_| true);
+        let Some(Body::Tick(tick)) = told.last() else { panic!("no tick") };
+        let used = |scope: &str, kind| {
+            let all = tick.ceilings.iter();
+            all.filter(|ceiling| ceiling.kind == kind && ceiling.scope == scope)
+                .map(|ceiling| ceiling.used)
+                .next()
+        };
+        (used("user:33", Kind::EpollWatches), used("process:70", Kind::MemoryMaps))
+    };
+    assert_eq!(used(vec![DESTROY_HOOK, TASK_HOOK]), (Some(Some(900)), Some(Some(40))));
+    assert_eq!(used(vec![DESTROY_HOOK]), (Some(None), Some(None)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::document::{CostPart, Descriptors, Level, Part, Traffic, Trend, Unit};
-use crate::model::fixture::listener;
+use crate::model::ceilings::fixture::listener;
 use crate::model::{Holder, Peers, ProcessReading, process_scope};
 
 /// 1,000 connections in one process.
@@ -103,7 +103,7 @@ fn rates(ping: u64, messages: u64, compressed: u64, bytes: u64) -> Rates {
     for step in 0..=40u64 {
         let second = 3 * step;
         let so_far = |all: u64| CONNECTIONS * all * second / 120;
-        let mut listener = listener(80, CONNECTIONS);
+        let mut listener = listener(1, 80, CONNECTIONS);
         let pings = CONNECTIONS * second;
         let nothing = Traffic {
             frames: Some(0),

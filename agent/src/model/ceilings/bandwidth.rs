@@ -1,7 +1,7 @@
 //! Bandwidth: each interface that carries tracked connections, or whose speed is known.
 
-use super::{Inputs, Parts};
-use crate::document::{Ceiling, CostPart, Kind, Part, Unit};
+use super::{Earlier, Inputs, Parts};
+use crate::document::{Ceiling, Kind, Unit};
 use crate::model::{Interface, LinkSpeed};
 
 pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
@@ -29,16 +29,12 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface) -> Ceiling {
         ),
         (Some(_), None) => format!("{basis}; tracked connections carry nothing at present"),
     };
-    let parts = cost.map(|cost| {
-        let part = |part, bits| CostPart { part, cost: bits, range: None, samples: cost.all.samples };
-        vec![part(Part::Keepalive, cost.keepalive), part(Part::Application, cost.all.value - cost.keepalive)]
-    });
     Parts {
         used,
         limit,
         connections,
         cost: cost.map(|cost| cost.all),
-        parts: parts.unwrap_or_default(),
+        parts: cost.map(|cost| cost.parts()).unwrap_or_default(),
         ..Parts::new(Kind::Bandwidth, format!("interface:{}", interface.name), Unit::BitsPerSecond, basis)
     }
     .ceiling(inputs)
@@ -46,7 +42,7 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface) -> Ceiling {
 
 /// Bits per second of the busier direction since the earlier reading, as the link carries them.
 fn rate(inputs: &Inputs<'_>, interface: &Interface) -> Option<u64> {
-    let (reading, elapsed) = inputs.earlier?;
+    let Earlier { reading, elapsed, .. } = inputs.earlier?;
     let before = reading.interfaces.iter().find(|before| before.index == interface.index)?;
     let framing = interface.framing_bytes.saturating_sub(interface.counted_bytes);
     let carried = |bytes: u64, bytes_before: u64, packets: u64, packets_before: u64| -> Option<u64> {

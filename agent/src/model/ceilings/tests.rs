@@ -1,8 +1,8 @@
 //! Scenarios with numbers that can be checked by hand.
 
+use super::fixture::listener;
 use super::*;
 use crate::document::{Descriptors, Part, Traffic};
-use crate::model::fixture::listener;
 use crate::model::{
     CgroupMemory, Holder, HostDescriptors, HostMemory, Interface, Known, Lineages, LinkSpeed, Member,
     ProcessReading, TcpMemory, advise,
@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 fn reading() -> Reading {
     Reading {
         memory: Some(HostMemory { total: 1000 * MIB, available: 600 * MIB }),
-        tcp: Some(TcpMemory { used: 0, limit: 100 * MIB }),
+        tcp: Some(TcpMemory { used: 0, pressure: 75 * MIB, limit: 100 * MIB }),
         descriptors: Some(HostDescriptors { allocated: 1000, max: 100_000 }),
         interfaces: vec![Interface {
             name: "eth0".into(),
@@ -25,17 +25,16 @@ fn reading() -> Reading {
             framing_bytes: 38,
             counted_bytes: 14,
             speed: LinkSpeed::Known(1_000_000, "the driver"),
+            packets_per_second: None,
         }],
         processes: vec![ProcessReading {
             pid: 7,
             comm: "server".into(),
             cgroup: Some("/web".into()),
-            container: None,
-            pod_uid: None,
-            cgroup_memory: None,
             descriptors: Descriptors { open: Some(520), soft_limit: Some(1024), hard_limit: Some(4096) },
             resident_bytes: Some(20 * MIB),
             anonymous_bytes: Some(10 * MIB),
+            ..ProcessReading::default()
         }],
         ..Reading::default()
     }
@@ -58,6 +57,7 @@ fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
         reading,
         earlier: None,
         summary,
+        listeners: &[],
         rates: &Rates::default(),
         growth: &Growths::default(),
         costs: &Costs::default(),
@@ -156,14 +156,15 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
     let mut rates = Rates::default();
     for (second, packets, bytes) in [(0, 100, 4_000), (2, 1_100, 64_000)] {
         let sent = Traffic { packets, packet_bytes: bytes, ..Traffic::default() };
-        let listener = crate::document::Listener { sent, ..listener(80, 500) };
+        let listener = crate::document::Listener { sent, ..listener(1, 80, 500) };
         rates.observe(Duration::from_secs(second), [&listener].into_iter());
     }
     let all = ceilings(&Inputs {
         connections: 500,
         reading: &now,
-        earlier: Some((&before, Duration::from_secs(2))),
+        earlier: Some(Earlier { reading: &before, elapsed: Duration::from_secs(2), opened: 500 }),
         summary: &summary,
+        listeners: &[],
         rates: &rates,
         growth: &Growths::default(),
         costs: &Costs::default(),
@@ -194,6 +195,7 @@ fn priced(reading: &Reading, costs: &Costs) -> Vec<Ceiling> {
         reading,
         earlier: None,
         summary: &summary(),
+        listeners: &[],
         rates: &Rates::default(),
         growth: &Growths::default(),
         costs,
@@ -261,6 +263,7 @@ fn growth_gives_every_ceiling_its_time() {
         reading: &reading,
         earlier: None,
         summary: &summary,
+        listeners: &[],
         rates: &Rates::default(),
         growth: &growth,
         costs: &Costs::default(),
