@@ -43,8 +43,9 @@ pub struct Engine<P, H> {
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
     trends: Trends,
-    /// When, what was read, and how many connections had been opened by then.
-    history: VecDeque<(u64, Reading, u64)>,
+    history: VecDeque<Moment>,
+    /// How long connections have been open, all together.
+    connection_seconds: f64,
     sweeps: Pace,
     owners: Pace,
     reported: Reported,
@@ -52,6 +53,16 @@ pub struct Engine<P, H> {
     /// The next sweep reports every connection.
     resend: bool,
     dropped: u64,
+}
+
+/// What rates are measured from.
+struct Moment {
+    /// Monotonic time.
+    at_ns: u64,
+    reading: Reading,
+    /// Connections opened by then.
+    opened: u64,
+    connection_seconds: f64,
 }
 
 /// What a tick computes, before it becomes an event or part of a snapshot.
@@ -90,6 +101,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             unreached: Vec::new(),
             trends: Trends::new(settings.thresholds),
             history: VecDeque::new(),
+            connection_seconds: 0.0,
             sweeps: Pace::new(budget),
             owners: Pace::new(budget),
             reported: Reported::default(),
@@ -293,12 +305,20 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.tasks.complete(&mut reading);
         let degraded = std::mem::take(&mut reading.degraded);
         self.observe(now, &reading, &listeners);
-        let earlier = self.history.front().and_then(|(then, reading, opened)| {
-            let elapsed = Duration::from_nanos(now.saturating_sub(*then));
-            (!elapsed.is_zero()).then_some(Earlier { reading, elapsed, opened: *opened })
+        let open = self.connections(&listeners);
+        let since = |then: u64| Duration::from_nanos(now.saturating_sub(then));
+        if let Some(last) = self.history.back() {
+            self.connection_seconds += open as f64 * since(last.at_ns).as_secs_f64();
+        }
+        let earlier = self.history.front().filter(|then| then.at_ns < now).map(|then| Earlier {
+            reading: &then.reading,
+            elapsed: since(then.at_ns),
+            opened: then.opened,
+            mean_connections: (self.connection_seconds - then.connection_seconds)
+                / since(then.at_ns).as_secs_f64(),
         });
         let mut ceilings = ceilings(&Inputs {
-            connections: self.connections(&listeners),
+            connections: open,
             reading: &reading,
             earlier,
             summary: &self.summary,
@@ -320,11 +340,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
         });
         let processes = reading.processes.iter().map(|process| self.process(process)).collect();
         let window = RATE_WINDOW.as_nanos() as u64;
-        while self.history.len() > 1 && self.history[1].0 + window <= now {
+        while self.history.len() > 1 && self.history[1].at_ns + window <= now {
             self.history.pop_front();
         }
         let opened = listeners.iter().map(|listener| listener.opened).sum();
-        self.history.push_back((now, reading, opened));
+        let connection_seconds = self.connection_seconds;
+        self.history.push_back(Moment { at_ns: now, reading, opened, connection_seconds });
         State { ceilings, changes, processes, listeners, advice, degraded }
     }
 

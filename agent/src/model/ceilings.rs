@@ -50,12 +50,24 @@ pub struct Earlier<'a> {
     pub elapsed: Duration,
     /// Connections that had been opened since the agent attached.
     pub opened: u64,
+    /// How many connections were open since then, on the average.
+    pub mean_connections: f64,
 }
 
 impl Inputs<'_> {
     /// What one more connection takes, as far as it was observed.
     fn observed_cost(&self, kind: Kind, scope: &str) -> Option<Estimate> {
         self.costs.cost(kind, &self.lineages.scope(scope))
+    }
+
+    /// What a rate since the earlier reading leaves out of what `connections` use by now: it is that of the mean count, and some
+    /// came meanwhile.
+    fn pending(&self, connections: u64, cost: Option<Estimate>) -> f64 {
+        let Some((earlier, cost)) = self.earlier.zip(cost).filter(|_| self.connections > 0) else {
+            return 0.0;
+        };
+        let came = 1.0 - earlier.mean_connections / self.connections as f64;
+        connections as f64 * came * cost.value
     }
 
     /// The part of `used` that the next connections take up again.
@@ -116,6 +128,8 @@ struct Parts {
     parts: Vec<CostPart>,
     /// The part of `used` that the next connections take up again.
     reusable: f64,
+    /// What the connections there are will use beside it.
+    pending: f64,
     basis: String,
 }
 
@@ -132,6 +146,7 @@ impl Parts {
             cost: None,
             parts: Vec::new(),
             reusable: 0.0,
+            pending: 0.0,
             basis,
         }
     }
@@ -140,7 +155,8 @@ impl Parts {
         self.observed(inputs);
         let known = self.used.zip(self.limit).filter(|(_, limit)| *limit > 0);
         let utilization = known.map(|(used, limit)| used as f64 / limit as f64);
-        let room = known.map(|(used, limit)| limit.saturating_sub(used) as f64 + self.reusable);
+        let room = known
+            .map(|(used, limit)| (limit.saturating_sub(used) as f64 + self.reusable - self.pending).max(0.0));
         let cost = self.cost.filter(|cost| cost.value > 0.0);
         let left = room.zip(cost).map(|(room, cost)| (room / cost.value) as u64);
         let left_range = room.zip(cost.filter(|cost| !cost.is_exact())).map(|(room, cost)| Range {

@@ -96,5 +96,5 @@ fn descriptors(kind: Server, limit: u64) -> anyhow::Result<Row> {
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).context("the server's descriptors")?;
     let open = open.count() as u64;
     ensure!(open + 2 >= limit, "the server takes no more with {open} of {limit} descriptors open");
-    climb.finish_at(&server, address.port(), crowd, limit)
+    climb.finish_at(&server, address.port(), vec![crowd], limit)
 }

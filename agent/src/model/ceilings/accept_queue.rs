@@ -37,6 +37,7 @@ fn ceiling(inputs: &Inputs<'_>, port: u16) -> Option<Ceiling> {
         cost: None,
         parts: Vec::new(),
         reusable: 0.0,
+        pending: 0.0,
         basis: basis(inputs, sockets.len(), dropped),
     };
     let mut ceiling = parts.ceiling(inputs);

@@ -33,6 +33,7 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface) -> Ceiling {
         used,
         limit,
         connections,
+        pending: inputs.pending(connections, cost.map(|cost| cost.all)),
         cost: cost.map(|cost| cost.all),
         parts: cost.map(|cost| cost.parts()).unwrap_or_default(),
         ..Parts::new(Kind::Bandwidth, format!("interface:{}", interface.name), Unit::BitsPerSecond, basis)

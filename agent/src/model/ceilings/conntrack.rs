@@ -38,6 +38,7 @@ fn ceiling(inputs: &Inputs<'_>, conntrack: &Conntrack, netns: u32, scope: String
         cost,
         parts: Vec::new(),
         reusable: 0.0,
+        pending: 0.0,
         basis: format!("{what}; {how}"),
     };
     parts.ceiling(inputs)

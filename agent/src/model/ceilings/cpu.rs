@@ -27,16 +27,18 @@ fn host(inputs: &Inputs<'_>) -> Ceiling {
         Some(_) => "time in which cores were not idle (/proc/stat) against all cores",
         None => "/proc/stat cannot be read",
     };
+    let total = inputs.summary.total().connections;
     let parts = Parts {
         kind: Kind::Cpu,
         scope: "host".into(),
         unit: Unit::Millicores,
         used,
         limit: inputs.reading.cpu.map(|cpu| cpu.cores * 1000),
-        connections: inputs.summary.total().connections,
+        connections: total,
         cost,
         parts: Vec::new(),
         reusable: 0.0,
+        pending: inputs.pending(total, cost),
         basis: format!("{what}; {how}"),
     };
     parts.ceiling(inputs)
@@ -65,16 +67,18 @@ fn cgroup(inputs: &Inputs<'_>, path: &str, cpu: &CgroupCpu, members: &[&ProcessR
     let used =
         used.zip(inputs.earlier).map(|(spent, earlier)| millicores(spent, earlier.elapsed.as_secs_f64()));
     let (cost, how) = cost(inputs, members.iter().copied());
+    let held = connections(inputs, members.iter().copied());
     let parts = Parts {
         kind: Kind::Cpu,
         scope: format!("cgroup:{path}"),
         unit: Unit::Millicores,
         used,
         limit: Some(cpu.millicores),
-        connections: connections(inputs, members.iter().copied()),
+        connections: held,
         cost,
         parts: Vec::new(),
         reusable: 0.0,
+        pending: inputs.pending(held, cost),
         basis: format!("{what}; {how}"),
     };
     parts.ceiling(inputs)

@@ -46,6 +46,7 @@ fn ceiling(inputs: &Inputs<'_>, uid: u32, processes: &[&ProcessReading]) -> Ceil
         cost,
         parts: Vec::new(),
         reusable: 0.0,
+        pending: 0.0,
         basis: format!("{what}; {how}"),
     };
     parts.ceiling(inputs)

@@ -26,7 +26,7 @@ pub(super) fn since(
     summary: &Summary,
 ) -> Vec<Ceiling> {
     let opened = listeners_then.iter().map(|listener| listener.opened).sum();
-    let earlier = Earlier { reading: then, elapsed: INTERVAL, opened };
+    let earlier = Earlier { reading: then, elapsed: INTERVAL, opened, mean_connections: CONNECTIONS as f64 };
     let mut rates = Rates::default();
     rates.observe(Duration::ZERO, listeners_then.iter());
     rates.observe(INTERVAL, listeners_now.iter());

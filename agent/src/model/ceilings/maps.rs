@@ -23,6 +23,7 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             cost: None,
             parts: Vec::new(),
             reusable: 0.0,
+            pending: 0.0,
             basis: basis.into(),
         };
         parts.ceiling(inputs)

@@ -37,6 +37,7 @@ fn ceiling(inputs: &Inputs<'_>, destination: Destination, count: u64) -> Ceiling
         cost: Some(Estimate::exact(1.0)),
         parts: Vec::new(),
         reusable: 0.0,
+        pending: 0.0,
         basis: format!("{what}{more}"),
     };
     parts.ceiling(inputs)

@@ -35,6 +35,7 @@ fn host(inputs: &Inputs<'_>) -> Ceiling {
         cost: None,
         parts: Vec::new(),
         reusable: 0.0,
+        pending: 0.0,
         basis: format!("{what}; {UNPRICED}"),
     };
     parts.ceiling(inputs)
@@ -59,6 +60,7 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             cost: None,
             parts: Vec::new(),
             reusable: 0.0,
+            pending: 0.0,
             basis: format!("the cgroup's pids.current and pids.max; {UNPRICED}"),
         };
         parts.ceiling(inputs)

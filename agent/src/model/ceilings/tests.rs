@@ -162,7 +162,12 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
     let all = ceilings(&Inputs {
         connections: 500,
         reading: &now,
-        earlier: Some(Earlier { reading: &before, elapsed: Duration::from_secs(2), opened: 500 }),
+        earlier: Some(Earlier {
+            reading: &before,
+            elapsed: Duration::from_secs(2),
+            opened: 500,
+            mean_connections: 500.0,
+        }),
         summary: &summary,
         listeners: &[],
         rates: &rates,
@@ -178,6 +183,42 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
     assert_eq!(interface.cost_per_connection, Some(cost));
     assert_eq!(interface.connections_left, Some(((1_000_000.0 - 248_000.0) / cost) as u64));
     assert_eq!(interface.parts.iter().map(|part| part.cost).sum::<f64>(), cost);
+}
+
+#[test]
+fn connections_that_came_meanwhile_are_in_the_count_and_not_yet_in_the_rate() {
+    let steady = interface_with(500.0);
+    let rising = interface_with(450.0);
+    assert_eq!((steady.used, steady.connections_max), (rising.used, Some(1_000)));
+    assert_eq!(rising.connections_max, Some(950), "a tenth of them is not measured yet");
+}
+
+/// 500 connections of 1,000 bits a second each, at a limit of a million, and how many there were on the average while the rate
+/// was measured.
+fn interface_with(mean_connections: f64) -> Ceiling {
+    let (before, summary) = (reading(), summary());
+    let mut now = before.clone();
+    now.interfaces[0].transmitted_bytes = 125_000;
+    let mut rates = Rates::default();
+    for (second, bytes) in [(0, 0), (2, 125_000)] {
+        let sent = Traffic { packet_bytes: bytes, ..Traffic::default() };
+        let listener = crate::document::Listener { sent, ..listener(1, 80, 500) };
+        rates.observe(Duration::from_secs(second), [&listener].into_iter());
+    }
+    let earlier =
+        Earlier { reading: &before, elapsed: Duration::from_secs(2), opened: 500, mean_connections };
+    let all = ceilings(&Inputs {
+        connections: 500,
+        reading: &now,
+        earlier: Some(earlier),
+        summary: &summary,
+        listeners: &[],
+        rates: &rates,
+        growth: &Growths::default(),
+        costs: &Costs::default(),
+        lineages: &Lineages::default(),
+    });
+    find(&all, Kind::Bandwidth, "interface:eth0").clone()
 }
 
 fn observed(kind: Kind, scope: &str, used: impl Fn(u64) -> u64) -> Costs {

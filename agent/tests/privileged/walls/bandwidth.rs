@@ -38,7 +38,7 @@ pub(super) fn wall() -> anyhow::Result<Row> {
         }
         Ok(empty.elapsed() > QUEUED)
     })?;
-    climb.finish_at(&server, address.port(), crowd, RATE)
+    climb.finish_at(&server, address.port(), vec![crowd], RATE)
 }
 
 /// A pair of virtual interfaces; the namespace takes both away when it goes.

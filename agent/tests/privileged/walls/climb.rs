@@ -90,7 +90,7 @@ impl Climb {
         self,
         server: &Process,
         port: u16,
-        crowd: Process,
+        crowd: Vec<Process>,
         limit: u64,
     ) -> anyhow::Result<Row> {
         let sockets = procfs::process::Process::new(i32::try_from(server.pid())?)?.tcp()?;
@@ -126,17 +126,29 @@ pub(super) fn crowd(
     rate: u64,
     namespace: Option<&Namespace>,
 ) -> anyhow::Result<Process> {
-    let (url, connections, rate) =
-        (format!("ws://{address}/echo"), connections.to_string(), rate.to_string());
     if let Some(behaviour) = server.behaviour() {
-        let (host, port) = (address.ip().to_string(), address.port().to_string());
-        return python::start("crowd.py", &[&host, &port, &connections, &rate, behaviour]);
+        let numbers = [u64::from(address.port()), connections, rate].map(|number| number.to_string());
+        let [port, connections, rate] = &numbers;
+        return python::start("crowd.py", &[&address.ip().to_string(), port, connections, rate, behaviour]);
     }
-    let mut command = Command::new(binaries::path("headroom-load")?);
-    command.args(["--json", "--duration", "10m", "--allow-remote", "--url", &url]);
-    command.args(["--connections", &connections, "--rate", &rate]).args(server.messages());
+    let mut command = loader(server, address, connections, rate)?;
     match namespace {
         Some(namespace) => namespace.enter(|| Process::start(&mut command)),
         None => Process::start(&mut command),
     }
+}
+
+/// headroom-load for that.
+pub(super) fn loader(
+    server: Server,
+    address: SocketAddr,
+    connections: u64,
+    rate: u64,
+) -> anyhow::Result<Command> {
+    let mut command = Command::new(binaries::path("headroom-load")?);
+    let url = format!("ws://{address}/echo");
+    command.args(["--json", "--duration", "10m", "--allow-remote", "--url", &url]);
+    command.args(["--connections", &connections.to_string(), "--rate", &rate.to_string()]);
+    command.args(server.messages());
+    Ok(command)
 }

@@ -49,7 +49,8 @@ impl Wrapped<'_> {
         Self { command: command.iter().map(|word| (*word).to_owned()).collect(), ..Self::default() }
     }
 
-    fn around(&self, inner: &Command) -> Command {
+    /// The command as it is started.
+    pub(super) fn around(&self, inner: &Command) -> Command {
         let words = self.command.iter().map(|word| word.into());
         let mut words = words.chain([inner.get_program().to_owned()]).chain(inner.get_args().map(Into::into));
         let mut command = Command::new(words.next().unwrap_or_default());

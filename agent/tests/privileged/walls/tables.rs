@@ -6,11 +6,11 @@ use std::process::Command;
 use agent::document::Kind;
 use anyhow::ensure;
 
-use super::climb::{Climb, crowd};
+use super::climb::{Climb, crowd, loader};
 use super::row::Row;
 use super::servers::{Server, Wrapped};
 use super::sysctl::Sysctl;
-use crate::process::{SOON, run};
+use crate::process::{Process, SOON, run};
 use crate::runner::Skip;
 use crate::wire::Namespace;
 
@@ -18,6 +18,8 @@ const ENTRIES: u64 = 3_000;
 const WATCHES: u64 = 3_000;
 /// Nobody else's processes are this user's.
 const USER: &str = "61234";
+/// Nor these; the clients have watches of their own, and each user as many as the server's.
+const CLIENTS: [&str; 2] = ["61235", "61236"];
 const RULES: &str = "add table inet wall; add chain inet wall in { type filter hook input priority 0; }; \
                      add rule inet wall in ct state invalid drop";
 
@@ -42,7 +44,7 @@ pub(super) fn conntrack() -> anyhow::Result<Row> {
     let mut climb = Climb::start(address.port(), &[], Kind::Conntrack, &scope)?;
     let crowd = crowd(Server::Reference, address, ENTRIES + 1_000, 200, Some(&outside))?;
     climb.until_it_stalls()?;
-    climb.finish_at(&server, address.port(), crowd, ENTRIES)
+    climb.finish_at(&server, address.port(), vec![crowd], ENTRIES)
 }
 
 /// Moves the other end of the pair here: a namespace is named by one of its threads.
@@ -54,10 +56,17 @@ fn outside_to(outside: &Namespace) -> anyhow::Result<()> {
 /// The server runs as a user of its own.
 pub(super) fn epoll_watches() -> anyhow::Result<Row> {
     let _limit = Sysctl::set("/proc/sys/fs/epoll/max_user_watches", WATCHES)?;
-    let how = Wrapped::by(&["setpriv", "--reuid", USER, "--clear-groups"]);
-    let (server, address) = Server::Reference.start(&how)?;
+    let (server, address) = Server::Reference.start(&as_user(USER))?;
     let mut climb = Climb::start(address.port(), &[], Kind::EpollWatches, &format!("user:{USER}"))?;
-    let crowd = crowd(Server::Reference, address, WATCHES + 1_000, 200, None)?;
+    let half = |user: &&str| {
+        let command = loader(Server::Reference, address, WATCHES * 2 / 3, 100)?;
+        Process::start(&mut as_user(user).around(&command))
+    };
+    let crowds = CLIENTS.iter().map(half).collect::<anyhow::Result<Vec<Process>>>()?;
     climb.until_it_stalls()?;
-    climb.finish_at(&server, address.port(), crowd, WATCHES)
+    climb.finish_at(&server, address.port(), crowds, WATCHES)
+}
+
+fn as_user(user: &str) -> Wrapped<'static> {
+    Wrapped::by(&["setpriv", "--reuid", user, "--clear-groups"])
 }
