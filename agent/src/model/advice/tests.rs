@@ -290,6 +290,19 @@ fn half_the_pings_are_half_of_what_they_cost() {
 }
 
 #[test]
+fn what_is_used_beyond_the_limit_is_made_up_for_first() {
+    let told = |missing: u64| {
+        let mut full = bandwidth(0);
+        full.limit = full.limit.map(|limit| limit - missing);
+        advice(&[full], &Reading::default(), &summary(), &rates(0, 0, 0, 0))
+    };
+    // Half the pings are 760,000 bits a second fewer.
+    assert_eq!(effect(find(&told(0), "double-ping-interval")), (1_000, 1_000 + 760_000 / 2_280));
+    assert_eq!(effect(find(&told(500_000), "double-ping-interval")), (1_000, 1_000 + 260_000 / 2_280));
+    assert!(!given(&told(760_000), "double-ping-interval"), "nothing is left for more connections");
+}
+
+#[test]
 fn packets_are_saved_by_rarer_pings_and_not_by_emptier_ones() {
     let packets = ceiling(Kind::Packets, "interface:eth0", 2_000, 4_000, 2.0);
     let packets = parts(packets, &[(Part::Keepalive, 2.0)]);

@@ -82,9 +82,14 @@ pub(super) fn with(ceilings: &[Ceiling], changes: &[Change]) -> Vec<Ceiling> {
 }
 
 fn apply(ceiling: &mut Ceiling, what: What) {
-    // Not the limit less what is used: there may be more room, in what connections that are gone left behind.
-    let room =
-        ceiling.connections_left.zip(ceiling.cost_per_connection).map(|(left, cost)| left as f64 * cost);
+    // Not the limit less what is used: there may be more room, in what connections that are gone left behind. But where more
+    // is used than there is, that has to be made up for first.
+    let missing =
+        ceiling.used.zip(ceiling.limit).map_or(0, |(used, limit)| used.saturating_sub(limit)) as f64;
+    let room = ceiling
+        .connections_left
+        .zip(ceiling.cost_per_connection)
+        .map(|(left, cost)| if left == 0 { -missing } else { left as f64 * cost });
     let room = match what {
         What::Gone => {
             ceiling.limit = None;
