@@ -61,33 +61,48 @@ const RULES: [Rule; 7] = [
     http2::advise,
 ];
 
+/// A proposal that moves something.
+struct Weighed {
+    advice: Advice,
+    changes: Vec<Change>,
+    /// The ceilings as they would be.
+    after: Vec<Ceiling>,
+}
+
 /// What would move the first ceiling, best first, and then those behind it.
 pub fn advise(known: &Known<'_>) -> Vec<Advice> {
     let mut steps: Vec<Vec<Advice>> = Vec::new();
     let mut ceilings = known.ceilings.to_vec();
-    let mut done: Vec<String> = Vec::new();
+    let (mut done, mut changed): (Vec<String>, Vec<Change>) = Default::default();
     while steps.len() < STEPS {
         let Some(first) = ceilings.first().filter(|ceiling| ceiling.first).cloned() else { break };
         let known = Known { ceilings: &ceilings, ..*known };
-        let mut weighed: Vec<(Advice, Vec<Ceiling>)> = RULES
+        // What can be saved on a part was measured, and is no longer what it was once something is saved on it.
+        let again = |change: &Change| changed.iter().any(|done| done.saves_on_the_same(change));
+        let mut weighed: Vec<Weighed> = RULES
             .iter()
             .flat_map(|rule| rule(&known, &first))
+            .filter(|proposal| !proposal.changes.iter().any(again))
             .filter_map(|proposal| weigh(proposal, &ceilings, &first, &done))
             .collect();
-        weighed.sort_by_key(|(advice, _)| std::cmp::Reverse(advice.effect.connections_max_after));
-        let Some((best, after)) = weighed.first().map(|(best, after)| (best.id.clone(), after.clone()))
-        else {
-            break;
-        };
-        steps.push(weighed.into_iter().map(|(advice, _)| advice).collect());
-        let moved = after.first().is_some_and(|now| (now.kind, &now.scope) != (first.kind, &first.scope));
+        weighed.sort_by_key(|weighed| std::cmp::Reverse(weighed.advice.effect.connections_max_after));
+        let mut advice: Vec<Advice> = weighed.iter().map(|weighed| weighed.advice.clone()).collect();
+        let Some(best) = weighed.into_iter().next() else { break };
+        // Of what is behind the first ceiling, one way on is enough.
+        if !steps.is_empty() {
+            advice.truncate(1);
+        }
+        steps.push(advice);
+        let moved =
+            best.after.first().is_some_and(|now| (now.kind, &now.scope) != (first.kind, &first.scope));
         if !moved {
             break;
         }
-        if !done.contains(&best) {
-            done.push(best);
+        if !done.contains(&best.advice.id) {
+            done.push(best.advice.id);
         }
-        ceilings = after;
+        changed.extend(best.changes);
+        ceilings = best.after;
     }
     worthwhile(steps)
 }
@@ -114,13 +129,8 @@ fn gain(advice: &Advice) -> f64 {
     after.saturating_sub(before) as f64 / before as f64
 }
 
-/// The advice with its effect, and the ceilings as they would be; `None` where it moves nothing.
-fn weigh(
-    proposal: Proposal,
-    ceilings: &[Ceiling],
-    first: &Ceiling,
-    done: &[String],
-) -> Option<(Advice, Vec<Ceiling>)> {
+/// The advice with its effect; `None` where it moves nothing.
+fn weigh(proposal: Proposal, ceilings: &[Ceiling], first: &Ceiling, done: &[String]) -> Option<Weighed> {
     let after = with(ceilings, &proposal.changes);
     let before = first.connections_left?.checked_add(first.connections)?;
     // Where no ceiling is known any more, neither is the effect.
@@ -139,7 +149,7 @@ fn weigh(
             done => format!("{}; counted as if {} were done", proposal.evidence, done.join(" and ")),
         },
     };
-    (effect.connections_max_after > before).then_some((advice, after))
+    (effect.connections_max_after > before).then_some(Weighed { advice, changes: proposal.changes, after })
 }
 
 /// A limit for `first` that is high enough for another ceiling to come before it, as the next power of two; `None` where no

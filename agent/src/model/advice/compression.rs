@@ -1,11 +1,11 @@
 //! Compression: smaller contexts, shared ones, or none where they gain nothing.
 //!
-//! What a context holds is an estimate from what was negotiated, and counts only as far as the process's own memory, which is
-//! measured, has room for it: a server that allocates contexts on first use has fewer than it negotiated.
+//! What contexts hold is an estimate from what was negotiated, at zlib's default memLevel. A process that has less memory of
+//! its own for a connection than that has smaller contexts, or has not touched them yet; what it would save is not known then,
+//! and nothing is said. Nor is it where messages are compressed and might not gain: what they were before cannot be seen.
 
 mod idle;
 mod shared;
-mod small_messages;
 mod smaller;
 mod unused;
 
@@ -25,7 +25,7 @@ pub(super) fn advise(known: &Known<'_>, first: &Ceiling) -> Vec<Proposal> {
         bytes(held as u64),
         bytes(first.cost_per_connection.unwrap_or(held) as u64)
     );
-    [smaller::advise, shared::advise, idle::advise, small_messages::advise, unused::advise]
+    [smaller::advise, shared::advise, idle::advise, unused::advise]
         .into_iter()
         .filter_map(|rule| rule(known, &evidence))
         .collect()

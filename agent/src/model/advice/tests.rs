@@ -1,5 +1,7 @@
 //! Each rule on ceilings with numbers that can be checked by hand.
 
+mod compression;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -207,6 +209,17 @@ fn the_ceiling_behind_is_advised_on_as_if_the_first_were_moved() {
 }
 
 #[test]
+fn a_saving_is_made_once_and_what_is_behind_has_one_way_on() {
+    let ceilings = [compressing(300, 100_000.0), bandwidth(100)];
+    let all = advice(&ceilings, &Reading::default(), &summary(), &rates(8, 0, 0, 0));
+    // Pings halved leave room for 466, and memory ends at 300; then bandwidth is first once more.
+    let ids: Vec<&str> = all.iter().map(|advice| advice.id.as_str()).collect();
+    assert_eq!(ids, ["double-ping-interval", "empty-pings", "shrink-compression"]);
+    assert_eq!(effect(&all[0]), (1_100, 1_300));
+    assert_eq!(effect(&all[2]), (1_300, 1_466));
+}
+
+#[test]
 fn what_gains_next_to_nothing_is_advised_on_only_where_it_clears_the_way() {
     // One more connection, and nothing moves the next one.
     let ports = ceiling(Kind::Ports, "destination:10.0.0.1:80", 2_000, 2_105, 1.0);
@@ -277,86 +290,25 @@ fn half_the_pings_are_half_of_what_they_cost() {
 }
 
 #[test]
+fn what_is_used_beyond_the_limit_is_made_up_for_first() {
+    let told = |missing: u64| {
+        let mut full = bandwidth(0);
+        full.limit = full.limit.map(|limit| limit - missing);
+        advice(&[full], &Reading::default(), &summary(), &rates(0, 0, 0, 0))
+    };
+    // Half the pings are 760,000 bits a second fewer.
+    assert_eq!(effect(find(&told(0), "double-ping-interval")), (1_000, 1_000 + 760_000 / 2_280));
+    assert_eq!(effect(find(&told(500_000), "double-ping-interval")), (1_000, 1_000 + 260_000 / 2_280));
+    assert!(!given(&told(760_000), "double-ping-interval"), "nothing is left for more connections");
+}
+
+#[test]
 fn packets_are_saved_by_rarer_pings_and_not_by_emptier_ones() {
     let packets = ceiling(Kind::Packets, "interface:eth0", 2_000, 4_000, 2.0);
     let packets = parts(packets, &[(Part::Keepalive, 2.0)]);
     let all = advice(&[packets], &Reading::default(), &summary(), &rates(8, 0, 0, 0));
     assert_eq!(effect(find(&all, "double-ping-interval")), (2_000, 4_000));
     assert!(!given(&all, "empty-pings"));
-}
-
-#[test]
-fn smaller_contexts_save_their_share() {
-    let all = advice(&[compressing(1_000, 100_000.0)], &Reading::default(), &summary(), &Rates::default());
-    // By the formulas 302,080 become 16,384 + 9,216; of what is held, so much less.
-    let saved = 100_000.0 * (1.0 - 25_600.0 / 302_080.0);
-    let left = (200_000.0 + saved) * 1_000.0 / (200_000.0 - saved);
-    assert_eq!(effect(find(&all, "shrink-compression")), (2_000, 1_000 + left as u64));
-    assert_eq!(effect(find(&all, "share-compression")), (2_000, 4_000));
-    let mut small = summary();
-    small.holders.get_mut(&7).expect("there").compression_bytes = CONNECTIONS * 20_000;
-    let all = advice(&[compressing(1_000, 20_000.0)], &Reading::default(), &small, &Rates::default());
-    assert!(!given(&all, "shrink-compression"), "they are small already");
-}
-
-#[test]
-fn contexts_that_the_process_has_no_memory_for_are_not_saved() {
-    let all = advice(&[compressing(1_000, 302_080.0)], &Reading::default(), &summary(), &Rates::default());
-    // Only 150,000 bytes of a connection are the process's at all: 50,000 stay.
-    assert_eq!(effect(find(&all, "share-compression")), (2_000, 1_000 + 350_000 * 1_000 / 50_000));
-    assert!(!given(
-        &advice(&[memory(1_000)], &Reading::default(), &summary(), &Rates::default()),
-        "share-compression"
-    ));
-}
-
-#[test]
-fn idle_connections_need_no_contexts() {
-    let told = |messages: u64| {
-        let rates = rates(0, messages, messages, 500);
-        advice(&[compressing(1_000, 100_000.0)], &Reading::default(), &summary(), &rates)
-    };
-    // A message a minute keeps contexts for 10 s of 60: five sixths are saved.
-    let saved = 100_000.0 * 5.0 / 6.0;
-    let left = (200_000.0 + saved) * 1_000.0 / (200_000.0 - saved);
-    let all = told(2);
-    let idle = find(&all, "free-idle-compression");
-    assert_eq!(effect(idle), (2_000, 1_000 + left as u64));
-    assert!(
-        idle.evidence.contains("a message every 60.0 s, so that at most 17% of them"),
-        "{}",
-        idle.evidence
-    );
-    assert!(find(&told(0), "free-idle-compression").evidence.contains("no message was seen for 2 min"));
-    assert!(!given(&told(120), "free-idle-compression"), "a message a second keeps all of them busy");
-    let unwatched = Rates::default();
-    let all = advice(&[compressing(1_000, 100_000.0)], &Reading::default(), &summary(), &unwatched);
-    assert!(!given(&all, "free-idle-compression"), "nothing is known of messages");
-}
-
-#[test]
-fn compression_of_small_messages_or_of_none_is_for_nothing() {
-    let told = |compressed: u64, bytes: u64| {
-        let ceilings = [compressing(1_000, 100_000.0), bandwidth(2_000)];
-        advice(&ceilings, &Reading::default(), &summary(), &rates(0, 120, compressed, bytes))
-    };
-    let unused = told(4, 500);
-    assert!(!given(&unused, "do-not-compress-small-messages"));
-    let stop = find(&unused, "stop-unused-compression");
-    assert!(
-        stop.evidence.contains("3% of the messages are compressed, and a message has 500 bytes"),
-        "{}",
-        stop.evidence
-    );
-    assert_eq!(effect(stop), (2_000, 3_000), "bandwidth comes first then");
-
-    let small = told(120, 40);
-    assert!(!given(&small, "stop-unused-compression"));
-    // A message a second that may grow by 24 bytes: 192 of 3,040 bits more.
-    let left = (2_000 * 3_040 - 1_000 * 192) / (3_040 + 192);
-    assert_eq!(effect(find(&small, "do-not-compress-small-messages")), (2_000, 1_000 + left));
-    let large = told(120, 500);
-    assert!(!given(&large, "stop-unused-compression") && !given(&large, "do-not-compress-small-messages"));
 }
 
 #[test]

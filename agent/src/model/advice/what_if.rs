@@ -34,20 +34,28 @@ impl Change {
         Self::of(of, What::Gone)
     }
 
+    /// Whether both are savings on one part.
+    pub(super) fn saves_on_the_same(&self, other: &Self) -> bool {
+        let part = |change: &Self| match change.what {
+            What::Cost { part, .. } => Some((change.kind, part)),
+            What::Limit(_) | What::Gone => None,
+        };
+        part(self).is_some() && part(self) == part(other)
+    }
+
     fn of(ceiling: &Ceiling, what: What) -> Self {
         Self { kind: ceiling.kind, scope: ceiling.scope.clone(), what }
     }
 }
 
 /// What a part of a ceiling's cost comes to, in its unit. Where the cost is a slope that was observed, the parts need not sum up to
-/// it, and each is taken for its share. Compression is part of the process's own memory: what that does not have is
-/// not there to be saved.
+/// it, and each is taken for its share. Compression is part of the process's own memory: an estimate beyond that is none.
 pub(super) fn part(ceiling: &Ceiling, part: Part) -> Option<f64> {
     let of = |part: Part| ceiling.parts.iter().find(|each| each.part == part).map(|each| each.cost);
     let sum: f64 =
         ceiling.parts.iter().filter(|each| each.part != Part::Compression).map(|each| each.cost).sum();
     let found = match part {
-        Part::Compression => of(part)?.min(of(Part::Process)?),
+        Part::Compression => of(part).filter(|held| Some(*held) <= of(Part::Process))?,
         _ => of(part)?,
     };
     let scale = (ceiling.cost_per_connection? / sum).min(1.0);
@@ -74,9 +82,14 @@ pub(super) fn with(ceilings: &[Ceiling], changes: &[Change]) -> Vec<Ceiling> {
 }
 
 fn apply(ceiling: &mut Ceiling, what: What) {
-    // Not the limit less what is used: there may be more room, in what connections that are gone left behind.
-    let room =
-        ceiling.connections_left.zip(ceiling.cost_per_connection).map(|(left, cost)| left as f64 * cost);
+    // Not the limit less what is used: there may be more room, in what connections that are gone left behind. But where more
+    // is used than there is, that has to be made up for first.
+    let missing =
+        ceiling.used.zip(ceiling.limit).map_or(0, |(used, limit)| used.saturating_sub(limit)) as f64;
+    let room = ceiling
+        .connections_left
+        .zip(ceiling.cost_per_connection)
+        .map(|(left, cost)| if left == 0 { -missing } else { left as f64 * cost });
     let room = match what {
         What::Gone => {
             ceiling.limit = None;
