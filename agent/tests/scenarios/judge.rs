@@ -41,10 +41,11 @@ fn unmet(expect: &Expect, script: &Script, moments: &[Moment], said: &Said) -> O
     };
     let within: Vec<&(Duration, Ceiling)> =
         said.ceilings.iter().filter(|(at, _)| (from..=to).contains(at)).collect();
-    // When the limit is hit, as the series has it.
+    // Between which moments the limit is hit, as the series has it.
     let full = |at: Duration| {
-        let hit = moments.iter().find(|moment| moment.at > at && moment.total() >= script.limit);
-        hit.map(|moment| (moment.at - at).as_secs_f64())
+        let hit = moments.iter().position(|moment| moment.at > at && moment.total() >= script.limit)?;
+        let until = |place: usize| moments[place].at.saturating_sub(at).as_secs_f64();
+        Some((until(hit.saturating_sub(1)), until(hit)))
     };
     let bad: Vec<(Duration, String)> = within
         .iter()
@@ -60,17 +61,17 @@ fn unmet(expect: &Expect, script: &Script, moments: &[Moment], said: &Said) -> O
     })
 }
 
-fn fault(expect: &Expect, ceiling: &Ceiling, truth: Option<f64>) -> Option<String> {
+fn fault(expect: &Expect, ceiling: &Ceiling, truth: Option<(f64, f64)>) -> Option<String> {
     let is_one = |ok: bool| (!ok).then(|| describe(ceiling));
     let trend = expect.trend.as_ref().and_then(|trends| is_one(trends.contains(&ceiling.trend)));
     let level = expect.level.as_ref().and_then(|levels| is_one(levels.contains(&ceiling.level)));
     let no_time = is_one(!expect.no_time || ceiling.seconds_left.is_none());
     let time = (expect.error.is_some() || expect.covers || expect.width.is_some()).then(|| {
-        let (truth, seconds) = (truth?, ceiling.seconds_left?);
+        let ((earliest, truth), seconds) = (truth?, ceiling.seconds_left?);
         let Range { least, most } = ceiling.seconds_left_range?;
         let most = most.unwrap_or(f64::INFINITY);
         let near = expect.error.is_none_or(|error| (seconds / truth - 1.0).abs() <= error);
-        let covers = !expect.covers || (least..=most).contains(&truth);
+        let covers = !expect.covers || least <= truth && earliest <= most;
         let narrow = expect.width.is_none_or(|width| (most - least) / truth <= width);
         Some(near && covers && narrow)
     });
