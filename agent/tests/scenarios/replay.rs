@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent::document::{Ceiling, Descriptors, Kind, LevelChanged, Listener};
 use agent::model::{
-    Growths, Holder, HostDescriptors, Inputs, Levels, Lineages, Member, ProcessCosts, ProcessReading,
+    Costs, Growths, Holder, HostDescriptors, Inputs, Levels, Lineages, Member, ProcessReading, Rates,
     Reading, Summary, Thresholds, ceilings,
 };
 
@@ -24,6 +24,7 @@ pub(crate) fn replay(moments: &[Moment], limit: u64) -> [Said; 2] {
     let mut said = [Said::default(), Said::default()];
     let (mut lineages, mut growth) = (Lineages::default(), Growths::default());
     let mut levels = Levels::new(Thresholds::default());
+    let (costs, rates) = (Costs::default(), Rates::default());
     for moment in moments {
         let Moment { at, processes } = moment;
         let member = |(pid, connections): &(u32, u64)| Member {
@@ -43,7 +44,9 @@ pub(crate) fn replay(moments: &[Moment], limit: u64) -> [Said; 2] {
             summary: &summary(moment),
             listeners: &[] as &[Listener],
             growth: &growth,
-            costs: &ProcessCosts::default(),
+            costs: &costs,
+            rates: &rates,
+            lineages: &lineages,
         });
         let changes = levels.observe(*at, &mut all);
         let followed = processes.last().map(|(pid, _)| format!("process:{pid}"));
