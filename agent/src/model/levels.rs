@@ -17,6 +17,8 @@ const FORGOTTEN: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, Copy)]
 struct State {
     level: Level,
+    /// The part of it that is due to what is used and left, and not to a forecast.
+    by_use: Level,
     /// Since when each higher level's conditions have held without a break: near, critical.
     above: [Option<Duration>; 2],
     /// Since when the present level's conditions have not held, even with the margin, and the highest level since.
@@ -61,12 +63,11 @@ impl Levels {
 
     fn next(&self, at: Duration, before: Option<State>, ceiling: &Ceiling) -> State {
         let thresholds = &self.thresholds;
-        let reached = thresholds.reached(ceiling);
-        let first = State { level: reached, above: [None; 2], below: None, seen: at };
+        let used = thresholds.reached_by_use(ceiling);
         let Some(mut state) = before.filter(|state| state.level != Level::Unknown) else {
             // What was unknown has no past to be compared with. A forecast is believed only after a while, though.
-            let level = thresholds.reached_by_use(ceiling);
-            return State { above: self.since(at, [None; 2], ceiling), level, ..first };
+            let above = self.since(at, [None; 2], ceiling);
+            return State { level: used, by_use: used, above, below: None, seen: at };
         };
         state.seen = at;
         state.above = self.since(at, state.above, ceiling);
@@ -76,14 +77,17 @@ impl Levels {
                 continue;
             }
             // What is used is a fact, and soon believed; a forecast is not.
-            let by_use = thresholds.reached_by_use(ceiling) >= level;
+            let by_use = used >= level;
             let patience = if by_use { thresholds.rise_after } else { thresholds.forecast_after };
             let full = ceiling.connections_left == Some(0);
             if since.is_some_and(|since| held_for(since) >= patience) || by_use && full {
                 (state.level, state.below) = (level, None);
             }
         }
-        let held = thresholds.held(ceiling);
+        if used >= state.level {
+            state.by_use = state.level;
+        }
+        let held = thresholds.held_by_use(ceiling, state.by_use).max(thresholds.held_by_time(ceiling));
         state.below = match state.below {
             _ if held >= state.level => None,
             None => Some((at, held)),
@@ -91,7 +95,7 @@ impl Levels {
         };
         if let Some((_, highest)) = state.below.filter(|(since, _)| held_for(*since) >= thresholds.fall_after)
         {
-            (state.level, state.below) = (highest, None);
+            (state.level, state.by_use, state.below) = (highest, state.by_use.min(highest), None);
         }
         state
     }

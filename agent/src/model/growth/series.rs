@@ -1,5 +1,6 @@
 //! What one count is doing: the windows of time it is looked at through, put together.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::heights::Heights;
@@ -29,6 +30,19 @@ pub struct Growth {
     windows: [Window; 3],
     heights: Heights,
     count: u64,
+    /// What the windows say, until a sample comes: every ceiling asks.
+    rate: Cell<Option<Rate>>,
+}
+
+/// Connections per second, as far as anything is known of them.
+#[derive(Debug, Clone, Copy)]
+enum Rate {
+    /// Too little was seen.
+    Unknown,
+    /// They do not grow.
+    Steady,
+    /// They grow.
+    Growing(Estimate),
 }
 
 impl Default for Growth {
@@ -41,7 +55,7 @@ impl Growth {
     fn with(heights: Heights) -> Self {
         let window =
             |(spacing, span)| Window::new(Duration::from_millis(spacing), Duration::from_millis(span));
-        Self { windows: WINDOWS.map(window), heights, count: 0 }
+        Self { windows: WINDOWS.map(window), heights, count: 0, rate: Cell::new(None) }
     }
 
     /// Of a newcomer at monotonic time `at` whose like have had up to `height` connections.
@@ -56,6 +70,7 @@ impl Growth {
         }
         self.heights.observe(at, connections);
         self.count = connections;
+        self.rate.set(None);
     }
 
     /// The highest count of the last day and a little.
@@ -65,8 +80,11 @@ impl Growth {
 
     /// What the count is doing where `left` more connections fit, and when they will have come.
     pub fn forecast(&self, left: Option<u64>, range: Option<Range>) -> Forecast {
-        let Some(rate) = self.rate() else { return Forecast::default() };
-        let Some(rate) = rate else { return Forecast { trend: Trend::Steady, ..Forecast::default() } };
+        let rate = match self.rate() {
+            Rate::Unknown => return Forecast::default(),
+            Rate::Steady => return Forecast { trend: Trend::Steady, ..Forecast::default() },
+            Rate::Growing(rate) => rate,
+        };
         // A height that does not fit under the limit is none that was survived.
         let fits = |height: &u64| left.is_none_or(|left| *height <= self.count.saturating_add(left));
         if self.heights.fallen_from().as_ref().is_some_and(fits) {
@@ -84,15 +102,19 @@ impl Growth {
         }
     }
 
-    /// Connections per second: `None` while too little was seen, `Some(None)` where they do not grow.
-    #[expect(clippy::option_option, reason = "unknown and no growth are different things")]
-    fn rate(&self) -> Option<Option<Estimate>> {
+    fn rate(&self) -> Rate {
+        let rate = self.rate.get().unwrap_or_else(|| self.judge());
+        self.rate.set(Some(rate));
+        rate
+    }
+
+    fn judge(&self) -> Rate {
         let [minute, ..] = &self.windows;
         let newest = minute.slope_of_last(NOW);
         let longer = self.windows.iter().map(Window::slope);
         let slopes: Vec<Slope> = std::iter::once(newest).chain(longer).flatten().collect();
         let mut agreeing = slopes.iter();
-        let first = agreeing.next()?;
+        let Some(first) = agreeing.next() else { return Rate::Unknown };
         // From the newest back: a window that says something else speaks of the past, and so do all longer ones.
         let (mut least, mut most) = (first.rate.least, first.rate.most);
         let mut rate = first.rises.then_some(first.rate);
@@ -105,7 +127,7 @@ impl Growth {
                 rate = Some(rate.map_or(slope.rate, |rate| both(&rate, &slope.rate)));
             }
         }
-        Some(rate)
+        rate.map_or(Rate::Steady, Rate::Growing)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::{Estimate, slope};
 const FEWEST: usize = 8;
 const SHORTEST: Duration = Duration::from_secs(8);
 /// Most points whose pairs are looked at: pairs grow with their square.
-const POINTS: usize = 32;
+const POINTS: usize = 24;
 /// What a count may do unseen: over a span without any change there may be a rate that makes three ("rule of three", the
 /// upper end of 95% for an event that was never seen).
 const UNSEEN: f64 = 3.0;
@@ -65,17 +65,15 @@ impl Window {
         slope
     }
 
-    /// The slope over the last `span` of it.
+    /// The slope over the last `span` of it, or over as many samples as it takes.
     pub(super) fn slope_of_last(&self, span: Duration) -> Option<Slope> {
         let last = self.samples.back()?.0;
         let start = self.samples.partition_point(|(at, _)| last.saturating_sub(*at) > span);
+        let start = start.min(self.samples.len().checked_sub(FEWEST)?);
         let points: Vec<(f64, f64)> =
             self.samples.range(start..).map(|(at, count)| (at.as_secs_f64(), *count as f64)).collect();
         let elapsed = last.saturating_sub(self.samples.get(start)?.0);
-        if points.len() < FEWEST || elapsed < SHORTEST {
-            return None;
-        }
-        Some(judge(&points, elapsed.as_secs_f64()))
+        (elapsed >= SHORTEST).then(|| judge(&points, elapsed.as_secs_f64()))
     }
 
     #[cfg(test)]
@@ -85,13 +83,18 @@ impl Window {
 }
 
 /// Theil–Sen's slope, and the wider of its own interval and that of a random walk: counts are sums of comings and goings, so
-/// their errors add up, and an interval that takes them for independent is too narrow. For a random walk whose steps have
-/// the standard deviation s, the slope over n steps wavers by s·√(6/5n).
+/// their errors add up, and an interval that takes them for independent is too narrow. For a random walk whose variance grows by
+/// v a second, the slope over T seconds wavers by √(6v/5T).
 fn judge(points: &[(f64, f64)], elapsed: f64) -> Slope {
     let steps = (points.len() - 1) as f64;
-    let mean = (points[points.len() - 1].1 - points[0].1) / steps;
-    let squares: f64 = points.windows(2).map(|pair| (pair[1].1 - pair[0].1 - mean).powi(2)).sum();
-    let deviation = (squares / (steps - 1.0) * 1.2 / steps).sqrt() * steps / elapsed;
+    let mean = (points[points.len() - 1].1 - points[0].1) / elapsed;
+    // Samples need not be evenly spaced: visits to all connections come when there is budget for them.
+    let squares = points.windows(2).map(|pair| {
+        let time = pair[1].0 - pair[0].0;
+        (pair[1].1 - pair[0].1 - mean * time).powi(2) / time
+    });
+    let variance = squares.sum::<f64>() / (steps - 1.0);
+    let deviation = (1.2 * variance / elapsed).sqrt();
     // Few steps tell little of their own deviation.
     let sure = |deviations: f64| deviations * (1.0 + 3.0 / steps) * deviation;
     let flat = points.iter().all(|(_, count)| *count == points[0].1);
@@ -139,6 +142,18 @@ mod tests {
     fn too_little_is_nothing() {
         assert_eq!(window([1, 1000]).slope(), None);
         assert_eq!(window((0..7).map(|second| 100 * second)).slope(), None);
+    }
+
+    #[test]
+    fn samples_may_come_when_they_can() {
+        let mut window = window([]);
+        let mut second = 0;
+        for sample in 0..30 {
+            second += 1 + sample % 3;
+            window.observe(Duration::from_secs(second), 25 * second);
+        }
+        let slope = window.slope().expect("enough");
+        assert!(slope.rises && slope.rate.least > 24.9 && slope.rate.most < 25.1, "{slope:?}");
     }
 
     #[test]

@@ -133,9 +133,19 @@ fn a_forecast_raises_when_its_whole_interval_does_for_half_a_minute() {
 fn a_first_sight_does_not_believe_a_forecast_and_half_a_limit_is_far() {
     let mut watch = Watch::new(Thresholds::default());
     assert_eq!(watch.seconds(1, &growing(600, 10.0, 20.0)), Level::Ok);
-    assert_eq!(watch.seconds(30, &growing(600, 10.0, 20.0)), Level::Critical);
+    assert_eq!(watch.seconds(30, &growing(600, 10.0, 20.0)), Level::Near);
+    assert_eq!(watch.seconds(100, &growing(740, 10.0, 20.0)), Level::Near, "a quarter is free");
+    assert_eq!(watch.seconds(31, &growing(760, 10.0, 20.0)), Level::Critical);
     let mut young = Watch::new(Thresholds::default());
     assert_eq!(young.seconds(100, &growing(400, 10.0, 20.0)), Level::Ok);
+}
+
+#[test]
+fn a_level_that_a_forecast_raised_is_not_held_by_the_use() {
+    let mut watch = Watch::new(Thresholds::default());
+    watch.seconds(40, &growing(930, 100.0, 200.0));
+    assert_eq!(watch.steps().last(), Some(&(Level::Near, Level::Critical)));
+    assert_eq!(watch.seconds(61, &ceiling(930)), Level::Near, "93% would hold a level that 95% had raised");
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::document::{Ceiling, Level};
 use crate::report::format::{count, percent, span};
 
-/// A time left says something from this use on. Below, a host that fills up after its start would alarm every time:
-/// where half of the limit is free, a rise has yet to show that it lasts.
-const FORECAST_FROM: f64 = 0.5;
+/// A time left says something from this use on. Below, a host that fills up after its start would alarm every time: where
+/// half of the limit is free, a rise has yet to show that it lasts, and nobody is woken while a quarter is.
+const FORECAST_FROM: Pair<f64> = Pair { near: 0.5, critical: 0.75 };
 
 /// A pair of thresholds for one measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,11 +71,15 @@ impl Thresholds {
         })
     }
 
-    /// The level that is not clearly left.
-    pub(super) fn held(&self, ceiling: &Ceiling) -> Level {
-        self.highest(ceiling, |level| {
-            self.by_use(ceiling, level, self.margin).is_some() || self.may_be_in_time(ceiling, level)
-        })
+    /// The level by what is used and left, where it was `before`: it is left only with the margin.
+    pub(super) fn held_by_use(&self, ceiling: &Ceiling, before: Level) -> Level {
+        let held = self.highest(ceiling, |level| self.by_use(ceiling, level, self.margin).is_some());
+        held.min(before).max(self.reached_by_use(ceiling))
+    }
+
+    /// The level that the time left may still be of.
+    pub(super) fn held_by_time(&self, ceiling: &Ceiling) -> Level {
+        self.highest(ceiling, |level| self.may_be_in_time(ceiling, level))
     }
 
     /// Why a ceiling has its level, in words.
@@ -119,7 +123,7 @@ impl Thresholds {
     fn by_time(&self, ceiling: &Ceiling, level: Level) -> Option<String> {
         let threshold = (*self.seconds_left.of(level))?;
         let seconds = ceiling.seconds_left_range?.most?;
-        let telling = ceiling.utilization.is_none_or(|used| used >= FORECAST_FROM);
+        let telling = ceiling.utilization.is_none_or(|used| used >= *FORECAST_FROM.of(level));
         (telling && seconds <= threshold)
             .then(|| format!("full within {} at the present growth, of {}", span(seconds), span(threshold)))
     }
@@ -127,7 +131,8 @@ impl Thresholds {
     /// Whether it may be hit so soon, by the lower end.
     fn may_be_in_time(&self, ceiling: &Ceiling, level: Level) -> bool {
         let threshold = self.seconds_left.of(level).zip(ceiling.seconds_left_range);
-        let telling = ceiling.utilization.is_none_or(|used| used >= FORECAST_FROM * (1.0 - self.margin));
+        let from = *FORECAST_FROM.of(level) * (1.0 - self.margin);
+        let telling = ceiling.utilization.is_none_or(|used| used >= from);
         telling && threshold.is_some_and(|(threshold, range)| range.least <= threshold)
     }
 }
