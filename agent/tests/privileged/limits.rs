@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_secs(4);
 /// Connections of the load generator.
 const CONNECTIONS: usize = 10;
 /// Nobody's.
-const UID: u32 = 61_234;
+const UID: u32 = 61_235;
 /// Descriptors that are watched as that user.
 const WATCHES: u64 = 5_000;
 
@@ -86,7 +86,9 @@ pub(crate) fn watches_and_mappings_are_the_kernels() -> anyhow::Result<()> {
     let snapshot = Settling::attach(address.port(), patient(SETTLE))?;
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let watcher = python::start("many_watches.py", &[&host, &port, &UID.to_string(), &WATCHES.to_string()])?;
-    watcher.stdout.after("ready")?.context("nothing is watched")?;
+    if watcher.stdout.after("ready")?.is_none() {
+        bail!("nothing is watched: {}", watcher.finish(SOON)?.stderr.join(" "));
+    }
     let snapshot = snapshot.finish(SOON)?;
     let ceiling = find(&snapshot.ceilings, Kind::EpollWatches, &format!("user:{UID}"))?;
     let slack = slack()?;
@@ -105,16 +107,19 @@ pub(crate) fn a_servers_watches_are_those_of_its_user() -> anyhow::Result<()> {
     let server = Process::start(&mut server).map_err(|error| Skip(format!("as another user: {error:#}")))?;
     let address = server.stdout.after("listening on ws://")?.context("headroom-server did not start")?;
     let address: SocketAddr = address.parse()?;
-    let snapshot = Settling::attach(address.port(), patient(2 * SETTLE))?;
+    let mut agent = Run::attach(&["--port", &address.port().to_string(), "--interval", "200ms"])?;
     let _clients = load::load(address, WATCHED, 1, &[])?;
-    let snapshot = snapshot.finish(SOON)?;
+    let scope = format!("user:{UID}");
+    let tick = ticks_until(&mut agent, |tick| {
+        find(&tick.ceilings, Kind::EpollWatches, &scope)
+            .is_ok_and(|ceiling| ceiling.connections == WATCHED as u64)
+    })?;
     let watches = watches(server.pid())?;
     ensure!(watches > WATCHED as u64, "{watches} watches of {WATCHED} connections and a listener");
-    let ceiling = find(&snapshot.ceilings, Kind::EpollWatches, &format!("user:{UID}"))?;
+    let ceiling = find(&tick.ceilings, Kind::EpollWatches, &scope)?;
     let (used, slack) = (ceiling.used.with_context(|| format!("no use: {ceiling:?}"))?, slack()?);
     ensure!(used.abs_diff(watches) <= slack, "{watches} watches, give or take {slack}: {ceiling:?}");
-    ensure!(ceiling.connections == WATCHED as u64, "{ceiling:?}");
-    mappings(&snapshot.ceilings, server.pid())
+    mappings(&tick.ceilings, server.pid())
 }
 
 /// What the process's one epoll instance watches; several descriptors may lead to it.
