@@ -107,19 +107,16 @@ pub(crate) fn a_servers_watches_are_those_of_its_user() -> anyhow::Result<()> {
     let server = Process::start(&mut server).map_err(|error| Skip(format!("as another user: {error:#}")))?;
     let address = server.stdout.after("listening on ws://")?.context("headroom-server did not start")?;
     let address: SocketAddr = address.parse()?;
-    let mut agent = Run::attach(&["--port", &address.port().to_string(), "--interval", "200ms"])?;
+    let snapshot = Settling::attach(address.port(), patient(2 * SETTLE))?;
     let _clients = load::load(address, WATCHED, 1, &[])?;
-    let scope = format!("user:{UID}");
-    let tick = ticks_until(&mut agent, |tick| {
-        find(&tick.ceilings, Kind::EpollWatches, &scope)
-            .is_ok_and(|ceiling| ceiling.connections == WATCHED as u64)
-    })?;
+    let snapshot = snapshot.finish(SOON)?;
     let watches = watches(server.pid())?;
     ensure!(watches > WATCHED as u64, "{watches} watches of {WATCHED} connections and a listener");
-    let ceiling = find(&tick.ceilings, Kind::EpollWatches, &scope)?;
+    let ceiling = find(&snapshot.ceilings, Kind::EpollWatches, &format!("user:{UID}"))?;
     let (used, slack) = (ceiling.used.with_context(|| format!("no use: {ceiling:?}"))?, slack()?);
     ensure!(used.abs_diff(watches) <= slack, "{watches} watches, give or take {slack}: {ceiling:?}");
-    mappings(&tick.ceilings, server.pid())
+    ensure!(ceiling.connections == WATCHED as u64, "{ceiling:?}");
+    mappings(&snapshot.ceilings, server.pid())
 }
 
 /// What the process's one epoll instance watches; several descriptors may lead to it.
