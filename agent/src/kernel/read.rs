@@ -219,12 +219,11 @@ fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
     iterator.open().map_err(|error| ReadError::Iterator { program, reason: error.to_string() })
 }
 
-/// Reads the records of one pass, each of which `split` takes off the front of what was read.
-fn records<T>(
-    mut file: File,
-    split: fn(&[u8]) -> Option<(T, &[u8])>,
-    visit: &mut dyn FnMut(&T),
-) -> io::Result<()> {
+/// Takes a record off the front of bytes; `None` where it is not whole.
+type Split<T> = fn(&[u8]) -> Option<(T, &[u8])>;
+
+/// Reads the records of one pass.
+fn records<T>(mut file: File, split: Split<T>, visit: &mut dyn FnMut(&T)) -> io::Result<()> {
     // The kernel hands out at most 32 KiB a read and never splits a record across two.
     let mut buffer = vec![0u8; 32 << 10];
     let mut kept = 0;

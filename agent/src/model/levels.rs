@@ -48,9 +48,10 @@ impl Levels {
             let before = self.states.get(&key).copied();
             let now = self.next(at, before, ceiling);
             let from = before.map_or(Level::Unknown, |state| state.level);
+            let told = raised(ceiling);
             ceiling.level = now.level;
             if from != now.level && (before.is_some() || now.level >= Level::Near) {
-                changes.push(self.changed(from, ceiling));
+                changes.push(self.changed(from, told, ceiling));
             }
             // What was never known has nothing to change from.
             if before.is_some() || now.level != Level::Unknown {
@@ -67,7 +68,8 @@ impl Levels {
         let Some(mut state) = before.filter(|state| state.level != Level::Unknown) else {
             // What was unknown has no past to be compared with. A forecast is believed only after a while, though.
             let above = self.since(at, [None; 2], ceiling);
-            return State { level: used, by_use: used, above, below: None, seen: at };
+            let level = used.max(raised(ceiling));
+            return State { level, by_use: used, above, below: None, seen: at };
         };
         state.seen = at;
         state.above = self.since(at, state.above, ceiling);
@@ -80,14 +82,18 @@ impl Levels {
             let by_use = used >= level;
             let patience = if by_use { thresholds.rise_after } else { thresholds.forecast_after };
             let full = ceiling.connections_left == Some(0);
-            if since.is_some_and(|since| held_for(since) >= patience) || by_use && full {
+            let told = raised(ceiling) >= level;
+            if since.is_some_and(|since| held_for(since) >= patience) || by_use && full || told {
                 (state.level, state.below) = (level, None);
             }
         }
         if used >= state.level {
             state.by_use = state.level;
         }
-        let held = thresholds.held_by_use(ceiling, state.by_use).max(thresholds.held_by_time(ceiling));
+        let held = thresholds
+            .held_by_use(ceiling, state.by_use)
+            .max(thresholds.held_by_time(ceiling))
+            .max(raised(ceiling));
         state.below = match state.below {
             _ if held >= state.level => None,
             None => Some((at, held)),
@@ -111,17 +117,27 @@ impl Levels {
         since
     }
 
-    fn changed(&self, from: Level, ceiling: &Ceiling) -> LevelChanged {
+    fn changed(&self, from: Level, told: Level, ceiling: &Ceiling) -> LevelChanged {
         LevelChanged {
             kind: ceiling.kind,
             scope: ceiling.scope.clone(),
             from,
             to: ceiling.level,
-            reason: self.thresholds.reason(ceiling),
+            reason: if told == ceiling.level {
+                ceiling.basis.clone()
+            } else {
+                self.thresholds.reason(ceiling)
+            },
             connections_left: ceiling.connections_left,
             seconds_left: ceiling.seconds_left,
         }
     }
+}
+
+/// The level that the model itself gave a ceiling beyond what is used of it, because something was refused already; else unknown.
+fn raised(ceiling: &Ceiling) -> Level {
+    let by_use = Thresholds::default().reached_by_use(ceiling);
+    if ceiling.level > by_use { ceiling.level } else { Level::Unknown }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_secs(4);
 /// Connections of the load generator.
 const CONNECTIONS: usize = 10;
 /// Nobody's.
-const UID: u32 = 61_234;
+const UID: u32 = 61_235;
 /// Descriptors that are watched as that user.
 const WATCHES: u64 = 5_000;
 
@@ -86,7 +86,9 @@ pub(crate) fn watches_and_mappings_are_the_kernels() -> anyhow::Result<()> {
     let snapshot = Settling::attach(address.port(), patient(SETTLE))?;
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let watcher = python::start("many_watches.py", &[&host, &port, &UID.to_string(), &WATCHES.to_string()])?;
-    watcher.stdout.after("ready")?.context("nothing is watched")?;
+    if watcher.stdout.after("ready")?.is_none() {
+        bail!("nothing is watched: {}", watcher.finish(SOON)?.stderr.join(" "));
+    }
     let snapshot = snapshot.finish(SOON)?;
     let ceiling = find(&snapshot.ceilings, Kind::EpollWatches, &format!("user:{UID}"))?;
     let slack = slack()?;

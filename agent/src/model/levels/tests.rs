@@ -50,12 +50,15 @@ impl Watch {
     }
 
     fn seconds(&mut self, seconds: u64, ceiling: &Ceiling) -> Level {
-        let mut one = [ceiling.clone()];
+        let mut level = Level::Unknown;
         for _ in 0..seconds {
+            // Each tick computes its ceilings anew.
+            let mut one = [ceiling.clone()];
             self.changes.extend(self.levels.observe(Duration::from_secs(self.second), &mut one));
             self.second += 1;
+            level = one[0].level;
         }
-        one[0].level
+        level
     }
 
     fn steps(&self) -> Vec<(Level, Level)> {
@@ -187,4 +190,17 @@ fn a_ceiling_that_is_gone_is_forgotten() {
     assert_eq!(watch.levels.states.len(), 1);
     watch.levels.observe(Duration::from_secs(601), &mut []);
     assert!(watch.levels.states.is_empty());
+}
+
+#[test]
+fn what_was_refused_already_is_critical_at_once_however_little_is_used() {
+    let refused = Ceiling { level: Level::Critical, basis: "2 dropped".into(), ..ceiling(0) };
+    let mut first = Watch::new(Thresholds::default());
+    assert_eq!(first.seconds(1, &refused), Level::Critical);
+    let mut later = Watch::new(Thresholds::default());
+    later.seconds(10, &ceiling(0));
+    assert_eq!(later.seconds(1, &refused), Level::Critical);
+    assert_eq!(later.changes.last().map(|change| change.reason.as_str()), Some("2 dropped"));
+    assert_eq!(later.seconds(10, &ceiling(0)), Level::Critical, "as long as any other level");
+    assert_eq!(later.seconds(90, &ceiling(0)), Level::Ok);
 }
