@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
         value_name = "BYTES",
         default_value = "0",
         requires = "ping_interval",
-        value_parser = clap::value_parser!(u64).range(..=CONTROL_MOST),
+        value_parser = ping_payload,
         allow_hyphen_values = true
     )]
     ping_payload: u64,
@@ -186,6 +186,15 @@ fn link_speed(text: &str) -> Result<NonZeroU64, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text).map_err(|error| error.to_string())?;
     if duration.is_zero() { Err(nothing(text)) } else { Ok(duration) }
+}
+
+/// Bytes, with or without their unit: there is only this one.
+fn ping_payload(text: &str) -> Result<u64, String> {
+    let size = text.parse().or_else(|_| parse_size(text).map_err(|error| error.to_string()))?;
+    if size > CONTROL_MOST {
+        return Err(format!("a ping carries at most {CONTROL_MOST} bytes (RFC 6455 section 5.5)"));
+    }
+    Ok(size)
 }
 
 fn frequency(text: &str) -> Result<f64, String> {

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements. They report and never judge: machines differ.
 
+mod ceilings;
 mod idle;
 
 use anyhow::ensure;
@@ -11,6 +12,8 @@ use crate::process::{Running, Stop};
 pub(crate) enum Bench {
     /// Nanoseconds per tracked and untracked packet, and the echo rate with and without the agent.
     Packet,
+    /// How many connections servers really took, against what the agent had said on the way into their limits.
+    Ceilings(ceilings::Arguments),
     /// The agent's share of a core and its memory beside many idle connections.
     Idle(idle::Arguments),
 }
@@ -19,6 +22,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     let stop = Stop::install()?;
     match bench {
         Bench::Packet => packet(&stop),
+        Bench::Ceilings(arguments) => ceilings::run(&stop, arguments),
         Bench::Idle(arguments) => idle::run(&stop, arguments),
     }
 }
