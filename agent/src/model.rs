@@ -36,7 +36,7 @@ pub use reading::{
     CgroupCpu, CgroupMemory, CgroupTasks, Conntrack, HostCpu, HostDescriptors, HostMemory, HostTasks,
     Interface, LinkSpeed, Listening, LocalPorts, Overflows, ProcessReading, Reading, SlabCost, TcpMemory,
 };
-pub use summary::{Destination, Destinations, Ends, Holder, Summary};
+pub use summary::{Destination, Destinations, Ends, Holder, Place, Summary};
 pub use theil_sen::{slope, slope_within};
 
 #[cfg(feature = "kernel")]

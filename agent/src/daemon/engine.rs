@@ -304,7 +304,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
         let mut reading = self.host.read(&pids);
         self.tasks.complete(&mut reading);
         let degraded = std::mem::take(&mut reading.degraded);
-        self.observe(now, &reading, &listeners);
+        // Without close events the totals never fall, and the last sweep knows better.
+        let present = match self.hooks.contains(&DESTROY_HOOK) {
+            true => self.summary.present(&listeners),
+            false => self.summary.clone(),
+        };
+        self.observe(now, &reading, &present, &listeners);
         let open = self.connections(&listeners);
         let since = |then: u64| Duration::from_nanos(now.saturating_sub(then));
         if let Some(last) = self.history.back() {
@@ -321,21 +326,21 @@ impl<P: Probes, H: Host> Engine<P, H> {
             connections: open,
             reading: &reading,
             earlier,
-            summary: &self.summary,
+            summary: &present,
+            swept: &self.summary,
             listeners: &listeners,
             rates: &self.trends.rates,
             growth: &self.trends.growth,
             costs: &self.trends.costs,
             lineages: &self.trends.lineages,
         });
-        if self.sweeps.age(now) == Some(Duration::ZERO) {
-            self.trends.observe_costs(&reading, &self.summary, &ceilings);
-        }
+        let swept = self.sweeps.age(now) == Some(Duration::ZERO);
+        self.trends.observe_costs(&reading, &present, &ceilings, swept);
         let changes = self.trends.levels.observe(Duration::from_nanos(now), &mut ceilings);
         let advice = advise(&Known {
             ceilings: &ceilings,
             reading: &reading,
-            summary: &self.summary,
+            summary: &present,
             rates: &self.trends.rates,
         });
         let processes = reading.processes.iter().map(|process| self.process(process)).collect();
@@ -363,7 +368,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
         refused
     }
 
-    fn observe(&mut self, now: u64, reading: &Reading, listeners: &[Listener]) {
+    fn observe(&mut self, now: u64, reading: &Reading, present: &Summary, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
         self.handshakes.bound(self.connections(listeners));
         self.trends.growth.observe_total(at, self.connections(listeners));
@@ -371,10 +376,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
         let netns = self.host.netns();
         let here = listeners.iter().filter(|listener| netns.is_none_or(|netns| listener.netns == netns));
         self.trends.rates.observe(at, here);
-        // Counts by process are those of the last sweep: only one of this tick is news.
-        if self.sweeps.age(now) == Some(Duration::ZERO) {
-            self.trends.observe(at, &self.summary, reading);
-        }
+        self.trends.observe(at, present, reading);
     }
 
     fn process(&self, reading: &crate::model::ProcessReading) -> Process {

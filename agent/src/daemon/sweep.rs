@@ -9,13 +9,13 @@ use agent_ebpf::handshake::Deflate;
 
 use crate::kernel::{Probes, ReadError, Socket};
 use crate::model::{
-    Clock, Destination, Ends, LocalPorts, SlabCost, Summary, address, buffer_bytes, connection,
+    Clock, Destination, Ends, LocalPorts, Place, SlabCost, Summary, address, buffer_bytes, connection,
     estimated_bytes,
 };
 
 use super::handshakes::Handshakes;
 use super::usage;
-use crate::document::{Body, Degraded, Vanished};
+use crate::document::{self, Body, Degraded, Vanished};
 
 /// Pause after a sweep that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -155,6 +155,13 @@ fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, here: &He
     if role != Some(Role::Client) {
         summary.peers.entry(connection.pid).or_default().add(address(endpoints, false).ip());
     }
+    let place = match role {
+        Some(Role::Client) => {
+            Place { netns: endpoints.netns, port: endpoints.remote_port, role: document::Role::Client }
+        }
+        _ => Place { netns: endpoints.netns, port: endpoints.local_port, role: document::Role::Server },
+    };
+    *summary.held.entry(place).or_default().entry(connection.pid).or_default() += 1;
     add_end(summary.namespaces.entry(endpoints.netns).or_default(), endpoints, role);
     // Each namespace numbers its interfaces for itself, and has all ports for itself.
     if here.netns.is_none_or(|netns| netns == endpoints.netns) {
@@ -190,7 +197,8 @@ pub(super) fn sweep(
     emit: &mut dyn FnMut(Body) -> bool,
 ) -> Result<(Summary, Duration, Vec<Degraded>), ReadError> {
     let start = usage::thread_cpu();
-    let mut summary = Summary { fixed_known: slab.is_some(), ..Summary::default() };
+    let mut summary =
+        Summary { fixed_known: slab.is_some(), interfaces_netns: here.netns, ..Summary::default() };
     if let Some(reported) = reported.as_deref_mut() {
         reported.begin();
     }

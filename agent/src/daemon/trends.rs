@@ -26,7 +26,7 @@ impl Trends {
         Self { levels: Levels::new(thresholds), ..Self::default() }
     }
 
-    /// Takes the counts by process and by limited cgroup, of a sweep and a reading of the same tick.
+    /// Takes the counts by process and by limited cgroup, of this tick.
     pub(super) fn observe(&mut self, at: Duration, summary: &Summary, reading: &Reading) {
         let held = |pid: u32| summary.holders.get(&pid).map_or(0, |holder| holder.connections);
         let processes = reading.processes.iter();
@@ -50,10 +50,19 @@ impl Trends {
         }
         self.growth.observe_cgroups(at, cgroups.into_iter());
     }
-    /// Sets what is in use against the number of connections, of a sweep and a reading of the same tick.
-    pub(super) fn observe_costs(&mut self, reading: &Reading, summary: &Summary, ceilings: &[Ceiling]) {
+
+    /// Sets what is in use against the number of connections, both of this tick; `swept` where what is read with a sweep is of
+    /// this tick, too.
+    pub(super) fn observe_costs(
+        &mut self,
+        reading: &Reading,
+        summary: &Summary,
+        ceilings: &[Ceiling],
+        swept: bool,
+    ) {
         self.costs.begin();
-        for ceiling in ceilings {
+        let read_with_sweep = |kind| matches!(kind, Kind::EpollWatches | Kind::MemoryMaps | Kind::Ports);
+        for ceiling in ceilings.iter().filter(|ceiling| swept || !read_with_sweep(ceiling.kind)) {
             if let Some(used) = ceiling.used {
                 let (scope, life) = self.line(&ceiling.scope, reading);
                 self.costs.observe(ceiling.kind, &scope, life, ceiling.connections, used);

@@ -27,8 +27,10 @@ pub struct Inputs<'a> {
     pub reading: &'a Reading,
     /// The host some seconds ago, for rates; none on the first tick.
     pub earlier: Option<Earlier<'a>>,
-    /// Sums over connections, by the last sweep.
+    /// Sums over connections, as of now.
     pub summary: &'a Summary,
+    /// The same as the last sweep found them, for what is read with it.
+    pub swept: &'a Summary,
     /// Sums by listener now.
     pub listeners: &'a [Listener],
     /// What connections carry.
@@ -110,8 +112,8 @@ pub fn process_scope(pid: u32) -> String {
 }
 
 /// Connections that these processes hold.
-fn connections<'a>(inputs: &Inputs<'_>, processes: impl Iterator<Item = &'a ProcessReading>) -> u64 {
-    let held = |process: &ProcessReading| inputs.summary.holders.get(&process.pid);
+fn connections<'a>(summary: &Summary, processes: impl Iterator<Item = &'a ProcessReading>) -> u64 {
+    let held = |process: &ProcessReading| summary.holders.get(&process.pid);
     processes.filter_map(held).map(|holder| holder.connections).sum()
 }
 

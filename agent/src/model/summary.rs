@@ -1,6 +1,8 @@
 //! What a sweep over all connections amounts to. Only sums are kept, so that the agent's memory does not grow with the
 //! number of connections.
 
+mod present;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 const DESTINATIONS: usize = 1024;
 
 use super::Peers;
+use crate::document::{Listener, Role};
 
 /// Sums over the sockets of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,16 +34,38 @@ pub struct Holder {
 pub struct Summary {
     /// By process id; 0 holds those whose process is not known.
     pub holders: BTreeMap<u32, Holder>,
+    /// Connections by listener, and of each by process id.
+    pub held: BTreeMap<Place, BTreeMap<u32, u64>>,
     /// Whether the fixed part of a connection's memory is known, and so in `kernel_bytes`.
     pub fixed_known: bool,
     /// Peers that hold many of a process's connections which it accepted, by process id.
     pub peers: BTreeMap<u32, Peers>,
     /// Connections by interface index.
     pub interfaces: BTreeMap<u32, u64>,
+    /// The network namespace those interfaces are in; `None` where that cannot be told.
+    pub interfaces_netns: Option<u32>,
     /// By inode number of the network namespace.
     pub namespaces: BTreeMap<u32, Ends>,
     /// Where connections go that were made from here, in the network namespace whose ports are known.
     pub destinations: Destinations,
+}
+
+/// A listener, as its totals are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// A server's own port, a client's remote one.
+    pub port: u16,
+    /// Which end.
+    pub role: Role,
+}
+
+impl Place {
+    /// That of these totals.
+    pub fn of(listener: &Listener) -> Self {
+        Self { netns: listener.netns, port: listener.port, role: listener.role }
+    }
 }
 
 /// Tracked sockets in one network namespace.

@@ -69,7 +69,7 @@ pub(crate) fn bench(filter: &str, repeat: usize) -> ExitCode {
 }
 
 pub(crate) fn a_descriptor_limit_is_foretold() -> anyhow::Result<()> {
-    let row = descriptors(Server::Reference, 600)?;
+    let row = descriptors(Server::Reference, 1_500)?;
     row.holds(&[(0.25, 0.01), (0.5, 0.01), (0.75, 0.01)])?;
     ensure!(row.first_at(0.5)?, "descriptors were not called the first ceiling: {row:?}");
     Ok(())

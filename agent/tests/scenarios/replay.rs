@@ -42,6 +42,7 @@ pub(crate) fn replay(moments: &[Moment], limit: u64) -> [Said; 2] {
             reading: &reading(moment, limit),
             earlier: None,
             summary: &summary(moment),
+            swept: &summary(moment),
             listeners: &[] as &[Listener],
             growth: &growth,
             costs: &costs,

@@ -67,7 +67,7 @@ fn cgroup(inputs: &Inputs<'_>, path: &str, cpu: &CgroupCpu, members: &[&ProcessR
     let used =
         used.zip(inputs.earlier).map(|(spent, earlier)| millicores(spent, earlier.elapsed.as_secs_f64()));
     let (cost, how) = cost(inputs, members.iter().copied());
-    let held = connections(inputs, members.iter().copied());
+    let held = connections(inputs.summary, members.iter().copied());
     let parts = Parts {
         kind: Kind::Cpu,
         scope: format!("cgroup:{path}"),
@@ -137,7 +137,7 @@ fn spent<'a>(inputs: &Inputs<'_>, processes: impl Iterator<Item = &'a ProcessRea
         let Some(then) = then.filter(|then| then.cpu_seconds <= process.cpu_seconds) else {
             continue;
         };
-        let own = connections(inputs, std::iter::once(process));
+        let own = connections(inputs.summary, std::iter::once(process));
         if own > 0 {
             seconds += process.cpu_seconds - then.cpu_seconds;
             held += own;

@@ -19,7 +19,7 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
 fn ceiling(inputs: &Inputs<'_>, uid: u32, processes: &[&ProcessReading]) -> Ceiling {
     let used = processes.iter().filter_map(|process| process.user_watches).max();
     let limit = inputs.reading.epoll_watches_max;
-    let connections = connections(inputs, processes.iter().copied());
+    let connections = connections(inputs.swept, processes.iter().copied());
     let (cost, how) = match used {
         None => (None, "use is not known: iter/task did not load, or has not met these processes yet"),
         _ if connections == 0 => (None, "no connection to price yet"),

@@ -45,6 +45,7 @@ fn all(
         reading,
         earlier,
         summary,
+        swept: summary,
         listeners,
         rates,
         growth: &Growths::default(),

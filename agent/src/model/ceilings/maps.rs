@@ -19,7 +19,7 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             unit: Unit::Mappings,
             used: process.memory_maps,
             limit: inputs.reading.memory_maps_max,
-            connections: connections(inputs, std::iter::once(process)),
+            connections: connections(inputs.swept, std::iter::once(process)),
             cost: None,
             parts: Vec::new(),
             reusable: 0.0,

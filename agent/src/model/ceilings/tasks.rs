@@ -56,7 +56,7 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             unit: Unit::Tasks,
             used: Some(tasks.used),
             limit: Some(tasks.limit),
-            connections: connections(inputs, members.into_iter()),
+            connections: connections(inputs.summary, members.into_iter()),
             cost: None,
             parts: Vec::new(),
             reusable: 0.0,
