@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements. They report and never judge: machines differ.
 
+mod ceilings;
 mod idle;
 
 use anyhow::ensure;
@@ -9,6 +10,8 @@ use crate::process::{Running, Stop};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
+    /// Servers driven into their limits, and how well the agent had foretold where they fail.
+    Ceilings(ceilings::Arguments),
     /// Nanoseconds per tracked and untracked packet, and the echo rate with and without the agent.
     Packet,
     /// The agent's share of a core and its memory beside many idle connections.
@@ -18,6 +21,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     let stop = Stop::install()?;
     match bench {
+        Bench::Ceilings(arguments) => ceilings::run(&stop, arguments),
         Bench::Packet => packet(&stop),
         Bench::Idle(arguments) => idle::run(&stop, arguments),
     }
