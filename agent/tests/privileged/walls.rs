@@ -6,6 +6,7 @@ mod bandwidth;
 mod cgroup;
 mod climb;
 mod memory;
+mod result;
 mod row;
 mod servers;
 mod sysctl;
@@ -17,6 +18,7 @@ use agent::document::Kind;
 use anyhow::{Context as _, ensure};
 
 use climb::{Climb, crowd};
+use result::Outcome;
 use row::Row;
 use servers::{Server, Wrapped};
 
@@ -41,14 +43,15 @@ const EXPERIMENTS: &[Experiment] = &[
 
 /// The measurement: every experiment, or those whose name contains `filter`, `repeat` times each.
 pub(crate) fn bench(filter: &str, repeat: usize) -> ExitCode {
-    let mut rows = Vec::new();
+    let mut results = Vec::new();
     let mut failed = false;
     for (name, body) in EXPERIMENTS.iter().filter(|(name, _)| name.contains(filter)) {
+        let mut rows = Vec::new();
         for _ in 0..repeat {
             match body() {
                 Ok(row) => {
                     println!("{}", row.line(name));
-                    rows.push((*name, row));
+                    rows.push(row);
                 }
                 Err(error) => {
                     println!("{name}: {error:#}");
@@ -56,9 +59,12 @@ pub(crate) fn bench(filter: &str, repeat: usize) -> ExitCode {
                 }
             }
         }
+        if !rows.is_empty() {
+            results.push(Outcome { name, rows });
+        }
     }
-    println!("\n{}", row::table(&rows));
-    match row::write(&rows) {
+    println!("\n{}", result::table(&results));
+    match result::write(&results) {
         Ok(path) => println!("written to {}", path.display()),
         Err(error) => {
             println!("{error:#}");
@@ -89,12 +95,11 @@ fn descriptors(kind: Server, limit: u64) -> anyhow::Result<Row> {
     let (server, address) = kind.start(&Wrapped::by_shell(&format!("ulimit -n {limit}")))?;
     let rate = 400.min(limit / 5);
     let mut climb =
-        Climb::start(address.port(), &[], Kind::Descriptors, &format!("process:{}", server.pid()))?;
+        Climb::start(&server, address.port(), &[], Kind::Descriptors, &format!("process:{}", server.pid()))?;
     let crowd = crowd(kind, address, limit + 500, rate, None)?;
     climb.until_it_stalls()?;
     // An outside witness: the process has no descriptor left.
-    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).context("the server's descriptors")?;
-    let open = open.count() as u64;
+    let open = climb::descriptors(server.pid()).context("the server's descriptors")?;
     ensure!(open + 2 >= limit, "the server takes no more with {open} of {limit} descriptors open");
     climb.finish_at(&server, address.port(), vec![crowd], limit)
 }

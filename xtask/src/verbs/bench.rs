@@ -10,10 +10,10 @@ use crate::process::{Running, Stop};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
+    /// Servers driven into their limits, and how well the agent had foretold where they fail.
+    Ceilings(ceilings::Arguments),
     /// Nanoseconds per tracked and untracked packet, and the echo rate with and without the agent.
     Packet,
-    /// How many connections servers really took, against what the agent had said on the way into their limits.
-    Ceilings(ceilings::Arguments),
     /// The agent's share of a core and its memory beside many idle connections.
     Idle(idle::Arguments),
 }
@@ -21,8 +21,8 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     let stop = Stop::install()?;
     match bench {
-        Bench::Packet => packet(&stop),
         Bench::Ceilings(arguments) => ceilings::run(&stop, arguments),
+        Bench::Packet => packet(&stop),
         Bench::Idle(arguments) => idle::run(&stop, arguments),
     }
 }

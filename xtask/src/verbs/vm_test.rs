@@ -28,8 +28,7 @@ use crate::tally::Tally;
 /// What runs in a machine is built along with what it starts, in the profile that `cargo xtask test` uses.
 const BUILD: &str =
     "build --workspace --bins --test privileged --locked --message-format=json-render-diagnostics";
-/// Where that profile's binaries are.
-pub(super) const PROFILE_DIR: &str = "debug";
+const PROFILE_DIR: &str = "debug";
 
 /// The tests that need little beside the binaries. The others start Python, or a shell with `setpriv` and `unshare`.
 const TESTS: &[&str] = &[
@@ -146,8 +145,8 @@ pub(super) fn boot(
     verifier::check(contents, document, accept)
 }
 
-/// Builds the privileged tests along with what they start; returns their executable.
-pub(super) fn build(stop: &Stop) -> anyhow::Result<PathBuf> {
+/// Builds what goes into a machine; returns the privileged tests' executable.
+fn build(stop: &Stop) -> anyhow::Result<PathBuf> {
     let mut running = Running::start(cargo(BUILD).stdout(Stdio::piped()))?;
     let pipe = running.child.stdout.take().context("no stdout")?;
     let reader = std::thread::spawn(move || {

@@ -29,7 +29,7 @@ pub(super) fn wall() -> anyhow::Result<Row> {
     let (server, address) = Server::Reference.start(&how)?;
     let speed = format!("{}={RATE}bit", link.name);
     let scope = format!("interface:{}", link.name);
-    let mut climb = Climb::start(address.port(), &["--nic-speed", &speed], Kind::Bandwidth, &scope)?;
+    let mut climb = Climb::start(&server, address.port(), &["--nic-speed", &speed], Kind::Bandwidth, &scope)?;
     let crowd = crowd(Server::Reference, address, 5_000, OPENED_A_SECOND, Some(&namespace))?;
     let mut empty = Instant::now();
     climb.until(|| {

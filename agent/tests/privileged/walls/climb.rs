@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use agent::document::{Body, Kind, Tick};
@@ -25,6 +27,11 @@ const STALL: Duration = Duration::from_secs(3);
 
 pub(super) struct Climb {
     agent: Run,
+    server: u32,
+    /// Descriptors the server has without a connection.
+    base: u64,
+    /// Somebody wants this program to end: what was set on the host must be put back first.
+    interrupted: Arc<AtomicBool>,
     kind: Kind,
     scope: String,
     said: Vec<Said>,
@@ -33,28 +40,55 @@ pub(super) struct Climb {
 
 impl Climb {
     /// Attaches the agent. `scope` is the ceiling's, or how it begins.
-    pub(super) fn start(port: u16, more: &[&str], kind: Kind, scope: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        server: &Process,
+        port: u16,
+        more: &[&str],
+        kind: Kind,
+        scope: &str,
+    ) -> anyhow::Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+        }
+        let base = descriptors(server.pid()).context("the server's descriptors")?;
         let port = port.to_string();
         let fixed = ["--port", &port, "--interval", "250ms", "--sweep-budget", "0.5"];
         let agent = Run::attach(&[&fixed[..], more].concat())?;
-        Ok(Self { agent, kind, scope: scope.to_owned(), said: Vec::new(), begun: Instant::now() })
+        Ok(Self {
+            agent,
+            server: server.pid(),
+            base,
+            interrupted,
+            kind,
+            scope: scope.to_owned(),
+            said: Vec::new(),
+            begun: Instant::now(),
+        })
     }
 
     /// Notes what the next tick says.
     fn next(&mut self) -> anyhow::Result<Tick> {
         ensure!(self.begun.elapsed() < LONGEST, "no failure within {LONGEST:?}: {:?}", self.said.last());
         loop {
+            ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
             let event = self.agent.next(SOON)?.context("the agent ended")?;
             let Body::Tick(tick) = event.body else { continue };
             let mine = tick
                 .ceilings
                 .iter()
                 .find(|ceiling| ceiling.kind == self.kind && ceiling.scope.starts_with(&self.scope));
-            if let Some(ceiling) = mine {
+            // A server that is gone has no descriptors any more, and what is said of it counts no more.
+            let open = descriptors(self.server).filter(|open| *open > 0);
+            if let Some((ceiling, open)) = mine.zip(open) {
+                let first = tick.ceilings.iter().find(|ceiling| ceiling.first);
                 self.said.push(Said {
+                    open: open.saturating_sub(self.base),
                     connections: ceiling.connections,
                     connections_max: ceiling.connections_max,
-                    first: ceiling.first,
+                    is_first: ceiling.first,
+                    first: first.map(|first| format!("{} {}", name(first.kind), first.scope)),
                     cost: ceiling.cost_per_connection,
                 });
             }
@@ -75,9 +109,9 @@ impl Climb {
         let (mut most, mut since) = (0, Instant::now());
         loop {
             self.next()?;
-            let connections = self.said.last().map_or(0, |said| said.connections);
-            if connections > most {
-                (most, since) = (connections, Instant::now());
+            let open = self.said.last().map_or(0, |said| said.open);
+            if open > most {
+                (most, since) = (open, Instant::now());
             } else if most > 0 && since.elapsed() > STALL {
                 return Ok(());
             }
@@ -115,6 +149,16 @@ impl Climb {
         };
         Ok(Row { kind: self.kind, limit, actual: opened, said: self.said })
     }
+}
+
+/// Descriptors a process has open: an outside witness of its connections. None once it is gone.
+pub(super) fn descriptors(pid: u32) -> Option<u64> {
+    Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
+}
+
+/// As it stands in documents.
+pub(super) fn name(kind: Kind) -> String {
+    serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Connections that stay until they are told to go, opened at a steady rate: headroom-load's, or, where messages are to be

@@ -1,22 +1,23 @@
 //! What came of an experiment.
 
-use std::path::PathBuf;
-
 use agent::document::Kind;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use crate::binaries;
-
 /// How far up the agent is asked, as shares of the count at which the server failed.
-const MARKS: [f64; 3] = [0.25, 0.5, 0.75];
+pub(super) const MARKS: [f64; 3] = [0.25, 0.5, 0.75];
 
 /// What the agent said of the ceiling at one tick.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Said {
+    /// Connections the server had at that moment, by its descriptors.
+    pub(super) open: u64,
+    /// The same by the agent.
     pub(super) connections: u64,
     pub(super) connections_max: Option<u64>,
-    pub(super) first: bool,
+    /// Whether it was called the first to be hit, and what was.
+    pub(super) is_first: bool,
+    pub(super) first: Option<String>,
     pub(super) cost: Option<f64>,
 }
 
@@ -37,14 +38,14 @@ impl std::fmt::Debug for Row {
 
 impl Row {
     /// The first tick by which that share of the connections was open.
-    fn at(&self, mark: f64) -> anyhow::Result<Said> {
+    pub(super) fn at(&self, mark: f64) -> anyhow::Result<&Said> {
         let share = mark * self.actual as f64;
-        let said = self.said.iter().find(|said| said.connections as f64 >= share);
-        said.copied().with_context(|| format!("nothing was said at {mark} of {}", self.actual))
+        let said = self.said.iter().find(|said| said.open as f64 >= share);
+        said.with_context(|| format!("nothing was said at {mark} of {}", self.actual))
     }
 
     /// How far off the prediction was, as a share of the truth.
-    fn error(&self, mark: f64) -> anyhow::Result<f64> {
+    pub(super) fn error(&self, mark: f64) -> anyhow::Result<f64> {
         let said = self.at(mark)?;
         let max = said.connections_max.with_context(|| format!("no prediction at {mark}: {said:?}"))?;
         Ok(max as f64 / self.actual as f64 - 1.0)
@@ -63,7 +64,7 @@ impl Row {
 
     /// Whether this was called the first ceiling.
     pub(super) fn first_at(&self, mark: f64) -> anyhow::Result<bool> {
-        Ok(self.at(mark)?.first)
+        Ok(self.at(mark)?.is_first)
     }
 
     /// In one line.
@@ -75,7 +76,11 @@ impl Row {
                 said.connections_max.unwrap_or(0),
                 error * 100.0,
                 said.cost.unwrap_or(0.0),
-                if said.first { ", first" } else { "" }
+                match &said.first {
+                    _ if said.is_first => ", first".to_owned(),
+                    Some(first) => format!(", {first} first"),
+                    None => String::new(),
+                }
             ),
             (_, Err(error)) | (Err(error), _) => error.to_string(),
         };
@@ -83,52 +88,20 @@ impl Row {
         format!("{name}: failed at {}; {}", self.actual, marks.join("; "))
     }
 
-    fn json(&self, name: &str) -> Value {
+    pub(super) fn json(&self) -> Value {
         let mark = |mark: &f64| {
             let said = self.at(*mark).ok();
             json!({
                 "at": mark,
+                "open": said.map(|said| said.open),
                 "connections": said.map(|said| said.connections),
                 "connections_max": said.and_then(|said| said.connections_max),
                 "cost_per_connection": said.and_then(|said| said.cost),
-                "first": said.map(|said| said.first),
+                "first": said.and_then(|said| said.first.as_ref()),
                 "error": self.error(*mark).ok(),
             })
         };
         let marks: Vec<Value> = MARKS.iter().map(mark).collect();
-        json!({ "experiment": name, "kind": self.kind, "limit": self.limit, "actual": self.actual, "predicted": marks })
+        json!({ "limit": self.limit, "actual": self.actual, "predicted": marks })
     }
-}
-
-/// Rows for a document.
-pub(super) fn table(rows: &[(&str, Row)]) -> String {
-    let mut text = String::from(
-        "| experiment | failed at | predicted at 25% | at 50% | at 75% | first at 50% |\n|---|---|---|---|---|---|\n",
-    );
-    for (name, row) in rows {
-        let cell = |mark: f64| match (row.at(mark), row.error(mark)) {
-            (Ok(said), Ok(error)) => {
-                format!("{} ({:+.1}%)", said.connections_max.unwrap_or(0), error * 100.0)
-            }
-            _ => "–".to_owned(),
-        };
-        let first = row.first_at(0.5).map_or("–", |first| if first { "yes" } else { "no" });
-        text.push_str(&format!(
-            "| {name} | {} | {} | {} | {} | {first} |\n",
-            row.actual,
-            cell(0.25),
-            cell(0.5),
-            cell(0.75)
-        ));
-    }
-    text
-}
-
-/// Writes them as JSON beside the binaries.
-pub(super) fn write(rows: &[(&str, Row)]) -> anyhow::Result<PathBuf> {
-    let path = binaries::folder()?.with_file_name("bench-ceilings.json");
-    let all: Vec<Value> = rows.iter().map(|(name, row)| row.json(name)).collect();
-    let text = serde_json::to_string_pretty(&json!({ "schema": "headroom-ceilings/1", "rows": all }))?;
-    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    Ok(path)
 }

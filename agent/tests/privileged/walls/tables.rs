@@ -41,7 +41,7 @@ pub(super) fn conntrack() -> anyhow::Result<Row> {
     let how = Wrapped { host: Some("10.213.78.1"), namespace: Some(&inside), ..Wrapped::default() };
     let (server, address) = Server::Reference.start(&how)?;
     let scope = format!("netns:{}", inside.inode()?);
-    let mut climb = Climb::start(address.port(), &[], Kind::Conntrack, &scope)?;
+    let mut climb = Climb::start(&server, address.port(), &[], Kind::Conntrack, &scope)?;
     let crowd = crowd(Server::Reference, address, ENTRIES + 1_000, 200, Some(&outside))?;
     climb.until_it_stalls()?;
     climb.finish_at(&server, address.port(), vec![crowd], ENTRIES)
@@ -57,7 +57,7 @@ fn outside_to(outside: &Namespace) -> anyhow::Result<()> {
 pub(super) fn epoll_watches() -> anyhow::Result<Row> {
     let _limit = Sysctl::set("/proc/sys/fs/epoll/max_user_watches", WATCHES)?;
     let (server, address) = Server::Reference.start(&as_user(USER))?;
-    let mut climb = Climb::start(address.port(), &[], Kind::EpollWatches, &format!("user:{USER}"))?;
+    let mut climb = Climb::start(&server, address.port(), &[], Kind::EpollWatches, &format!("user:{USER}"))?;
     let half = |user: &&str| {
         let command = loader(Server::Reference, address, WATCHES * 2 / 3, 100)?;
         Process::start(&mut as_user(user).around(&command))
