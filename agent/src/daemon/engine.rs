@@ -1,10 +1,12 @@
 //! The engine: asks the probes and the host, feeds the model, and says what came of it. It is told the time and calls
 //! nobody back but the `emit` it is given.
 
+mod account;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Stat};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals};
 
 use super::handshakes::Handshakes;
 use super::settings::Settings;
@@ -13,11 +15,11 @@ use super::tasks::Tasks;
 use super::trends::Trends;
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LevelChanged, Listener, Losses,
-    Process, ProcessMemory, SCHEMA, SelfUsage, Snapshot, Started, Tick,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LevelChanged, Listener, Process,
+    ProcessMemory, SCHEMA, Snapshot, Started, Tick,
 };
 use crate::host::Host;
-use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, ReadError, TASK_HOOK};
+use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, TASK_HOOK};
 use crate::model::{
     Clock, Earlier, Inputs, Known, Reading, SlabCost, Summary, advise, ceilings, connection, listener, opened,
 };
@@ -397,32 +399,6 @@ impl<P: Probes, H: Host> Engine<P, H> {
                 compression_bytes: (holder.compressed > 0).then_some(holder.compression_bytes),
             },
         }
-    }
-
-    fn usage(&mut self, clock: &Clock) -> SelfUsage {
-        let losses = self.losses().map_err(|error| self.degrade("losses", error.to_string())).ok();
-        SelfUsage {
-            cpu_seconds: usage::process_cpu().as_secs_f64(),
-            resident_bytes: usage::resident_bytes(),
-            bpf_ns_per_packet: self.probes.packet_nanoseconds(),
-            events_dropped: losses.map_or(0, |losses| losses.events) + self.dropped,
-            losses,
-            sweep_seconds: self.sweeps.cost().map(|cost| cost.as_secs_f64()),
-            sweep_age_seconds: self.sweeps.age(clock.monotonic_ns).map(|age| age.as_secs_f64()),
-        }
-    }
-
-    fn losses(&mut self) -> Result<Losses, ReadError> {
-        Ok(Losses {
-            events: self.probes.stat(Stat::EventsLost)?,
-            listeners: self.probes.stat(Stat::ListenersFull)?,
-            storage: self.probes.stat(Stat::StorageRefused)?,
-            handshakes: self.probes.stat(Stat::HandshakesUnparsed)?,
-            packets: self.probes.stat(Stat::Contended)?,
-            reordered: self.probes.stat(Stat::ReorderFull)?,
-            refused: self.probes.stat(Stat::Refused)?,
-            refusals: self.probes.stat(Stat::RefusalsUnknown)?,
-        })
     }
 
     /// All that is missing now: for good, and in this reading.

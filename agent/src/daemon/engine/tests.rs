@@ -1,11 +1,11 @@
 //! The engine on a kernel and a host that are made up.
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal, Task};
+use agent_ebpf::abi::{ListenerKey, ListenerTotals, Opened, Refusal, Stat, Task};
 use jiff::Timestamp;
 
 use super::*;
 use crate::document::{Kind, Level};
-use crate::kernel::{Handshake, Socket, Swept};
+use crate::kernel::{Handshake, ReadError, Socket, Swept};
 use crate::model::{HostMemory, Interface, LinkSpeed, LocalPorts, ProcessReading};
 
 /// What the made-up kernel will say next.
