@@ -373,6 +373,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
     fn observe(&mut self, now: u64, reading: &Reading, present: &Summary, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
         self.handshakes.bound(self.connections(listeners));
+        self.trends.growth.recognise_total(listeners.iter().map(|listener| listener.adopted).sum());
         self.trends.growth.observe_total(at, self.connections(listeners));
         // Interfaces belong to this namespace, and so must what is carried over them.
         let netns = self.host.netns();

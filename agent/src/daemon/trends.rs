@@ -40,15 +40,20 @@ impl Trends {
             })
             .collect();
         self.lineages.observe(at, &members);
+        let recognised = |pid: u32| summary.holders.get(&pid).map_or(0, |holder| holder.adopted);
+        self.growth
+            .recognise_processes(&self.lineages, members.iter().map(|one| (one.pid, recognised(one.pid))));
         let counts = members.iter().map(|member| (member.pid, member.connections));
         self.growth.observe_processes(at, &self.lineages, counts);
-        let mut cgroups: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut cgroups: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for process in processes {
             if let Some(memory) = &process.cgroup_memory {
-                *cgroups.entry(&memory.path).or_default() += held(process.pid);
+                let sums = cgroups.entry(&memory.path).or_default();
+                *sums = (sums.0 + held(process.pid), sums.1 + recognised(process.pid));
             }
         }
-        self.growth.observe_cgroups(at, cgroups.into_iter());
+        self.growth.recognise_cgroups(cgroups.iter().map(|(path, sums)| (*path, sums.1)));
+        self.growth.observe_cgroups(at, cgroups.into_iter().map(|(path, sums)| (path, sums.0)));
     }
 
     /// Sets what is in use against the number of connections, both of this tick; `swept` where what is read with a sweep is of
@@ -65,14 +70,16 @@ impl Trends {
         for ceiling in ceilings.iter().filter(|ceiling| swept || !read_with_sweep(ceiling.kind)) {
             if let Some(used) = ceiling.used {
                 let (scope, life) = self.line(&ceiling.scope, reading);
-                self.costs.observe(ceiling.kind, &scope, life, ceiling.connections, used);
+                let counts = (ceiling.connections, adopted(summary, reading, &ceiling.scope));
+                self.costs.observe(ceiling.kind, &scope, life, counts, used);
             }
         }
         for process in &reading.processes {
-            let connections = summary.holders.get(&process.pid).map_or(0, |holder| holder.connections);
+            let holder = summary.holders.get(&process.pid).copied().unwrap_or_default();
             if let Some(bytes) = process.anonymous_bytes {
                 let (scope, life) = self.line(&process_scope(process.pid), reading);
-                self.costs.observe(Kind::Memory, &scope, life, connections, bytes);
+                let counts = (holder.connections, holder.adopted);
+                self.costs.observe(Kind::Memory, &scope, life, counts, bytes);
             }
         }
     }
@@ -100,4 +107,19 @@ impl Trends {
         }
         (name, hasher.finish())
     }
+}
+
+/// Connections older than the agent that have been recognised under a scope so far. What is neither a process's nor a cgroup's
+/// is taken to be everybody's.
+fn adopted(summary: &Summary, reading: &Reading, scope: &str) -> u64 {
+    let of = |pid: u32| summary.holders.get(&pid).map_or(0, |holder| holder.adopted);
+    if let Some(pid) = scope.strip_prefix("process:").and_then(|pid| pid.parse().ok()) {
+        return of(pid);
+    }
+    if let Some(path) = scope.strip_prefix("cgroup:") {
+        let within = |cgroup: &str| Path::new(cgroup).starts_with(path);
+        let members = reading.processes.iter().filter(|one| one.cgroup.as_deref().is_some_and(within));
+        return members.map(|process| of(process.pid)).sum();
+    }
+    summary.total().adopted
 }

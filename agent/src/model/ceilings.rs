@@ -98,12 +98,23 @@ pub fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
         (ceiling.seconds_left, ceiling.seconds_left_range) =
             (forecast.seconds_left, forecast.seconds_left_range);
     }
-    // A stable sort: among equals the order above stands.
-    all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));
-    if let Some(first) = all.first_mut().filter(|ceiling| ceiling.connections_left.is_some()) {
-        first.first = true;
-    }
+    order(&mut all);
     all
+}
+
+/// Puts the first to be hit first and names it. Processor time is no wall: with too little of it everything takes longer and
+/// nothing fails, so it stands behind those where something does.
+pub(super) fn order(all: &mut [Ceiling]) {
+    let rank = |ceiling: &Ceiling| match (ceiling.connections_left, ceiling.kind) {
+        (Some(left), Kind::Cpu) => (1, left),
+        (Some(left), _) => (0, left),
+        (None, _) => (2, 0),
+    };
+    // A stable sort: among equals the order of making stands.
+    all.sort_by_key(rank);
+    for (place, ceiling) in all.iter_mut().enumerate() {
+        ceiling.first = place == 0 && rank(ceiling).0 == 0;
+    }
 }
 
 /// The scope of what a process alone is limited in.
@@ -195,6 +206,13 @@ impl Parts {
     /// Lets the use that was observed at different counts decide, where there is such.
     fn observed(&mut self, inputs: &Inputs<'_>) {
         let Some(cost) = slope(inputs, self.kind, &self.scope) else { return };
+        // What a connection takes by definition it takes at least, whatever else went on meanwhile; and where nothing is taken,
+        // the reason that was given says more.
+        if matches!(self.kind, Kind::Descriptors | Kind::Conntrack | Kind::EpollWatches)
+            && self.cost.is_none_or(|least| cost.value <= least.value)
+        {
+            return;
+        }
         self.reusable =
             self.used.map_or(0.0, |used| inputs.reusable(self.kind, &self.scope, self.connections, used));
         let how = "cost: slope of that use over the number of connections";

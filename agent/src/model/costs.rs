@@ -43,6 +43,8 @@ struct Life {
     /// By rising count. What a server keeps of connections that went away would pass for the cost of those that are left:
     /// only heights that were not reached before are noted.
     points: Vec<(f64, f64)>,
+    /// Connections older than the agent that have been recognised so far.
+    adopted: u64,
 }
 
 impl Costs {
@@ -54,20 +56,29 @@ impl Costs {
     }
 
     /// Takes what was in use and how many connections were open at the same moment. `life` tells one life of whatever owns the
-    /// limit from the next: a restarted server begins with other memory.
-    pub fn observe(&mut self, kind: Kind, scope: &str, life: u64, connections: u64, used: u64) {
+    /// limit from the next: a restarted server begins with other memory. `adopted` is how many of all connections so far were older
+    /// than the agent: their cost was there before they were counted.
+    pub fn observe(
+        &mut self,
+        kind: Kind,
+        scope: &str,
+        life: u64,
+        (connections, adopted): (u64, u64),
+        used: u64,
+    ) {
         let series = self.series.entry((kind, scope.to_owned())).or_default();
         series.seen = self.round;
         if series.lives.last().is_none_or(|last| last.id != life) {
-            series.lives.push(Life { id: life, points: Vec::new() });
+            series.lives.push(Life { id: life, points: Vec::new(), adopted });
             if series.lives.len() > LIVES {
                 series.lives.remove(0);
             }
         }
-        if let Some(life) = series.lives.last_mut()
-            && life.note((connections as f64, used as f64))
-        {
-            series.slope = series.estimate();
+        if let Some(life) = series.lives.last_mut() {
+            life.recognise(adopted);
+            if life.note((connections as f64, used as f64)) {
+                series.slope = series.estimate();
+            }
         }
     }
 
@@ -109,6 +120,13 @@ impl Life {
         if upper.len() >= RECENT { upper } else { &self.points }
     }
 
+    /// Connections that were recognised just now have been there all along, and so they were at each of the points.
+    fn recognise(&mut self, adopted: u64) {
+        let late = adopted.saturating_sub(self.adopted);
+        self.adopted += late;
+        self.points.iter_mut().for_each(|(count, _)| *count += late as f64);
+    }
+
     /// Whether anything changed.
     fn note(&mut self, (count, used): (f64, f64)) -> bool {
         match self.points.as_mut_slice() {
@@ -139,7 +157,7 @@ mod tests {
         let mut costs = Costs::default();
         for (life, connections, used) in points {
             costs.begin();
-            costs.observe(Kind::Memory, SCOPE, life, connections, used);
+            costs.observe(Kind::Memory, SCOPE, life, (connections, 0), used);
         }
         costs
     }
@@ -151,6 +169,18 @@ mod tests {
         assert!((cost.value - 1_200.0).abs() < 1e-6, "{cost:?}");
         assert!(cost.samples >= 30 && cost.samples <= POINTS as u64, "{cost:?}");
         assert_eq!(costs.cost(Kind::Descriptors, SCOPE), None);
+    }
+
+    #[test]
+    fn recognising_older_connections_makes_them_no_cheaper() {
+        let mut costs = Costs::default();
+        // 1,000 connections are recognised while 500 are opened; memory grows by what those take.
+        for step in 0..=500 {
+            costs.begin();
+            let (adopted, used) = (2 * step, 3_000_000 + 2_000 * step);
+            costs.observe(Kind::Memory, SCOPE, 1, (adopted + step, adopted), used);
+        }
+        assert!((costs.cost(Kind::Memory, SCOPE).expect("known").value - 2_000.0).abs() < 1e-6);
     }
 
     #[test]

@@ -35,6 +35,26 @@ pub struct Growths {
 }
 
 impl Growths {
+    /// Takes how many connections older than the agent have been recognised so far, over the whole host: before the count.
+    pub fn recognise_total(&mut self, adopted: u64) {
+        self.total.recognise(adopted);
+    }
+
+    /// The same of processes, by pid.
+    pub fn recognise_processes(&mut self, lineages: &Lineages, adopted: impl Iterator<Item = (u32, u64)>) {
+        for (pid, adopted) in adopted {
+            let line = lineages.of(pid).and_then(|lineage| self.lines.get_mut(&lineage.id));
+            line.into_iter().for_each(|kin| kin.growth.recognise(adopted));
+        }
+    }
+
+    /// The same of cgroups, by path.
+    pub fn recognise_cgroups<'a>(&mut self, adopted: impl Iterator<Item = (&'a str, u64)>) {
+        for (path, adopted) in adopted {
+            self.cgroups.get_mut(path).into_iter().for_each(|kin| kin.growth.recognise(adopted));
+        }
+    }
+
     /// Takes the count over the whole host.
     pub fn observe_total(&mut self, at: Duration, connections: u64) {
         self.total.observe(at, connections);

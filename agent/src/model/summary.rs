@@ -17,6 +17,9 @@ use crate::document::{Listener, Role};
 pub struct Holder {
     /// TCP connections.
     pub connections: u64,
+    /// Of all connections that their listeners have had since the agent attached, those that were older than the agent: this
+    /// holder's share. Known at present only ([`Summary::present`]).
+    pub adopted: u64,
     /// Kernel memory of all of them, slab objects included.
     pub kernel_bytes: u64,
     /// The part of it that is slab objects.
@@ -147,6 +150,7 @@ impl std::ops::Add for Holder {
     fn add(self, other: Self) -> Self {
         Self {
             connections: self.connections + other.connections,
+            adopted: self.adopted + other.adopted,
             kernel_bytes: self.kernel_bytes + other.kernel_bytes,
             fixed_bytes: self.fixed_bytes + other.fixed_bytes,
             buffer_bytes: self.buffer_bytes + other.buffer_bytes,

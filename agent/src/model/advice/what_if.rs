@@ -1,6 +1,7 @@
 //! Ceilings as they would be after a change.
 
 use crate::document::{Ceiling, Kind, Part};
+use crate::model::ceilings::order;
 
 /// A change of one ceiling.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,13 +72,7 @@ pub(super) fn with(ceilings: &[Ceiling], changes: &[Change]) -> Vec<Ceiling> {
             apply(ceiling, change.what);
         }
     }
-    for ceiling in &mut all {
-        ceiling.first = false;
-    }
-    all.sort_by_key(|ceiling| ceiling.connections_left.unwrap_or(u64::MAX));
-    if let Some(first) = all.first_mut().filter(|ceiling| ceiling.connections_left.is_some()) {
-        first.first = true;
-    }
+    order(&mut all);
     all
 }
 

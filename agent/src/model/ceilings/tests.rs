@@ -228,7 +228,7 @@ fn observed(kind: Kind, scope: &str, used: impl Fn(u64) -> u64) -> Costs {
     let mut costs = Costs::default();
     for count in 1..=500 {
         costs.begin();
-        costs.observe(kind, scope, 0, count, used(count));
+        costs.observe(kind, scope, 0, (count, 0), used(count));
     }
     costs
 }
@@ -284,7 +284,7 @@ fn memory_that_is_left_over_is_room() {
     let full = find(&priced(&reading, &costs), Kind::Memory, "host").connections_left;
     let mut more = costs.clone();
     more.begin();
-    more.observe(Kind::Memory, "process:7", 0, 1000, 20 * MIB);
+    more.observe(Kind::Memory, "process:7", 0, (1000, 0), 20 * MIB);
     reading.processes[0].anonymous_bytes = Some(20 * MIB);
     let left = find(&priced(&reading, &more), Kind::Memory, "host").connections_left;
     let cost = 4096.0 + 10.0 * MIB as f64 / 500.0;

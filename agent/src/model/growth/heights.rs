@@ -45,6 +45,14 @@ impl Heights {
         }
     }
 
+    /// Every count was lower than it should have been.
+    pub(super) fn raise(&mut self, by: u64) {
+        self.maxima.iter_mut().for_each(|(_, height)| *height += by);
+        if let Some((_, height)) = &mut self.fallen_from {
+            *height += by;
+        }
+    }
+
     /// The height that the count has been at and has not outgrown since.
     pub(super) fn fallen_from(&self) -> Option<u64> {
         self.fallen_from.map(|(_, height)| height)

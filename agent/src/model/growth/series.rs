@@ -30,6 +30,8 @@ pub struct Growth {
     windows: [Window; 3],
     heights: Heights,
     count: u64,
+    /// Connections older than the agent that have been recognised so far; `None` before the first count.
+    adopted: Option<u64>,
     /// What the windows say, until a sample comes: every ceiling asks.
     rate: Cell<Option<Rate>>,
 }
@@ -55,12 +57,24 @@ impl Growth {
     fn with(heights: Heights) -> Self {
         let window =
             |(spacing, span)| Window::new(Duration::from_millis(spacing), Duration::from_millis(span));
-        Self { windows: WINDOWS.map(window), heights, count: 0, rate: Cell::new(None) }
+        Self { windows: WINDOWS.map(window), heights, count: 0, adopted: None, rate: Cell::new(None) }
     }
 
     /// Of a newcomer at monotonic time `at` whose like have had up to `height` connections.
     pub(super) fn of_newcomer(at: Duration, height: u64) -> Self {
         Self::with(Heights::of_newcomer(at, height))
+    }
+
+    /// Takes how many connections older than the agent have been recognised so far. They have been there all along: that the count
+    /// rises by them is no growth.
+    pub(super) fn recognise(&mut self, adopted: u64) {
+        let late = self.adopted.map_or(0, |before| adopted.saturating_sub(before));
+        self.adopted = self.adopted.max(Some(adopted));
+        if late > 0 {
+            self.windows.iter_mut().for_each(|window| window.raise(late));
+            self.heights.raise(late);
+            self.rate.set(None);
+        }
     }
 
     /// Takes the count at monotonic time `at`.
@@ -166,6 +180,22 @@ mod tests {
         let open = Range { least: 400.0, most: None };
         let open = after((0..30).map(|second| 1000 + 10 * second)).forecast(Some(500), Some(open));
         assert_eq!(open.seconds_left_range.map(|range| range.most), Some(None));
+    }
+
+    #[test]
+    fn recognising_older_connections_is_no_growth() {
+        let mut growth = Growth::default();
+        for second in 0..40 {
+            growth.recognise(100 * second);
+            growth.observe(Duration::from_secs(second), 500 + 100 * second);
+        }
+        assert_eq!(trend(&growth), Trend::Steady);
+        for second in 40..80 {
+            growth.recognise(4_000);
+            growth.observe(Duration::from_secs(second), 4_400 + 10 * (second - 40));
+        }
+        let seconds = growth.forecast(Some(1_000), None).seconds_left.expect("growing");
+        assert!((seconds - 100.0).abs() < 10.0, "{seconds}");
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Window {
         self.slope.set(None);
     }
 
+    /// Every sample was lower than it should have been.
+    pub(super) fn raise(&mut self, by: u64) {
+        self.samples.iter_mut().for_each(|(_, count)| *count += by);
+        self.slope.set(None);
+    }
+
     /// The slope over the whole window, or `None` while too little was seen.
     pub(super) fn slope(&self) -> Option<Slope> {
         if let Some(known) = self.slope.get() {

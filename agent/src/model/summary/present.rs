@@ -13,19 +13,22 @@ impl Summary {
     /// The sums as they would be if the sweep were made now. Sockets whose holder is not known yet, because they are younger than
     /// the last look for holders, count for those who hold the others of their listener.
     pub fn present(&self, listeners: &[Listener]) -> Summary {
-        let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
+        let mut counts: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
         let mut namespaces: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
         for (place, held) in &self.held {
             let swept: u64 = held.values().sum();
             let here = |listener: &&Listener| Place::of(listener) == *place;
-            let open = listeners.iter().find(here).map_or(swept, |listener| listener.connections) as f64;
+            let listener = listeners.iter().find(here);
+            let open = listener.map_or(swept, |listener| listener.connections) as f64;
+            let adopted = listener.map_or(0, |listener| listener.adopted) as f64;
             let unknown = held.get(&0).copied().unwrap_or(0);
             // Where most holders are unknown, the known ones stand for nobody but themselves.
             let shared = if unknown <= swept - unknown { swept - unknown } else { swept };
             for (pid, count) in held {
                 let absorbed = *pid == 0 && shared < swept;
                 let share = if absorbed { 0.0 } else { *count as f64 / shared.max(1) as f64 };
-                *counts.entry(*pid).or_default() += open * share;
+                let sums = counts.entry(*pid).or_default();
+                *sums = (sums.0 + open * share, sums.1 + adopted * share);
             }
             let (before, now) = namespaces.entry(place.netns).or_default();
             (*before, *now) = (*before + swept as f64, *now + open);
@@ -33,8 +36,9 @@ impl Summary {
         let ratio = |netns: u32| namespaces.get(&netns).map_or(1.0, |(before, now)| now / before.max(1.0));
         let mut present = self.clone();
         for (pid, holder) in &mut present.holders {
-            let count = counts.get(pid).copied().unwrap_or(holder.connections as f64);
+            let (count, adopted) = counts.get(pid).copied().unwrap_or((holder.connections as f64, 0.0));
             *holder = holder.scaled(count / holder.connections.max(1) as f64);
+            holder.adopted = adopted.round() as u64;
         }
         present.holders.retain(|_, holder| holder.connections > 0);
         for (netns, ends) in &mut present.namespaces {
@@ -53,6 +57,7 @@ impl Holder {
     fn scaled(self, by: f64) -> Self {
         Self {
             connections: scaled(self.connections, by),
+            adopted: self.adopted,
             kernel_bytes: scaled(self.kernel_bytes, by),
             fixed_bytes: scaled(self.fixed_bytes, by),
             buffer_bytes: scaled(self.buffer_bytes, by),
