@@ -87,7 +87,7 @@ mod tests {
                 let holder = summary.holders.entry(*pid).or_default();
                 holder.connections += count;
                 holder.kernel_bytes += 4_096 * count;
-                summary.namespaces.entry(1).or_insert_with(Ends::default).connections += count;
+                summary.namespaces.entry(1).or_default().connections += count;
                 *summary.interfaces.entry(2).or_default() += count;
             }
         }
