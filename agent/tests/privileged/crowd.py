@@ -3,7 +3,8 @@ a client of the `websockets` package costs more than most servers, and reads wha
 
 Usage: crowd.py HOST PORT CONNECTIONS RATE BEHAVIOUR
 
-BEHAVIOUR is `deflate` (offer compression, send one compressed message, wait for the answer) or `stall` (never read). On
+BEHAVIOUR is `deflate` (offer compression, send one compressed message, wait for the answer), `talk` (send 8 KiB and read them
+back, every few seconds) or `stall` (never read). On
 SIGTERM prints {"connections": {"opened": N}}.
 """
 
@@ -18,6 +19,7 @@ import struct
 import sys
 import zlib
 
+TALK, PAUSE = 8192, 4.0
 WORDS = [b"alpha", b"beta", b"gamma", b"delta", b"omega", b"sigma"]
 
 
@@ -58,6 +60,11 @@ class Crowd:
         if self.behaviour == "deflate":
             writer.write(message(b"permessage-deflate" in head))
             await reader.read(1)
+        while self.behaviour == "talk":
+            # A mask of zeros masks nothing.
+            writer.write(struct.pack(">BBH4x", 0x82, 0x80 | 126, TALK) + bytes(TALK))
+            await reader.readexactly(4 + TALK)
+            await asyncio.sleep(PAUSE)
 
 
 async def main(host, port, connections, rate, behaviour):
