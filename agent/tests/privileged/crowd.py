@@ -3,7 +3,8 @@ a client of the `websockets` package costs more than most servers, and reads wha
 
 Usage: crowd.py HOST PORT CONNECTIONS RATE BEHAVIOUR
 
-BEHAVIOUR is `deflate` (offer compression, send one compressed message, wait for the answer) or `stall` (never read). On
+BEHAVIOUR is `deflate` (offer compression, send one compressed message, wait for the answer), `talk` (send 8 KiB and read them
+back, every few seconds) or `stall` (never read). On
 SIGTERM prints {"connections": {"opened": N}}.
 """
 
@@ -14,10 +15,12 @@ import os
 import random
 import resource
 import signal
+import socket
 import struct
 import sys
 import zlib
 
+TALK, PAUSE = 8192, 4.0
 WORDS = [b"alpha", b"beta", b"gamma", b"delta", b"omega", b"sigma"]
 
 
@@ -39,18 +42,32 @@ class Crowd:
         self.host, self.port, self.behaviour = host, port, behaviour
         self.opened, self.kept = 0, []
 
-    async def open(self, number):
-        loopback = self.host.startswith("127.")
-        local = (f"127.0.{1 + number // 250 % 250}.{1 + number % 250}", 0) if loopback else None
-        # A reader takes more from the socket than it is asked for, up to twice this.
-        reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=local, limit=4096)
-        self.kept.append((reader, writer))
+    def local(self, number):
+        return (f"127.0.{1 + number // 250 % 250}.{1 + number % 250}", 0) if self.host.startswith("127.") else None
+
+    def request(self):
         offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
-        writer.write(
+        return (
             "GET /echo HTTP/1.1\r\nHost: crowd\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n"
             f"{offer if self.behaviour == 'deflate' else ''}\r\n".encode()
         )
+
+    async def stall(self, number):
+        """A stream's reader would take a quarter of a megabyte out of the socket at once."""
+        loop, client = asyncio.get_running_loop(), socket.socket()
+        self.kept.append(client)
+        client.setblocking(False)
+        if local := self.local(number):
+            client.bind(local)
+        await loop.sock_connect(client, (self.host, self.port))
+        await loop.sock_sendall(client, self.request())
+        self.opened += b" 101 " in await loop.sock_recv(client, 20)
+
+    async def open(self, number):
+        reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=self.local(number))
+        self.kept.append((reader, writer))
+        writer.write(self.request())
         head = await reader.readuntil(b"\r\n\r\n")
         if b" 101 " not in head:
             return
@@ -58,6 +75,11 @@ class Crowd:
         if self.behaviour == "deflate":
             writer.write(message(b"permessage-deflate" in head))
             await reader.read(1)
+        while self.behaviour == "talk":
+            # A mask of zeros masks nothing.
+            writer.write(struct.pack(">BBH4x", 0x82, 0x80 | 126, TALK) + bytes(TALK))
+            await reader.readexactly(4 + TALK)
+            await asyncio.sleep(PAUSE)
 
 
 async def main(host, port, connections, rate, behaviour):
@@ -68,7 +90,8 @@ async def main(host, port, connections, rate, behaviour):
     for number in range(connections):
         if done.is_set():
             break
-        tasks.append(asyncio.create_task(crowd.open(number)))
+        open_one = crowd.stall if behaviour == "stall" else crowd.open
+        tasks.append(asyncio.create_task(open_one(number)))
         await asyncio.sleep(1 / rate)
     await done.wait()
     print(json.dumps({"connections": {"opened": crowd.opened}}), flush=True)

@@ -11,6 +11,7 @@ mod row;
 mod servers;
 mod sysctl;
 mod tables;
+mod tcp;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ const EXPERIMENTS: &[Experiment] = &[
     ("memory, websockets (Python), full send buffers", || memory::wall(Server::PythonFlood, 80)),
     ("memory, ws (Node)", || memory::wall(Server::Node, 80)),
     ("memory, ws (Node), compressed", || memory::wall(Server::NodeDeflate, 300)),
+    ("memory of TCP, websockets (Python), full buffers", tcp::wall),
     ("bandwidth, headroom-server", bandwidth::wall),
     ("conntrack, headroom-server", tables::conntrack),
     ("epoll watches, headroom-server", tables::epoll_watches),

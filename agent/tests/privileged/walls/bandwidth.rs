@@ -1,7 +1,6 @@
 //! Pings over a link that a token bucket slows down, until they queue.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use agent::document::Kind;
 use anyhow::{Context as _, ensure};
@@ -16,8 +15,8 @@ use crate::wire::Namespace;
 /// Bits a second.
 const RATE: u64 = 2_000_000;
 const HOST: &str = "10.213.77.1";
-/// The bucket never ran empty of waiting packets for this long: it is fuller than its rate.
-const QUEUED: Duration = Duration::from_millis(1_500);
+/// Bytes that wait when it is certain that more comes than goes: a quarter of a second's worth. Pings of one moment queue for less.
+const QUEUED: u64 = RATE / 8 / 4;
 /// Handshakes go over the link as well: few enough a second to be little of it.
 const OPENED_A_SECOND: u64 = 20;
 
@@ -31,14 +30,17 @@ pub(super) fn wall() -> anyhow::Result<Row> {
     let scope = format!("interface:{}", link.name);
     let mut climb = Climb::start(&server, address.port(), &["--nic-speed", &speed], Kind::Bandwidth, &scope)?;
     let crowd = crowd(Server::Reference, address, 5_000, OPENED_A_SECOND, Some(&namespace))?;
-    let mut empty = Instant::now();
-    climb.until(|| {
-        if link.backlog()? == 0 {
-            empty = Instant::now();
+    // It began when the queue was empty for the last time.
+    let (mut waiting, mut actual) = (0, 0);
+    while waiting < QUEUED {
+        climb.next()?;
+        waiting = link.backlog()?;
+        if waiting == 0 {
+            actual = climb.open();
         }
-        Ok(empty.elapsed() > QUEUED)
-    })?;
-    climb.finish_at(&server, address.port(), vec![crowd], RATE)
+    }
+    drop(crowd);
+    Ok(climb.row(actual, RATE))
 }
 
 /// A pair of virtual interfaces; the namespace takes both away when it goes.

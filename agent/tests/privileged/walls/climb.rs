@@ -30,6 +30,8 @@ pub(super) struct Climb {
     server: u32,
     /// Descriptors the server has without a connection.
     base: u64,
+    /// Tracked connections for each one of the server's.
+    ends: u64,
     /// Somebody wants this program to end: what was set on the host must be put back first.
     interrupted: Arc<AtomicBool>,
     kind: Kind,
@@ -60,6 +62,7 @@ impl Climb {
             agent,
             server: server.pid(),
             base,
+            ends: 1,
             interrupted,
             kind,
             scope: scope.to_owned(),
@@ -68,8 +71,13 @@ impl Climb {
         })
     }
 
+    /// The limit is one that both ends of each connection take from.
+    pub(super) fn both_ends(self) -> Self {
+        Self { ends: 2, ..self }
+    }
+
     /// Notes what the next tick says.
-    fn next(&mut self) -> anyhow::Result<Tick> {
+    pub(super) fn next(&mut self) -> anyhow::Result<Tick> {
         ensure!(self.begun.elapsed() < LONGEST, "no failure within {LONGEST:?}: {:?}", self.said.last());
         loop {
             ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
@@ -84,7 +92,7 @@ impl Climb {
             if let Some((ceiling, open)) = mine.zip(open) {
                 let first = tick.ceilings.iter().find(|ceiling| ceiling.first);
                 self.said.push(Said {
-                    open: open.saturating_sub(self.base),
+                    open: self.ends * open.saturating_sub(self.base),
                     connections: ceiling.connections,
                     connections_max: ceiling.connections_max,
                     is_first: ceiling.first,
@@ -109,13 +117,23 @@ impl Climb {
         let (mut most, mut since) = (0, Instant::now());
         loop {
             self.next()?;
-            let open = self.said.last().map_or(0, |said| said.open);
+            let open = self.open();
             if open > most {
                 (most, since) = (open, Instant::now());
             } else if most > 0 && since.elapsed() > STALL {
                 return Ok(());
             }
         }
+    }
+
+    /// Connections the server had at the last tick.
+    pub(super) fn open(&self) -> u64 {
+        self.said.last().map_or(0, |said| said.open)
+    }
+
+    /// What came of it, where it failed at so many.
+    pub(super) fn row(self, actual: u64, limit: u64) -> Row {
+        Row { kind: self.kind, limit, actual, said: self.said }
     }
 
     /// Counts the connections that a server which lives on has accepted, as the kernel has them: those in the accept queue
@@ -134,7 +152,7 @@ impl Climb {
         let actual = accepted.count() as u64;
         ensure!(actual > 0, "the server has accepted nothing");
         drop(crowd);
-        Ok(Row { kind: self.kind, limit, actual, said: self.said })
+        Ok(self.row(actual, limit))
     }
 
     /// Ends the crowd of a server that is no more, and takes its word for how many connections there were.
@@ -147,7 +165,8 @@ impl Climb {
         let Some(opened) = result["connections"]["opened"].as_u64().filter(|opened| *opened > 0) else {
             bail!("the crowd opened nothing: {result}");
         };
-        Ok(Row { kind: self.kind, limit, actual: opened, said: self.said })
+        let actual = self.ends * opened;
+        Ok(self.row(actual, limit))
     }
 }
 
@@ -175,7 +194,7 @@ pub(super) fn crowd(
         let [port, connections, rate] = &numbers;
         return python::start("crowd.py", &[&address.ip().to_string(), port, connections, rate, behaviour]);
     }
-    let mut command = loader(server, address, connections, rate)?;
+    let mut command = loader(address, connections, rate)?;
     match namespace {
         Some(namespace) => namespace.enter(|| Process::start(&mut command)),
         None => Process::start(&mut command),
@@ -183,16 +202,10 @@ pub(super) fn crowd(
 }
 
 /// headroom-load for that.
-pub(super) fn loader(
-    server: Server,
-    address: SocketAddr,
-    connections: u64,
-    rate: u64,
-) -> anyhow::Result<Command> {
+pub(super) fn loader(address: SocketAddr, connections: u64, rate: u64) -> anyhow::Result<Command> {
     let mut command = Command::new(binaries::path("headroom-load")?);
     let url = format!("ws://{address}/echo");
     command.args(["--json", "--duration", "10m", "--allow-remote", "--url", &url]);
     command.args(["--connections", &connections.to_string(), "--rate", &rate.to_string()]);
-    command.args(server.messages());
     Ok(command)
 }

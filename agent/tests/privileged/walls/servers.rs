@@ -16,7 +16,7 @@ use crate::wire::Namespace;
 pub(super) enum Server {
     /// headroom-server, idle connections.
     Reference,
-    /// headroom-server, each connection now and then sends 8 KiB and gets them back.
+    /// headroom-server, each connection sends 8 KiB and gets them back, every few seconds.
     ReferenceWithMessages,
     /// PyPI's `websockets`, idle.
     Python,
@@ -102,15 +102,8 @@ impl Server {
         match self {
             Server::PythonDeflate | Server::NodeDeflate => Some("deflate"),
             Server::PythonFlood => Some("stall"),
-            Server::Reference | Server::ReferenceWithMessages | Server::Python | Server::Node => None,
-        }
-    }
-
-    /// Flags of headroom-load.
-    pub(super) fn messages(self) -> &'static [&'static str] {
-        match self {
-            Server::ReferenceWithMessages => &["--message-rate", "0.2", "--message-size", "8KiB"],
-            _ => &[],
+            Server::ReferenceWithMessages => Some("talk"),
+            Server::Reference | Server::Python | Server::Node => None,
         }
     }
 }

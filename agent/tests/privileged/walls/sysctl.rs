@@ -12,7 +12,7 @@ pub(super) struct Sysctl {
 }
 
 impl Sysctl {
-    pub(super) fn set(path: &str, value: u64) -> anyhow::Result<Self> {
+    pub(super) fn set(path: &str, value: impl ToString) -> anyhow::Result<Self> {
         let path = PathBuf::from(path);
         let before = std::fs::read_to_string(&path)
             .map_err(|error| Skip(format!("{} cannot be read here: {error}", path.display())))?;

@@ -59,7 +59,7 @@ pub(super) fn epoll_watches() -> anyhow::Result<Row> {
     let (server, address) = Server::Reference.start(&as_user(USER))?;
     let mut climb = Climb::start(&server, address.port(), &[], Kind::EpollWatches, &format!("user:{USER}"))?;
     let half = |user: &&str| {
-        let command = loader(Server::Reference, address, WATCHES * 2 / 3, 100)?;
+        let command = loader(address, WATCHES * 2 / 3, 100)?;
         Process::start(&mut as_user(user).around(&command))
     };
     let crowds = CLIENTS.iter().map(half).collect::<anyhow::Result<Vec<Process>>>()?;
