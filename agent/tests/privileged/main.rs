@@ -27,6 +27,7 @@ mod passing;
 mod process;
 mod proxy;
 mod python;
+mod recognised;
 mod refused;
 mod replay;
 mod restart;
@@ -200,6 +201,10 @@ const TESTS: &[runner::Test] = &[
     (
         "containers::a_process_is_reported_with_its_container_and_pod",
         containers::a_process_is_reported_with_its_container_and_pod,
+    ),
+    (
+        "recognised::recognising_is_neither_growth_nor_a_price",
+        recognised::recognising_is_neither_growth_nor_a_price,
     ),
     ("walls::a_descriptor_limit_is_foretold", walls::a_descriptor_limit_is_foretold),
     ("walls::a_memory_limit_is_foretold", walls::a_memory_limit_is_foretold),

@@ -75,7 +75,6 @@ fn scaled(count: u64, by: f64) -> u64 {
 mod tests {
     use super::*;
     use crate::document::Role;
-    use crate::model::Ends;
     use crate::model::ceilings::fixture::listener;
 
     fn swept(held: &[(u16, &[(u32, u64)])]) -> Summary {
