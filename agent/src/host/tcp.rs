@@ -11,9 +11,8 @@ pub(super) fn memory() -> Result<TcpMemory, String> {
     words.find(|word| *word == "mem");
     let used = number(words.next())?;
     let limits = text::named("/proc/sys/net/ipv4/tcp_mem")?;
-    let mut limits = limits.split_whitespace().skip(1);
-    let (pressure, limit) = (number(limits.next())?, number(limits.next())?);
-    Ok(TcpMemory { used: used * page, pressure: pressure * page, limit: limit * page })
+    let pressure = number(limits.split_whitespace().nth(1))?;
+    Ok(TcpMemory { used: used * page, pressure: pressure * page })
 }
 
 pub(super) fn overflows() -> Result<Overflows, String> {

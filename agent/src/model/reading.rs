@@ -55,10 +55,8 @@ pub struct HostMemory {
 pub struct TcpMemory {
     /// `TCP: mem` in /proc/net/sockstat, times the page size.
     pub used: u64,
-    /// Second field of `net.ipv4.tcp_mem`: beyond it, sockets are given less than they ask for.
+    /// Second field of `net.ipv4.tcp_mem`: beyond it, sockets are given less than they ask for, and segments are dropped.
     pub pressure: u64,
-    /// Third field: beyond it, allocations fail.
-    pub limit: u64,
 }
 
 /// The host's file table (/proc/sys/fs/file-nr).

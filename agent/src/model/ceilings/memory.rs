@@ -70,22 +70,23 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     groups.into_iter().map(ceiling).collect()
 }
 
-/// `tcp_mem` counts buffers only: slab objects are not charged to it.
+/// `tcp_mem` counts buffers only: slab objects are not charged to it. No connection is refused at its third field, which use goes
+/// beyond; from its second on, full sockets lose what comes for them, and that is where service ends.
 fn tcp(inputs: &Inputs<'_>) -> Option<Ceiling> {
     let total = inputs.summary.total();
     let memory = inputs.reading.tcp?;
     let cost = total.buffers_per_connection().filter(|bytes| *bytes > 0.0).map(Estimate::exact);
     let basis = match cost {
         Some(_) => {
-            "TCP mem of /proc/net/sockstat against the third field of tcp_mem; cost: mean buffer memory"
+            "TCP mem of /proc/net/sockstat against the second field of tcp_mem (pressure); cost: mean buffer memory"
         }
         None => {
-            "TCP mem of /proc/net/sockstat against the third field of tcp_mem; connections hold no buffers now"
+            "TCP mem of /proc/net/sockstat against the second field of tcp_mem (pressure); connections hold no buffers now"
         }
     };
     let parts = Parts {
         used: Some(memory.used),
-        limit: Some(memory.limit),
+        limit: Some(memory.pressure),
         connections: total.connections,
         cost,
         ..Parts::new(Kind::Memory, "tcp".into(), Unit::Bytes, basis.into())

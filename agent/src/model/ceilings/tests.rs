@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 fn reading() -> Reading {
     Reading {
         memory: Some(HostMemory { total: 1000 * MIB, available: 600 * MIB }),
-        tcp: Some(TcpMemory { used: 0, pressure: 75 * MIB, limit: 100 * MIB }),
+        tcp: Some(TcpMemory { used: 0, pressure: 100 * MIB }),
         descriptors: Some(HostDescriptors { allocated: 1000, max: 100_000 }),
         interfaces: vec![Interface {
             name: "eth0".into(),

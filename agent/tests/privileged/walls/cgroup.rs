@@ -38,6 +38,11 @@ impl Group {
         Ok(group)
     }
 
+    /// As ceilings name it: others may be limited here as well.
+    pub(super) fn scope(&self) -> String {
+        format!("cgroup:/{}", self.folder.file_name().unwrap_or_default().display())
+    }
+
     /// What a shell says to enter it.
     pub(super) fn enter(&self) -> String {
         format!("echo $$ > {}", self.folder.join("cgroup.procs").display())

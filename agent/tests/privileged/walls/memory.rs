@@ -16,7 +16,7 @@ const CONNECTIONS: u64 = 18_000;
 pub(super) fn wall(kind: Server, limit: u64) -> anyhow::Result<Row> {
     let group = Group::new(limit << 20)?;
     let (mut server, address) = kind.start(&Wrapped::by_shell(&group.enter()))?;
-    let mut climb = Climb::start(&server, address.port(), &[], Kind::Memory, "cgroup:")?;
+    let mut climb = Climb::start(&server, address.port(), &[], Kind::Memory, &group.scope())?;
     let rate = match kind {
         Server::Reference | Server::ReferenceWithMessages | Server::Node => 300,
         _ => 150,

@@ -1,4 +1,4 @@
-//! Socket buffers that nobody empties, until the TCP stack begins to drop what comes for them. With version 1 of cgroups this is
+//! Socket buffers that nobody empties, until the TCP stack is under pressure and drops what comes for them. With version 1 of cgroups this is
 //! the wall that buffers lead to: no group is charged for them.
 //!
 //! The limit is the whole host's. It is lowered for some seconds, to what is in use and room for some hundred connections.
@@ -26,22 +26,23 @@ pub(super) fn wall() -> anyhow::Result<Row> {
     let _limit = Sysctl::set("/proc/sys/net/ipv4/tcp_mem", limits)?;
     // Clients' buffers are on this host as well: both ends are connections that the limit is shared by.
     let mut climb = Climb::start(&server, address.port(), &[], Kind::Memory, "tcp")?.both_ends();
-    let dropped = drops()?;
+    let before = pressures()?;
     let crowd = crowd(Server::PythonFlood, address, CONNECTIONS, OPENED_A_SECOND, None)?;
-    climb.until(|| Ok(drops()? > dropped))?;
+    climb.until(|| Ok(pressures()? > before))?;
     let actual = climb.open();
     drop(crowd);
     Ok(climb.row(actual, pressure * page))
 }
 
-/// Segments that found no room in a receive queue because the stack had none.
-fn drops() -> anyhow::Result<u64> {
+/// How often the kernel says that pressure began. Drops alone tell less: a single full socket has them too.
+fn pressures() -> anyhow::Result<u64> {
     let text = std::fs::read_to_string("/proc/net/netstat")?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
     let (names, values) = lines.next().zip(lines.next()).context("no TcpExt in netstat")?;
     let mut counters = names.split_whitespace().zip(values.split_whitespace());
-    let (_, count) =
-        counters.find(|(name, _)| *name == "TCPRcvQDrop").context("no TCPRcvQDrop in netstat")?;
+    let (_, count) = counters
+        .find(|(name, _)| *name == "TCPMemoryPressures")
+        .context("no TCPMemoryPressures in netstat")?;
     Ok(count.parse()?)
 }
 
