@@ -18,6 +18,8 @@ const SPREAD: f64 = 0.05;
 const RECENT: usize = 12;
 /// Counts closer together than this share of the largest are one point.
 const STEP: f64 = 1.0 / 128.0;
+/// By how much a use may waver at the same count and still be the same, as a share of it.
+const STILL: f64 = 1.0 / 1024.0;
 /// Observations without one of a series until it is forgotten.
 const FORGOTTEN_AFTER: u64 = 86_400;
 
@@ -131,6 +133,10 @@ impl Life {
     fn note(&mut self, (count, used): (f64, f64)) -> bool {
         match self.points.as_mut_slice() {
             [.., (highest, _)] if count < *highest => return false,
+            // A count that stands still, tick for tick, tells nothing new.
+            [.., (highest, height)] if count == *highest && (used - *height).abs() <= *height * STILL => {
+                return false;
+            }
             // The newest reading at this height stands: the first one may have come before its memory was touched.
             [.., before, last] if count - before.0 < STEP * count => *last = (count, used),
             _ => self.points.push((count, used)),
@@ -169,6 +175,13 @@ mod tests {
         assert!((cost.value - 1_200.0).abs() < 1e-6, "{cost:?}");
         assert!(cost.samples >= 30 && cost.samples <= POINTS as u64, "{cost:?}");
         assert_eq!(costs.cost(Kind::Descriptors, SCOPE), None);
+    }
+
+    #[test]
+    fn a_count_that_stands_still_costs_no_work_until_its_use_moves() {
+        let mut life = Life { id: 1, points: vec![(100.0, 1e6)], adopted: 0 };
+        assert!(!life.note((100.0, 1e6 + 900.0)));
+        assert!(life.note((100.0, 1e6 + 2_000.0)) && life.note((101.0, 1e6)));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use result::Outcome;
 use row::Row;
 use servers::{Server, Wrapped};
 
-/// An experiment's name and body; some make more than one row.
+/// An experiment's name and body.
 type Experiment = (&'static str, fn() -> anyhow::Result<Row>);
 
 const EXPERIMENTS: &[Experiment] = &[

@@ -28,17 +28,15 @@ fn ceiling(inputs: &Inputs<'_>, port: u16) -> Option<Ceiling> {
         .sum();
     let dropped = dropped(inputs, &sockets);
     let parts = Parts {
-        kind: Kind::AcceptQueue,
-        scope: format!("listener:{port}"),
-        unit: Unit::Connections,
         used: Some(fullest.waiting),
         limit: Some(fullest.backlog),
         connections,
-        cost: None,
-        parts: Vec::new(),
-        reusable: 0.0,
-        pending: 0.0,
-        basis: basis(inputs, sockets.len(), dropped),
+        ..Parts::new(
+            Kind::AcceptQueue,
+            format!("listener:{port}"),
+            Unit::Connections,
+            basis(inputs, sockets.len(), dropped),
+        )
     };
     let mut ceiling = parts.ceiling(inputs);
     // A queue that is empty now was full a moment ago.

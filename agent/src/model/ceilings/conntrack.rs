@@ -29,17 +29,11 @@ fn ceiling(inputs: &Inputs<'_>, conntrack: &Conntrack, netns: u32, scope: String
         "nf_conntrack_max is 0: no limit"
     };
     let parts = Parts {
-        kind: Kind::Conntrack,
-        scope,
-        unit: Unit::Entries,
         used,
         limit,
         connections: ends.connections,
         cost,
-        parts: Vec::new(),
-        reusable: 0.0,
-        pending: 0.0,
-        basis: format!("{what}; {how}"),
+        ..Parts::new(Kind::Conntrack, scope, Unit::Entries, format!("{what}; {how}"))
     };
     parts.ceiling(inputs)
 }

@@ -29,17 +29,12 @@ fn host(inputs: &Inputs<'_>) -> Ceiling {
     };
     let total = inputs.summary.total().connections;
     let parts = Parts {
-        kind: Kind::Cpu,
-        scope: "host".into(),
-        unit: Unit::Millicores,
         used,
         limit: inputs.reading.cpu.map(|cpu| cpu.cores * 1000),
         connections: total,
         cost,
-        parts: Vec::new(),
-        reusable: 0.0,
         pending: inputs.pending(total, cost),
-        basis: format!("{what}; {how}"),
+        ..Parts::new(Kind::Cpu, "host".into(), Unit::Millicores, format!("{what}; {how}"))
     };
     parts.ceiling(inputs)
 }
@@ -69,17 +64,12 @@ fn cgroup(inputs: &Inputs<'_>, path: &str, cpu: &CgroupCpu, members: &[&ProcessR
     let (cost, how) = cost(inputs, members.iter().copied());
     let held = connections(inputs.summary, members.iter().copied());
     let parts = Parts {
-        kind: Kind::Cpu,
-        scope: format!("cgroup:{path}"),
-        unit: Unit::Millicores,
         used,
         limit: Some(cpu.millicores),
         connections: held,
         cost,
-        parts: Vec::new(),
-        reusable: 0.0,
         pending: inputs.pending(held, cost),
-        basis: format!("{what}; {how}"),
+        ..Parts::new(Kind::Cpu, format!("cgroup:{path}"), Unit::Millicores, format!("{what}; {how}"))
     };
     parts.ceiling(inputs)
 }

@@ -37,17 +37,11 @@ fn ceiling(inputs: &Inputs<'_>, uid: u32, processes: &[&ProcessReading]) -> Ceil
         None => "fs.epoll.max_user_watches cannot be read",
     };
     let parts = Parts {
-        kind: Kind::EpollWatches,
-        scope: format!("user:{uid}"),
-        unit: Unit::Watches,
         used,
         limit,
         connections,
         cost,
-        parts: Vec::new(),
-        reusable: 0.0,
-        pending: 0.0,
-        basis: format!("{what}; {how}"),
+        ..Parts::new(Kind::EpollWatches, format!("user:{uid}"), Unit::Watches, format!("{what}; {how}"))
     };
     parts.ceiling(inputs)
 }

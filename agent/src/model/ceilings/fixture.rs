@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Ceilings of a first reading.
 pub(super) fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
-    all(None, reading, &[], &Rates::default(), summary)
+    all(None, reading, &[], &Past::default(), summary)
 }
 
 /// Ceilings of a second reading, 10 s after the first.
@@ -27,17 +27,27 @@ pub(super) fn since(
 ) -> Vec<Ceiling> {
     let opened = listeners_then.iter().map(|listener| listener.opened).sum();
     let earlier = Earlier { reading: then, elapsed: INTERVAL, opened, mean_connections: CONNECTIONS as f64 };
-    let mut rates = Rates::default();
-    rates.observe(Duration::ZERO, listeners_then.iter());
-    rates.observe(INTERVAL, listeners_now.iter());
-    all(Some(earlier), now, listeners_now, &rates, summary)
+    let mut past = Past::default();
+    past.rates.observe(Duration::ZERO, listeners_then.iter());
+    past.rates.observe(INTERVAL, listeners_now.iter());
+    all(Some(earlier), now, listeners_now, &past, summary)
 }
 
-fn all(
+/// What the model has learned by then.
+#[derive(Default)]
+pub(super) struct Past {
+    pub(super) rates: Rates,
+    pub(super) growth: Growths,
+    pub(super) costs: Costs,
+    pub(super) lineages: Lineages,
+}
+
+/// Ceilings of any moment.
+pub(super) fn all(
     earlier: Option<Earlier<'_>>,
     reading: &Reading,
     listeners: &[Listener],
-    rates: &Rates,
+    past: &Past,
     summary: &Summary,
 ) -> Vec<Ceiling> {
     ceilings(&Inputs {
@@ -47,10 +57,10 @@ fn all(
         summary,
         swept: summary,
         listeners,
-        rates,
-        growth: &Growths::default(),
-        costs: &Costs::default(),
-        lineages: &Lineages::default(),
+        rates: &past.rates,
+        growth: &past.growth,
+        costs: &past.costs,
+        lineages: &past.lineages,
     })
 }
 

@@ -14,17 +14,10 @@ pub(super) fn ceilings(inputs: &Inputs<'_>) -> Vec<Ceiling> {
             None => "use is not known: iter/task did not load, or has not met this process yet",
         };
         let parts = Parts {
-            kind: Kind::MemoryMaps,
-            scope: format!("process:{}", process.pid),
-            unit: Unit::Mappings,
             used: process.memory_maps,
             limit: inputs.reading.memory_maps_max,
             connections: connections(inputs.swept, std::iter::once(process)),
-            cost: None,
-            parts: Vec::new(),
-            reusable: 0.0,
-            pending: 0.0,
-            basis: basis.into(),
+            ..Parts::new(Kind::MemoryMaps, format!("process:{}", process.pid), Unit::Mappings, basis.into())
         };
         parts.ceiling(inputs)
     };

@@ -21,17 +21,18 @@ fn ceiling(inputs: &Inputs<'_>, interface: &Interface, cost: Option<Rate>) -> Ce
     };
     let connections = inputs.summary.interfaces.get(&interface.index).copied().unwrap_or(0);
     let parts = Parts {
-        kind: Kind::Packets,
-        scope: format!("interface:{}", interface.name),
-        unit: Unit::PacketsPerSecond,
         used,
         limit: interface.packets_per_second,
         connections,
         cost: cost.map(|cost| cost.all),
         parts: cost.map(|cost| cost.parts()).unwrap_or_default(),
-        reusable: 0.0,
         pending: inputs.pending(connections, cost.map(|cost| cost.all)),
-        basis: format!("packets of the busier direction against the given --nic-pps; {how}"),
+        ..Parts::new(
+            Kind::Packets,
+            format!("interface:{}", interface.name),
+            Unit::PacketsPerSecond,
+            format!("packets of the busier direction against the given --nic-pps; {how}"),
+        )
     };
     parts.ceiling(inputs)
 }

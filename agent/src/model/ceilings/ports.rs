@@ -26,19 +26,14 @@ fn ceiling(inputs: &Inputs<'_>, destination: Destination, count: u64) -> Ceiling
         0 => String::new(),
         more => format!("; {more} connections to destinations beyond the first 1,024 are not looked at"),
     };
+    // An IPv6 address is in brackets.
+    let scope = format!("destination:{}", destination.remote);
     let parts = Parts {
-        kind: Kind::Ports,
-        // An IPv6 address is in brackets.
-        scope: format!("destination:{}", destination.remote),
-        unit: Unit::Ports,
         used: Some(count),
         limit: ports.map(|ports| ports.count()),
         connections: count,
         cost: Some(Estimate::exact(1.0)),
-        parts: Vec::new(),
-        reusable: 0.0,
-        pending: 0.0,
-        basis: format!("{what}{more}"),
+        ..Parts::new(Kind::Ports, scope, Unit::Ports, format!("{what}{more}"))
     };
     parts.ceiling(inputs)
 }

@@ -26,17 +26,10 @@ fn host(inputs: &Inputs<'_>) -> Ceiling {
         None => "/proc/loadavg or the limits in /proc/sys/kernel cannot be read",
     };
     let parts = Parts {
-        kind: Kind::Tasks,
-        scope: "host".into(),
-        unit: Unit::Tasks,
         used: tasks.map(|tasks| tasks.used),
         limit,
         connections: inputs.summary.total().connections,
-        cost: None,
-        parts: Vec::new(),
-        reusable: 0.0,
-        pending: 0.0,
-        basis: format!("{what}; {UNPRICED}"),
+        ..Parts::new(Kind::Tasks, "host".into(), Unit::Tasks, format!("{what}; {UNPRICED}"))
     };
     parts.ceiling(inputs)
 }
@@ -51,17 +44,15 @@ fn cgroups(inputs: &Inputs<'_>) -> Vec<Ceiling> {
     }
     let ceiling = |(path, (tasks, members)): (&str, (&CgroupTasks, Vec<&ProcessReading>))| {
         let parts = Parts {
-            kind: Kind::Tasks,
-            scope: format!("cgroup:{path}"),
-            unit: Unit::Tasks,
             used: Some(tasks.used),
             limit: Some(tasks.limit),
             connections: connections(inputs.summary, members.into_iter()),
-            cost: None,
-            parts: Vec::new(),
-            reusable: 0.0,
-            pending: 0.0,
-            basis: format!("the cgroup's pids.current and pids.max; {UNPRICED}"),
+            ..Parts::new(
+                Kind::Tasks,
+                format!("cgroup:{path}"),
+                Unit::Tasks,
+                format!("the cgroup's pids.current and pids.max; {UNPRICED}"),
+            )
         };
         parts.ceiling(inputs)
     };

@@ -1,6 +1,6 @@
 //! Scenarios with numbers that can be checked by hand.
 
-use super::fixture::listener;
+use super::fixture::{Past, all, compute, find, interface, listener};
 use super::*;
 use crate::document::{Descriptors, Part, Traffic};
 use crate::model::{
@@ -15,18 +15,7 @@ fn reading() -> Reading {
         memory: Some(HostMemory { total: 1000 * MIB, available: 600 * MIB }),
         tcp: Some(TcpMemory { used: 0, pressure: 100 * MIB }),
         descriptors: Some(HostDescriptors { allocated: 1000, max: 100_000 }),
-        interfaces: vec![Interface {
-            name: "eth0".into(),
-            index: 2,
-            received_bytes: 0,
-            transmitted_bytes: 0,
-            received_packets: 0,
-            transmitted_packets: 0,
-            framing_bytes: 38,
-            counted_bytes: 14,
-            speed: LinkSpeed::Known(1_000_000, "the driver"),
-            packets_per_second: None,
-        }],
+        interfaces: vec![Interface { speed: LinkSpeed::Known(1_000_000, "the driver"), ..interface() }],
         processes: vec![ProcessReading {
             pid: 7,
             comm: "server".into(),
@@ -49,25 +38,6 @@ fn summary() -> Summary {
         interfaces: [(2, 500)].into(),
         ..Summary::default()
     }
-}
-
-fn compute(reading: &Reading, summary: &Summary) -> Vec<Ceiling> {
-    ceilings(&Inputs {
-        connections: 500,
-        reading,
-        earlier: None,
-        summary,
-        swept: summary,
-        listeners: &[],
-        rates: &Rates::default(),
-        growth: &Growths::default(),
-        costs: &Costs::default(),
-        lineages: &Lineages::default(),
-    })
-}
-
-fn find<'a>(all: &'a [Ceiling], kind: Kind, scope: &str) -> &'a Ceiling {
-    all.iter().find(|ceiling| ceiling.kind == kind && ceiling.scope == scope).expect("present")
 }
 
 #[test]
@@ -160,23 +130,18 @@ fn bandwidth_is_priced_in_wire_bits_of_the_busier_direction() {
         let listener = crate::document::Listener { sent, ..listener(1, 80, 500) };
         rates.observe(Duration::from_secs(second), [&listener].into_iter());
     }
-    let all = ceilings(&Inputs {
-        connections: 500,
-        reading: &now,
-        earlier: Some(Earlier {
+    let all = all(
+        Some(Earlier {
             reading: &before,
             elapsed: Duration::from_secs(2),
             opened: 500,
             mean_connections: 500.0,
         }),
-        summary: &summary,
-        swept: &summary,
-        listeners: &[],
-        rates: &rates,
-        growth: &Growths::default(),
-        costs: &Costs::default(),
-        lineages: &Lineages::default(),
-    });
+        &now,
+        &[],
+        &Past { rates, ..Past::default() },
+        &summary,
+    );
     let interface = find(&all, Kind::Bandwidth, "interface:eth0");
     // The counters leave out 24 bytes of each packet on Ethernet.
     assert_eq!(interface.used, Some((50_000 + 500 * 24) * 8 / 2));
@@ -209,18 +174,7 @@ fn interface_with(mean_connections: f64) -> Ceiling {
     }
     let earlier =
         Earlier { reading: &before, elapsed: Duration::from_secs(2), opened: 500, mean_connections };
-    let all = ceilings(&Inputs {
-        connections: 500,
-        reading: &now,
-        earlier: Some(earlier),
-        summary: &summary,
-        swept: &summary,
-        listeners: &[],
-        rates: &rates,
-        growth: &Growths::default(),
-        costs: &Costs::default(),
-        lineages: &Lineages::default(),
-    });
+    let all = all(Some(earlier), &now, &[], &Past { rates, ..Past::default() }, &summary);
     find(&all, Kind::Bandwidth, "interface:eth0").clone()
 }
 
@@ -234,18 +188,7 @@ fn observed(kind: Kind, scope: &str, used: impl Fn(u64) -> u64) -> Costs {
 }
 
 fn priced(reading: &Reading, costs: &Costs) -> Vec<Ceiling> {
-    ceilings(&Inputs {
-        connections: 500,
-        reading,
-        earlier: None,
-        summary: &summary(),
-        swept: &summary(),
-        listeners: &[],
-        rates: &Rates::default(),
-        growth: &Growths::default(),
-        costs,
-        lineages: &Lineages::default(),
-    })
+    all(None, reading, &[], &Past { costs: costs.clone(), ..Past::default() }, &summary())
 }
 
 #[test]
@@ -303,18 +246,7 @@ fn growth_gives_every_ceiling_its_time() {
         lineages.observe(at, &[Member { pid: 7, comm: "server", cgroup: Some("/web"), connections }]);
         growth.observe_processes(at, &lineages, [(7, connections)].into_iter());
     }
-    let all = ceilings(&Inputs {
-        connections: 500,
-        reading: &reading,
-        earlier: None,
-        summary: &summary,
-        swept: &summary,
-        listeners: &[],
-        rates: &Rates::default(),
-        growth: &growth,
-        costs: &Costs::default(),
-        lineages: &Lineages::default(),
-    });
+    let all = all(None, &reading, &[], &Past { growth, ..Past::default() }, &summary);
     assert!((all[0].seconds_left.expect("growing") - 50.4).abs() < 1e-6);
     let range = all[0].seconds_left_range.expect("growing");
     assert!(range.least <= 50.4 && range.most.is_some_and(|most| most >= 50.4), "{range:?}");

@@ -13,12 +13,13 @@ impl Summary {
     /// The sums as they would be if the sweep were made now. Sockets whose holder is not known yet, because they are younger than
     /// the last look for holders, count for those who hold the others of their listener.
     pub fn present(&self, listeners: &[Listener]) -> Summary {
+        let told: BTreeMap<Place, &Listener> =
+            listeners.iter().map(|listener| (Place::of(listener), listener)).collect();
         let mut counts: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
         let mut namespaces: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
         for (place, held) in &self.held {
             let swept: u64 = held.values().sum();
-            let here = |listener: &&Listener| Place::of(listener) == *place;
-            let listener = listeners.iter().find(here);
+            let listener = told.get(place);
             let open = listener.map_or(swept, |listener| listener.connections) as f64;
             let adopted = listener.map_or(0, |listener| listener.adopted) as f64;
             let unknown = held.get(&0).copied().unwrap_or(0);

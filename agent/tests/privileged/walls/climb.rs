@@ -96,7 +96,7 @@ impl Climb {
                     connections: ceiling.connections,
                     connections_max: ceiling.connections_max,
                     is_first: ceiling.first,
-                    first: first.map(|first| format!("{} {}", name(first.kind), first.scope)),
+                    first: first.map(|first| format!("{} {}", first.kind.name(), first.scope)),
                     cost: ceiling.cost_per_connection,
                 });
             }
@@ -173,11 +173,6 @@ impl Climb {
 /// Descriptors a process has open: an outside witness of its connections. None once it is gone.
 pub(super) fn descriptors(pid: u32) -> Option<u64> {
     Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
-}
-
-/// As it stands in documents.
-pub(super) fn name(kind: Kind) -> String {
-    serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Connections that stay until they are told to go, opened at a steady rate: headroom-load's, or, where messages are to be

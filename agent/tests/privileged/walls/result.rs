@@ -6,7 +6,6 @@ use agent::document::Kind;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::climb;
 use super::row::{MARKS, Row};
 use crate::binaries;
 
@@ -66,7 +65,7 @@ impl Outcome {
             MARKS.iter().map(|mark| json!({ "at": mark, "error": self.error(*mark) })).collect();
         json!({
             "experiment": self.name,
-            "kind": climb::name(self.kind()),
+            "kind": self.kind().name(),
             "actual": self.actual(),
             "errors": errors,
             "holds": self.holds(),
