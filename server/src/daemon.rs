@@ -1,13 +1,19 @@
 //! The reference WebSocket server: `/` and `/echo` echo, `/broadcast` relays to the others on that path.
 //!
-//! One task per connection and nothing else per connection: no timer, no channel, no buffer while idle. Pings, shutdown
-//! and relayed messages reach it through the [`roster`].
+//! A connection on which something happens has a task and an engine ([`session`]); an idle one is 32 bytes in a table
+//! ([`table`]) and an open descriptor, served with all the others by a few tasks ([`lot`]). Neither has a timer or a channel:
+//! pings, shutdown and relayed messages reach both through the [`roster`], and the [`quiet`] clock says when one becomes
+//! the other.
 
 mod accept;
 mod broadcast;
+mod lot;
+mod quiet;
 mod roster;
 mod session;
+mod table;
 mod upgrade;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +26,6 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::{info, warn};
 
 use crate::signals::Stop;
-use broadcast::Hub;
 use roster::Roster;
 
 /// Pending connections the kernel may keep; it caps this at `net.core.somaxconn`.
@@ -47,6 +52,8 @@ pub struct Options {
     pub max_message: usize,
     /// How long shutdown waits for peers to answer the Close.
     pub drain_timeout: Duration,
+    /// How long nothing happens on a connection before it is parked.
+    pub idle_after: Duration,
 }
 
 impl Options {
@@ -67,14 +74,11 @@ impl Options {
 /// What every connection shares.
 struct Shared {
     options: Options,
-    missed_limit: u32,
     roster: Roster,
-    hub: Hub,
     refusals: Arc<Semaphore>,
     open: AtomicUsize,
     /// Notified whenever the last connection goes.
     empty: Notify,
-    totals: Totals,
 }
 
 /// What happened so far, for the log.
@@ -87,7 +91,10 @@ struct Totals {
 }
 
 /// A place among the `max_connections`, given back on drop.
-struct Slot(Arc<Shared>);
+struct Slot {
+    shared: Arc<Shared>,
+    held: bool,
+}
 
 impl Slot {
     fn take(shared: &Arc<Shared>) -> Option<Self> {
@@ -96,14 +103,24 @@ impl Slot {
             .open
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
             .is_ok()
-            .then(|| Slot(shared.clone()))
+            .then(|| Self::resume(shared))
+    }
+
+    /// Keeps the place for a connection that has nowhere to hold it.
+    fn suspend(mut self) {
+        self.held = false;
+    }
+
+    /// The place of such a connection.
+    fn resume(shared: &Arc<Shared>) -> Self {
+        Self { shared: shared.clone(), held: true }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.empty.notify_one();
+        if self.held && self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.empty.notify_one();
         }
     }
 }
@@ -118,7 +135,7 @@ impl Server {
     /// Listens on `address`; port 0 takes any free one. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Those of bind(2): the address is in use, is not ours, or needs privilege.
+    /// Those of bind(2): the address is in use, is not ours, or needs privilege; of epoll_create(2).
     pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Lets a restarted server bind while old connections are in TIME_WAIT; a live listener still wins.
@@ -126,13 +143,10 @@ impl Server {
         socket.bind(address)?;
         let listener = socket.listen(BACKLOG)?;
         let shared = Arc::new(Shared {
-            missed_limit: options.missed_limit(),
-            roster: Roster::new(options.ping_interval),
-            hub: Hub::default(),
+            roster: Roster::new(&options)?,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             open: AtomicUsize::new(0),
             empty: Notify::new(),
-            totals: Totals::default(),
             options,
         });
         Ok(Self { listener, shared })
@@ -150,15 +164,18 @@ impl Server {
     /// A second signal ends the wait.
     pub async fn serve(self, mut stop: Stop) {
         let Self { listener, shared } = self;
+        let lot = tokio::spawn({
+            let shared = shared.clone();
+            async move { lot::serve(&shared).await }
+        });
         let reason = tokio::select! {
             reason = stop.requested() => reason,
             never = accept::accept_all(&listener, &shared) => match never {},
-            never = shared.roster.turn() => match never {},
         };
         drop(listener);
         info!(reason, open = shared.open.load(Ordering::Acquire), "closing");
-        shared.roster.drain();
         let drained = async {
+            lot::drain(&shared).await;
             while shared.open.load(Ordering::Acquire) > 0 {
                 shared.empty.notified().await;
             }
@@ -170,12 +187,14 @@ impl Server {
             }
             _ = stop.requested() => {}
         }
-        let totals = &shared.totals;
+        lot.abort();
+        let totals = &shared.roster.totals;
         info!(
             accepted = totals.accepted.load(Ordering::Relaxed),
             refused = totals.refused.load(Ordering::Relaxed),
             ping_timeouts = totals.ping_timeouts.load(Ordering::Relaxed),
             relay_dropped = totals.relay_dropped.load(Ordering::Relaxed),
+            parkings = shared.roster.parkings.load(Ordering::Relaxed),
             "closed"
         );
     }
@@ -195,6 +214,7 @@ mod tests {
             handshake_timeout: Duration::from_secs(1),
             max_message: 1,
             drain_timeout: Duration::from_secs(1),
+            idle_after: Duration::from_secs(1),
         };
         assert_eq!(options.missed_limit(), 2);
         for (seconds, pings) in [(1, 1), (30, 1), (31, 2), (60, 2), (90, 3)] {

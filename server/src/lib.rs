@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod limits;
 pub mod link;
 pub mod load;
+mod memory;
 pub mod meter;
 mod pulse;
 pub mod signals;

@@ -3,7 +3,8 @@
 //! An idle connection must cost a descriptor and a few bytes: tungstenite's engine, with its buffers, exists only
 //! while there is a byte to work on. Between messages it is dropped and only the socket and two frame meters stay.
 //! That is sound because the meters know when nothing is half way: no partial frame, no unfinished message, nothing
-//! left to write, no closing handshake under way.
+//! left to write, no closing handshake under way. The socket itself may then be taken elsewhere ([`Link::is_bare`]) and
+//! come back in a new link, with what was read meanwhile ([`Link::new`]) and a frame begun meanwhile ([`Link::owe`]).
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -33,11 +34,32 @@ impl Observer for () {
     fn received(&self, _: SeenFrame) {}
 }
 
+/// A frame that was begun without an engine and must be finished before anything else is written.
+#[derive(Debug)]
+pub struct Backlog {
+    frame: Vec<u8>,
+    /// Bytes of it that the kernel has taken.
+    sent: usize,
+}
+
+impl Backlog {
+    /// The whole frame, and how many of its bytes the kernel has taken.
+    pub fn new(frame: Vec<u8>, sent: usize) -> Self {
+        Self { frame, sent }
+    }
+
+    /// Whether the kernel has taken nothing: the frame may be forgotten.
+    pub fn untouched(&self) -> bool {
+        self.sent == 0
+    }
+}
+
 /// A connection after its upgrade.
 #[derive(Debug)]
 pub struct Link<O> {
     tcp: TcpStream,
     engine: Option<Box<WebSocketContext>>,
+    backlog: Option<Box<Backlog>>,
     received: FrameMeter,
     sent: FrameMeter,
     observer: O,
@@ -54,6 +76,7 @@ impl<O: Observer> Link<O> {
         let mut link = Self {
             tcp,
             engine: None,
+            backlog: None,
             received: FrameMeter::default(),
             sent: FrameMeter::default(),
             observer,
@@ -67,6 +90,14 @@ impl<O: Observer> Link<O> {
             link.engine = Some(Box::new(WebSocketContext::from_partially_read(tail, role, Some(config))));
         }
         link
+    }
+
+    /// Writes the rest of `backlog` before anything else.
+    pub fn owe(&mut self, backlog: Backlog) {
+        let begun = backlog.frame.get(..backlog.sent).unwrap_or(&backlog.frame);
+        self.sent.advance(begun, |frame| self.observer.sent(frame));
+        self.backlog = Some(Box::new(backlog));
+        self.dirty = true;
     }
 
     /// The next message, control frames included. Replies to ping and close are queued: flush before reading on.
@@ -128,6 +159,17 @@ impl<O: Observer> Link<O> {
         }
     }
 
+    /// Whether nothing is half way: the socket is all there is, and may go elsewhere and come back in a new link. To
+    /// be asked after [`Link::park`].
+    pub fn is_bare(&self) -> bool {
+        self.engine.is_none() && !self.dirty
+    }
+
+    /// The socket.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     /// Gives the socket up as it is.
     pub fn into_tcp(self) -> TcpStream {
         self.tcp
@@ -148,6 +190,7 @@ impl<O: Observer> Link<O> {
             self.engine.get_or_insert_with(|| Box::new(WebSocketContext::new(self.role, Some(config))));
         let mut io = Metered {
             tcp: &self.tcp,
+            backlog: &mut self.backlog,
             received: &mut self.received,
             sent: &mut self.sent,
             observer: &self.observer,
@@ -156,9 +199,10 @@ impl<O: Observer> Link<O> {
     }
 }
 
-/// The socket as the engine sees it: never blocks, and every byte passes a meter.
+/// The socket as the engine sees it: never blocks, every byte passes a meter, and a backlog goes first.
 struct Metered<'a, O> {
     tcp: &'a TcpStream,
+    backlog: &'a mut Option<Box<Backlog>>,
     received: &'a mut FrameMeter,
     sent: &'a mut FrameMeter,
     observer: &'a O,
@@ -172,17 +216,36 @@ impl<O: Observer> Read for Metered<'_, O> {
     }
 }
 
-impl<O: Observer> Write for Metered<'_, O> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl<O: Observer> Metered<'_, O> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.tcp.try_write(bytes)?;
         self.sent.advance(&bytes[..count], |frame| self.observer.sent(frame));
         Ok(count)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn settle(&mut self) -> io::Result<()> {
+        while let Some(mut backlog) = self.backlog.take() {
+            if let Some(left) = backlog.frame.get(backlog.sent..).filter(|left| !left.is_empty()) {
+                let outcome = self.put(left);
+                backlog.sent += *outcome.as_ref().unwrap_or(&0);
+                *self.backlog = Some(backlog);
+                outcome?;
+            }
+        }
         Ok(())
     }
 }
 
+impl<O: Observer> Write for Metered<'_, O> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.settle()?;
+        self.put(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.settle()
+    }
+}
+
 /// An idle connection holds this and nothing else of the link; growth should be deliberate.
-const _: () = assert!(mem::size_of::<Link<()>>() <= 152);
+const _: () = assert!(mem::size_of::<Link<()>>() <= 160);

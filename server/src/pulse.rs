@@ -25,4 +25,14 @@ impl Pulse {
         self.waker.register(cx.waker());
         self.bits.swap(0, Ordering::Acquire)
     }
+
+    /// The bits raised and not yet taken.
+    pub(crate) fn pending(&self) -> u32 {
+        self.bits.load(Ordering::Acquire)
+    }
+
+    /// Lets go of the task, whose memory lives as long as its last waker.
+    pub(crate) fn forget(&self) {
+        self.waker.take();
+    }
 }

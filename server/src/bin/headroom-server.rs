@@ -45,6 +45,9 @@ struct Arguments {
     /// How long shutdown waits for peers to answer the Close
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     drain_timeout: Duration,
+    /// How long nothing happens on a connection before its task and buffers are given back
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
+    idle_after: Duration,
     /// Keep the soft limit on open descriptors instead of raising it to the hard limit
     #[arg(long)]
     no_raise_fd_limit: bool,
@@ -74,6 +77,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         handshake_timeout: arguments.handshake_timeout,
         max_message: arguments.max_message_size,
         drain_timeout: arguments.drain_timeout,
+        idle_after: arguments.idle_after,
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;

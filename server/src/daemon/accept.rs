@@ -44,12 +44,12 @@ pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> 
         };
         match Slot::take(shared) {
             Some(slot) => {
-                shared.totals.accepted.fetch_add(1, Ordering::Relaxed);
+                shared.roster.totals.accepted.fetch_add(1, Ordering::Relaxed);
                 // A task of its own, not the session's: its larger future dies with the handshake.
                 tokio::spawn(admit(tcp, slot));
             }
             None => {
-                shared.totals.refused.fetch_add(1, Ordering::Relaxed);
+                shared.roster.totals.refused.fetch_add(1, Ordering::Relaxed);
                 if let Ok(permit) = shared.refusals.clone().try_acquire_owned() {
                     let shared = shared.clone();
                     tokio::spawn(async move {
@@ -63,7 +63,7 @@ pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> 
 }
 
 async fn admit(mut tcp: TcpStream, slot: Slot) {
-    let shared = slot.0.clone();
+    let shared = slot.shared.clone();
     // Nagle would hold a small frame back until the previous one is acknowledged.
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
@@ -72,7 +72,7 @@ async fn admit(mut tcp: TcpStream, slot: Slot) {
     match timeout(shared.options.handshake_timeout, upgrade::answer(&mut tcp, full)).await {
         Ok(Ok(Upgraded { path, tail })) => {
             let link = Link::new(tcp, Role::Server, shared.options.max_message, tail, ());
-            tokio::spawn(Session::new(link, path, slot));
+            Session::start(link, path, slot);
         }
         Ok(Err(error)) => {
             debug!(%error, "no upgrade");

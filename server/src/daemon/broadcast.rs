@@ -1,87 +1,130 @@
 //! `/broadcast`: a message from one connection goes to all the others on the path.
 //!
-//! Each member has a bounded queue. When a member reads too slowly the oldest message in its queue goes, counted: the
-//! rest of the room must not wait for it, and memory must not grow.
+//! The room keeps one log of the last messages; a member is a position in it. So a member that is parked keeps its place
+//! for four bytes. When a member reads too slowly the oldest messages it has not got fall out of the log, counted: the
+//! rest of the room must not wait for it, and memory must not grow. What everybody has got is let go at once.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, VecDeque};
 
 use tokio_tungstenite::tungstenite::Message;
 
-use super::roster::{Beat, MAIL};
+/// Messages a slow member may be behind.
+const LOG: usize = 64;
 
-/// Messages a slow member may be behind. They share their payload with the other members' queues.
-const QUEUE: usize = 64;
-
-/// The room.
+/// The room. Members are named by their descriptors; messages are numbered, wrapping.
 #[derive(Default)]
-pub(super) struct Hub {
-    next: AtomicU64,
-    members: Mutex<HashMap<u64, Arc<Mailbox>>>,
+pub(super) struct Room {
+    log: VecDeque<Relayed>,
+    /// Number of the next message.
+    head: u32,
+    members: BTreeSet<usize>,
 }
 
-struct Mailbox {
-    beat: Arc<Beat>,
-    queue: Mutex<Queue>,
+struct Relayed {
+    from: usize,
+    /// `None` once everybody has got it.
+    message: Option<Message>,
+    /// Members that have not got it.
+    left: usize,
 }
 
-#[derive(Default)]
-struct Queue {
-    messages: VecDeque<Message>,
-    dropped: u64,
+/// A member's place in the log.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Number of the next message it is to get.
+    pub(super) cursor: u32,
+    /// The message of its own that is still before it. There is one at most: a connection reads on only when it has got
+    /// everything there was.
+    own: Option<u32>,
+    /// Messages it has lost.
+    pub(super) lost: u64,
 }
 
-/// A connection's place in the room.
-pub(super) struct Member {
-    id: u64,
-    mailbox: Arc<Mailbox>,
+impl Place {
+    pub(super) fn at(cursor: u32) -> Self {
+        Self { cursor, own: None, lost: 0 }
+    }
 }
 
-impl Hub {
-    pub(super) fn join(&self, beat: Arc<Beat>) -> Member {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let mailbox = Arc::new(Mailbox { beat, queue: Mutex::default() });
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(id, mailbox.clone());
-        Member { id, mailbox }
+impl Room {
+    pub(super) fn join(&mut self, member: usize) -> Place {
+        self.members.insert(member);
+        Place::at(self.head)
     }
 
-    /// Takes the member out and says how many messages it lost.
-    pub(super) fn leave(&self, member: &Member) -> u64 {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).remove(&member.id);
-        member.mailbox.lock().dropped
+    pub(super) fn leave(&mut self, member: usize, place: &Place) {
+        self.members.remove(&member);
+        let behind = self.behind(place.cursor).min(self.log.len());
+        let unseen = self.log.iter_mut().rev().take(behind);
+        unseen.filter(|relayed| relayed.from != member).for_each(Relayed::got);
+        self.let_go();
     }
 
-    /// Queues `message` for everyone but its sender.
-    pub(super) fn publish(&self, sender: &Member, message: &Message) {
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, mailbox) in members.iter().filter(|(id, _)| **id != sender.id) {
-            mailbox.lock().push(message.clone());
-            mailbox.beat.pulse.raise(MAIL);
+    /// Members from descriptor `from` on.
+    pub(super) fn members(&self, from: usize) -> impl Iterator<Item = usize> {
+        self.members.range(from..).copied()
+    }
+
+    /// Messages that a member whose cursor this is has still to get, lost ones included.
+    pub(super) fn behind(&self, cursor: u32) -> usize {
+        self.head.wrapping_sub(cursor) as usize
+    }
+
+    /// Keeps `message` for everyone but its sender.
+    pub(super) fn publish(&mut self, from: usize, place: &mut Place, message: Message) {
+        let left = self.members.len() - usize::from(self.members.contains(&from));
+        if left == 0 {
+            return;
+        }
+        if self.log.len() == LOG {
+            self.log.pop_front();
+        }
+        self.log.push_back(Relayed { from, message: Some(message), left });
+        if place.cursor == self.head {
+            place.cursor = self.head.wrapping_add(1);
+        } else {
+            place.own = Some(self.head);
+        }
+        self.head = self.head.wrapping_add(1);
+    }
+
+    /// The next message for `member`.
+    pub(super) fn next(&mut self, member: usize, place: &mut Place) -> Option<Message> {
+        let missing = self.behind(place.cursor).saturating_sub(self.log.len());
+        if missing > 0 {
+            let own = place.own.is_some_and(|own| (own.wrapping_sub(place.cursor) as usize) < missing);
+            place.lost += (missing - usize::from(own)) as u64;
+            place.cursor = place.cursor.wrapping_add(missing as u32);
+        }
+        while self.behind(place.cursor) > 0 {
+            let at = self.log.len() - self.behind(place.cursor);
+            place.cursor = place.cursor.wrapping_add(1);
+            let relayed = &mut self.log[at];
+            if relayed.from == member {
+                continue;
+            }
+            let message = relayed.message.clone();
+            relayed.got();
+            self.let_go();
+            return message;
+        }
+        None
+    }
+
+    /// Forgets what everybody has got.
+    fn let_go(&mut self) {
+        while self.log.front().is_some_and(|relayed| relayed.left == 0) {
+            self.log.pop_front();
         }
     }
 }
 
-impl Member {
-    /// The oldest message waiting.
-    pub(super) fn next(&self) -> Option<Message> {
-        self.mailbox.lock().messages.pop_front()
-    }
-}
-
-impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    fn push(&mut self, message: Message) {
-        if self.messages.len() == QUEUE {
-            self.messages.pop_front();
-            self.dropped += 1;
+impl Relayed {
+    fn got(&mut self) {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.message = None;
         }
-        self.messages.push_back(message);
     }
 }
 
@@ -89,15 +132,57 @@ impl Queue {
 mod tests {
     use super::*;
 
+    fn publish(room: &mut Room, from: usize, place: &mut Place, numbers: std::ops::Range<usize>) {
+        numbers.for_each(|number| room.publish(from, place, Message::text(number.to_string())));
+    }
+
+    fn drain(room: &mut Room, member: usize, place: &mut Place) -> Vec<usize> {
+        std::iter::from_fn(|| room.next(member, place))
+            .map(|message| message.into_text().unwrap().parse().unwrap())
+            .collect()
+    }
+
     #[test]
     fn a_slow_member_loses_the_oldest_and_it_is_counted() {
-        let hub = Hub::default();
-        let (sender, slow) = (hub.join(Arc::default()), hub.join(Arc::default()));
-        for number in 0..QUEUE + 3 {
-            hub.publish(&sender, &Message::text(number.to_string()));
-        }
-        assert_eq!(slow.next(), Some(Message::text("3")));
-        assert_eq!(sender.next(), None);
-        assert_eq!(hub.leave(&slow), 3);
+        let mut room = Room::default();
+        let (mut sender, mut slow) = (room.join(1), room.join(2));
+        publish(&mut room, 1, &mut sender, 0..LOG + 3);
+        assert_eq!(drain(&mut room, 2, &mut slow), Vec::from_iter(3..LOG + 3));
+        assert_eq!(room.next(1, &mut sender), None);
+        assert_eq!((slow.lost, sender.lost), (3, 0));
+        assert!(room.log.is_empty());
+    }
+
+    #[test]
+    fn nobody_hears_itself_and_its_own_message_is_never_lost_to_it() {
+        let mut room = Room::default();
+        let mut places = [room.join(1), room.join(2), room.join(3)];
+        // 2 is one behind when it speaks.
+        publish(&mut room, 1, &mut places[0], 0..1);
+        publish(&mut room, 2, &mut places[1], 1..2);
+        publish(&mut room, 1, &mut places[0], 2..LOG + 1);
+        assert_eq!(drain(&mut room, 2, &mut places[1]), Vec::from_iter(2..LOG + 1));
+        assert_eq!(places[1].lost, 1);
+        // The log has gone past both.
+        publish(&mut room, 1, &mut places[0], LOG + 1..LOG + 2);
+        publish(&mut room, 2, &mut places[1], LOG + 2..LOG + 3);
+        publish(&mut room, 1, &mut places[0], LOG + 3..3 * LOG);
+        assert_eq!(drain(&mut room, 2, &mut places[1]), Vec::from_iter(2 * LOG..3 * LOG));
+        assert_eq!(places[1].lost, 1 + 2 * LOG as u64 - (LOG as u64 + 2));
+    }
+
+    #[test]
+    fn what_everybody_has_got_or_left_behind_is_let_go() {
+        let mut room = Room::default();
+        let mut places = [room.join(1), room.join(2), room.join(3)];
+        publish(&mut room, 1, &mut places[0], 0..10);
+        assert_eq!(drain(&mut room, 2, &mut places[1]).len(), 10);
+        assert!(room.log.iter().all(|relayed| relayed.message.is_some()));
+        room.leave(3, &places[2]);
+        assert!(room.log.is_empty());
+        // Alone again, as when nobody else ever came.
+        room.leave(2, &places[1]);
+        publish(&mut room, 1, &mut places[0], 0..1);
+        assert!(room.log.is_empty());
     }
 }

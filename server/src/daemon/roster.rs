@@ -1,175 +1,348 @@
-//! Every open connection, arranged as a timer wheel: one task turns it and raises each connection's ping once per
-//! interval. Connections are dealt to the slots in turn, so pings are spread over the interval however connections
-//! arrive, and none needs a timer. The first ping comes half to one and a half intervals after the connection opened.
+//! Every open connection, active or parked, behind one lock: who they are, when they are pinged, who is in the room.
+//!
+//! The table is also the timer wheel: turn by turn, the connections whose descriptors leave one remainder are pinged, so
+//! pings are spread over the interval and none needs a timer. The first comes half to one and a half intervals after the
+//! connection opened.
+//!
+//! The lock is held for a bounded number of system calls on sockets, [`CHUNK`], and never while waiting.
 
-use std::convert::Infallible;
-use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::Message;
+use tracing::warn;
 
-use crate::pulse::Pulse;
+use super::broadcast::{Place, Room};
+use super::quiet::Quiet;
+use super::table::{Beat, DRAIN, Entry, MAIL, PARK, PING, Parked, Table, index};
+use super::upgrade::Path;
+use super::wire::{Heartbeat, Outgoing, Written, control, ping_payload};
+use super::{Options, Totals};
+use crate::link::Backlog;
 
-/// A ping is due.
-pub(super) const PING: u32 = 1;
-/// The server is going away.
-pub(super) const DRAIN: u32 = 2;
-/// A message to relay is waiting.
-pub(super) const MAIL: u32 = 4;
-
-/// Finest division of the interval; more slots would only cost wake-ups.
+/// Finest division of the ping interval; more slots would only cost wake-ups.
 const SLOTS: u32 = 256;
 /// Shortest turn.
 const MIN_TICK: Duration = Duration::from_millis(10);
 /// Longer than any server runs, short enough for the clock's arithmetic.
 const MAX_INTERVAL: Duration = Duration::from_secs(86_400 * 365);
-/// With pings off the wheel still turns, to forget connections that are gone.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-
-/// A connection as the rest of the server reaches it.
-#[derive(Default)]
-pub(super) struct Beat {
-    pub(super) pulse: Pulse,
-    gone: AtomicBool,
-    /// [`Wheel::visits`] when it joined; wraps with it.
-    joined: u32,
-}
-
-impl Beat {
-    /// The connection has ended; the wheel forgets it when it comes by.
-    pub(super) fn leave(&self) {
-        self.gone.store(true, Ordering::Release);
-    }
-}
+/// Connections handled before others get the lock.
+const CHUNK: usize = 32;
+/// A parked member of the room that is further behind comes back: its own task keeps up better than one for all.
+const MAX_BEHIND: usize = 4;
 
 pub(super) struct Roster {
-    tick: Duration,
-    pings: bool,
-    wheel: Mutex<Wheel>,
+    /// Watches the parked sockets; itself watched by the runtime.
+    pub(super) epoll: AsyncFd<OwnedFd>,
+    pub(super) quiet: Quiet,
+    /// There is something in the room's log for parked members.
+    pub(super) relay: Notify,
+    /// Time from one turn of the ping wheel to the next; `None` sends no pings.
+    pub(super) tick: Option<Duration>,
+    pub(super) totals: Totals,
+    /// Times a connection was parked.
+    pub(super) parkings: AtomicU64,
+    slots: u32,
+    pub(super) missed_limit: u32,
+    ping_size: usize,
+    state: Mutex<State>,
 }
 
-struct Wheel {
-    slots: Vec<Vec<Arc<Beat>>>,
-    /// Slot that the next connection goes to.
-    deal: usize,
-    /// Slot that the next turn visits.
-    hand: usize,
-    /// Slots visited so far.
-    visits: u32,
+#[derive(Default)]
+struct State {
+    table: Table,
+    room: Room,
+    /// Turns of the wheel so far; wraps.
+    turns: u32,
     draining: bool,
 }
 
+/// A connection that leaves the lot: what there was of it, and what goes on.
+pub(super) struct Woken {
+    pub(super) parked: Parked,
+    pub(super) beat: Arc<Beat>,
+    /// Read already, not yet handled.
+    pub(super) tail: Vec<u8>,
+    /// To be written before anything else.
+    pub(super) backlog: Option<Backlog>,
+}
+
+/// Why a connection comes back.
+#[derive(Default)]
+struct Wake {
+    bits: u32,
+    tail: Vec<u8>,
+    backlog: Option<Backlog>,
+}
+
 impl Roster {
-    /// `interval` is the time of a full turn, zero for no pings.
-    pub(super) fn new(interval: Duration) -> Self {
-        let pings = !interval.is_zero();
-        let turn = if pings { interval.min(MAX_INTERVAL) } else { SWEEP_INTERVAL };
-        let slots = (turn.as_nanos() / MIN_TICK.as_nanos()).clamp(1, u128::from(SLOTS)) as u32;
-        let slot_list = (0..slots).map(|_| Vec::new()).collect();
-        Self {
-            tick: turn / slots,
-            pings,
-            wheel: Mutex::new(Wheel { slots: slot_list, deal: 0, hand: 0, visits: 0, draining: false }),
-        }
+    /// # Errors
+    /// Those of epoll_create(2).
+    pub(super) fn new(options: &Options) -> io::Result<Self> {
+        let interval = options.ping_interval.min(MAX_INTERVAL);
+        let slots = (interval.as_nanos() / MIN_TICK.as_nanos()).clamp(1, u128::from(SLOTS)) as u32;
+        Ok(Self {
+            epoll: watched(epoll::create(CreateFlags::CLOEXEC)?)?,
+            quiet: Quiet::new(options.idle_after),
+            relay: Notify::new(),
+            // A tick of zero would make an interval panic; nobody needs one either.
+            tick: (!interval.is_zero()).then(|| (interval / slots).max(Duration::from_millis(1))),
+            totals: Totals::default(),
+            parkings: AtomicU64::new(0),
+            slots,
+            missed_limit: options.missed_limit(),
+            ping_size: options.ping_payload,
+            state: Mutex::default(),
+        })
     }
 
     /// Adds a connection. If the server is already going away, it hears so at once.
-    pub(super) fn join(&self) -> Arc<Beat> {
-        let mut wheel = self.lock();
-        let beat = Arc::new(Beat { joined: wheel.visits, ..Beat::default() });
-        if wheel.draining {
+    pub(super) fn join(&self, descriptor: RawFd, path: Path) -> (Arc<Beat>, Option<Place>) {
+        let mut state = self.lock();
+        let beat = Arc::new(Beat::new(state.turns, 0));
+        if state.draining {
             beat.pulse.raise(DRAIN);
         }
-        let slot = wheel.deal;
-        wheel.deal = (slot + 1) % wheel.slots.len();
-        wheel.slots[slot].push(beat.clone());
-        beat
+        state.table.insert(descriptor, Entry::Active(beat.clone()));
+        let place = (path == Path::Broadcast).then(|| state.room.join(index(descriptor)));
+        drop(state);
+        self.quiet.watch(&beat);
+        (beat, place)
     }
 
-    /// Tells every connection, present and future, that the server is going away.
-    pub(super) fn drain(&self) {
-        let mut wheel = self.lock();
-        wheel.draining = true;
-        wheel.slots.iter().flatten().for_each(|beat| beat.pulse.raise(DRAIN));
+    /// Forgets an active connection. To be called before its descriptor is closed.
+    pub(super) fn leave(&self, descriptor: RawFd, beat: &Beat, place: Option<&Place>) {
+        let mut state = self.lock();
+        beat.leave();
+        state.table.vacate(descriptor);
+        if let Some(place) = place {
+            state.room.leave(index(descriptor), place);
+        }
+    }
+
+    /// Takes over an idle connection from its task.
+    ///
+    /// # Errors
+    /// Gives it back when something is waiting for it, or the server is going away, or the kernel refuses.
+    pub(super) fn park(&self, beat: &Beat, parked: Parked) -> Result<(), OwnedFd> {
+        let mut state = self.lock();
+        let waiting = beat.pulse.pending() & !PARK != 0
+            || parked.path == Path::Broadcast && state.room.behind(parked.cursor) > 0;
+        if waiting || state.draining {
+            return Err(parked.socket);
+        }
+        // Level-triggered: what arrived since the task last looked is reported at once.
+        let data = EventData::new_u64(parked.descriptor() as u64);
+        if let Err(error) = epoll::add(self.epoll.get_ref(), &parked.socket, data, EventFlags::IN) {
+            warn!(%error, "cannot park a connection");
+            return Err(parked.socket);
+        }
+        self.parkings.fetch_add(1, Ordering::Relaxed);
+        beat.leave();
+        state.table.insert(parked.socket.as_raw_fd(), Entry::Parked(parked));
+        Ok(())
+    }
+
+    /// Handles what happened on a parked connection's socket: pings and pongs here, all else by waking it. `buffer` is
+    /// scratch space.
+    pub(super) fn attend(&self, event: &Event, buffer: &mut [u8]) -> Option<Woken> {
+        let descriptor = usize::try_from(event.data.u64()).ok()?;
+        let mut state = self.lock();
+        // It may have been woken for another reason since the event was collected.
+        let parked = state.table.parked_mut(descriptor)?;
+        let flags = event.flags;
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            return self.wake(&mut state, descriptor, Wake::default());
+        }
+        let mut rest: &[u8] = match recv(&parked.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            // The end of the stream, for the engine to see again.
+            Ok((_, 0)) => return self.wake(&mut state, descriptor, Wake::default()),
+            Ok((_, count)) => &buffer[..count],
+            Err(Errno::AGAIN | Errno::INTR) => return None,
+            Err(_) => return self.wake(&mut state, descriptor, Wake::default()),
+        };
+        while let Some((heartbeat, size)) = control(rest) {
+            rest = &rest[size..];
+            parked.unanswered = 0;
+            let Heartbeat::Ping(payload) = heartbeat else { continue };
+            if let Written::Partly(backlog) = Outgoing::pong(&payload).write(&parked.socket) {
+                let wake = Wake { tail: rest.to_vec(), backlog: Some(backlog), ..Wake::default() };
+                return self.wake(&mut state, descriptor, wake);
+            }
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        self.wake(&mut state, descriptor, Wake { tail: rest.to_vec(), ..Wake::default() })
+    }
+
+    /// Begins a turn of the wheel: the first descriptor whose ping is due.
+    pub(super) fn begin_turn(&self) -> usize {
+        let mut state = self.lock();
+        let first = state.turns % self.slots;
+        state.turns = state.turns.wrapping_add(1);
+        first as usize
+    }
+
+    /// Pings some connections from descriptor `from` on and says where to go on in this turn.
+    pub(super) fn ping(&self, from: usize, woken: &mut Vec<Woken>) -> Option<usize> {
+        let mut state = self.lock();
+        let (turns, half_round) = (state.turns, self.slots / 2);
+        let stride = self.slots as usize;
+        let mut descriptors = (from..state.table.len()).step_by(stride);
+        for descriptor in descriptors.by_ref().take(CHUNK) {
+            let joined = match state.table.get_mut(descriptor) {
+                Some(Entry::Active(beat)) => beat.joined,
+                Some(Entry::Parked(parked)) => parked.joined,
+                Some(Entry::Vacant) | None => continue,
+            };
+            // A connection that only just opened has nothing to prove yet: its turn comes with the next round.
+            if turns.wrapping_sub(joined) <= half_round {
+                continue;
+            }
+            match state.table.get_mut(descriptor) {
+                Some(Entry::Active(beat)) => beat.pulse.raise(PING),
+                Some(Entry::Parked(parked)) => {
+                    if let Some(wake) = self.ping_parked(parked) {
+                        woken.extend(self.wake(&mut state, descriptor, wake));
+                    }
+                }
+                Some(Entry::Vacant) | None => {}
+            }
+        }
+        descriptors.next()
+    }
+
+    fn ping_parked(&self, parked: &mut Parked) -> Option<Wake> {
+        if parked.unanswered >= self.missed_limit {
+            // Its task says why and ends it.
+            return Some(Wake { bits: PING, ..Wake::default() });
+        }
+        parked.unanswered += 1;
+        parked.pings += 1;
+        let payload = ping_payload(self.ping_size, parked.pings);
+        match Outgoing::ping(&payload).write(&parked.socket) {
+            Written::Whole => None,
+            // The peer takes nothing: the ping counts as missed.
+            Written::Partly(backlog) if backlog.untouched() => None,
+            Written::Partly(backlog) => Some(Wake { backlog: Some(backlog), ..Wake::default() }),
+            Written::Broken => Some(Wake::default()),
+        }
+    }
+
+    /// Keeps `message` for the others in the room and lets them know.
+    pub(super) fn publish(&self, from: RawFd, place: &mut Place, message: Message) {
+        let mut state = self.lock();
+        let State { table, room, .. } = &mut *state;
+        room.publish(index(from), place, message);
+        let mut parked = false;
+        for member in room.members(0).filter(|member| *member != index(from)) {
+            match table.get_mut(member) {
+                Some(Entry::Active(beat)) => beat.pulse.raise(MAIL),
+                Some(Entry::Parked(_)) => parked = true,
+                Some(Entry::Vacant) | None => {}
+            }
+        }
+        if parked {
+            self.relay.notify_one();
+        }
+    }
+
+    /// The next message for an active member of the room.
+    pub(super) fn next_message(&self, descriptor: RawFd, place: &mut Place) -> Option<Message> {
+        self.lock().room.next(index(descriptor), place)
+    }
+
+    /// Writes what is in the log to some parked members from descriptor `from` on and says where to go on. Members that
+    /// park meanwhile have got everything, so one pass in order of descriptors misses nobody.
+    pub(super) fn relay(&self, from: usize, woken: &mut Vec<Woken>) -> Option<usize> {
+        let mut state = self.lock();
+        let members: Vec<usize> = state.room.members(from).take(CHUNK).collect();
+        for member in &members {
+            let State { table, room, .. } = &mut *state;
+            let Some(parked) = table.parked_mut(*member) else { continue };
+            if let Some(wake) = relay_to(room, *member, parked) {
+                woken.extend(self.wake(&mut state, *member, wake));
+            }
+        }
+        members.last().filter(|_| members.len() == CHUNK).map(|last| last + 1)
+    }
+
+    /// Tells every connection, present and future, that the server is going away. Parked ones come back some at a time,
+    /// until there are none.
+    pub(super) fn drain(&self, from: usize, woken: &mut Vec<Woken>) -> Option<usize> {
+        let mut state = self.lock();
+        state.draining = true;
+        let end = (from + CHUNK).min(state.table.len());
+        for descriptor in from..end {
+            match state.table.get_mut(descriptor) {
+                Some(Entry::Active(beat)) => beat.pulse.raise(DRAIN),
+                Some(Entry::Parked(_)) => {
+                    let wake = Wake { bits: DRAIN, ..Wake::default() };
+                    woken.extend(self.wake(&mut state, descriptor, wake));
+                }
+                Some(Entry::Vacant) | None => {}
+            }
+        }
+        (end < state.table.len()).then_some(end)
     }
 
     pub(super) fn draining(&self) -> bool {
         self.lock().draining
     }
 
-    /// Turns the wheel for ever.
-    pub(super) async fn turn(&self) -> Infallible {
-        // A tick of zero would make the interval panic; nobody needs one either.
-        let mut ticks = tokio::time::interval(self.tick.max(Duration::from_millis(1)));
-        // After a stall, pings that are late must not come in a burst.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.visit();
+    fn wake(&self, state: &mut State, descriptor: usize, wake: Wake) -> Option<Woken> {
+        let parked = state.table.parked_mut(descriptor)?;
+        if let Err(error) = epoll::delete(self.epoll.get_ref(), &parked.socket) {
+            // It was added when it was parked, and nobody else has the descriptor.
+            warn!(%error, "a parked connection was not watched");
         }
+        let patience = self.quiet.patience_after(parked.since, parked.patience);
+        let beat = Arc::new(Beat::new(parked.joined, patience));
+        beat.pulse.raise(wake.bits);
+        let parked = state.table.activate(descriptor, beat.clone())?;
+        self.quiet.watch(&beat);
+        Some(Woken { parked, beat, tail: wake.tail, backlog: wake.backlog })
     }
 
-    fn visit(&self) {
-        let mut wheel = self.lock();
-        let slot = wheel.hand;
-        wheel.hand = (slot + 1) % wheel.slots.len();
-        wheel.visits = wheel.visits.wrapping_add(1);
-        let (visits, half_turn) = (wheel.visits, wheel.slots.len() as u32 / 2);
-        let beats = &mut wheel.slots[slot];
-        beats.retain(|beat| !beat.gone.load(Ordering::Acquire));
-        if beats.capacity() > 4 * beats.len().max(4) {
-            // A spike of connections must not be paid for for ever.
-            let kept = mem::take(beats);
-            beats.extend(kept);
-        }
-        if self.pings {
-            // A connection that only just opened has nothing to prove yet: its turn comes with the next round.
-            let due = beats.iter().filter(|beat| visits.wrapping_sub(beat.joined) > half_turn);
-            due.for_each(|beat| beat.pulse.raise(PING));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Wheel> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while holding it, and the lists are valid at every point.
-        self.wheel.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::task::{Context, Waker};
+/// Has the runtime watch `epoll`.
+fn watched(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor is open, and the same, for as long as it lives, and it lives in the result.
+    let watched = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) };
+    Ok(watched?)
+}
 
-    use super::*;
-
-    #[test]
-    fn a_turn_pings_everyone_once_evenly_except_newcomers() {
-        let roster = Roster::new(Duration::from_secs(1));
-        let slots = roster.lock().slots.len();
-        assert_eq!(slots, 100);
-        let beats: Vec<_> = (0..slots * 3).map(|_| roster.join()).collect();
-        let cx = Context::from_waker(Waker::noop());
-        for visit in 0..slots * 2 {
-            roster.visit();
-            let due = beats.iter().filter(|beat| beat.pulse.take(&cx) == PING).count();
-            assert_eq!(due, if visit < slots / 2 { 0 } else { 3 }, "visit {visit}");
+/// Writes what waits for a parked member; what it cannot take brings it back.
+fn relay_to(room: &mut Room, member: usize, parked: &mut Parked) -> Option<Wake> {
+    if room.behind(parked.cursor) > MAX_BEHIND {
+        return Some(Wake { bits: MAIL, ..Wake::default() });
+    }
+    let mut place = Place::at(parked.cursor);
+    while let Some(message) = room.next(member, &mut place) {
+        parked.cursor = place.cursor;
+        match Outgoing::message(&message).map(|frame| frame.write(&parked.socket)) {
+            Some(Written::Whole) | None => {}
+            Some(Written::Partly(backlog)) => {
+                return Some(Wake { bits: MAIL, backlog: Some(backlog), ..Wake::default() });
+            }
+            Some(Written::Broken) => return Some(Wake::default()),
         }
     }
-
-    #[test]
-    fn those_gone_are_forgotten_and_late_ones_hear_of_the_end() {
-        let roster = Roster::new(Duration::ZERO);
-        let beat = roster.join();
-        beat.leave();
-        let slots = roster.lock().slots.len();
-        for _ in 0..slots {
-            roster.visit();
-        }
-        assert_eq!(Arc::strong_count(&beat), 1);
-        let cx = Context::from_waker(Waker::noop());
-        assert_eq!(beat.pulse.take(&cx), 0);
-        roster.drain();
-        assert_eq!(roster.join().pulse.take(&cx), DRAIN);
-    }
+    parked.cursor = place.cursor;
+    None
 }

@@ -1,28 +1,34 @@
-//! A connection once it is a WebSocket: a hand-written future, because it is what an idle connection costs.
+//! A connection while something happens on it: a hand-written future that ends when the connection does, or when it has
+//! been quiet for long enough to be parked.
 
-use std::convert::Infallible;
+use std::mem;
+use std::net::TcpStream as IdleStream;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message, error::ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tracing::{debug, warn};
 
 use super::accept::linger;
-use super::broadcast::Member;
-use super::roster::{Beat, DRAIN, PING};
+use super::broadcast::Place;
+use super::roster::Woken;
+use super::table::{Beat, DRAIN, PARK, PING, Parked};
 use super::upgrade::Path;
+use super::wire::ping_payload;
 use super::{Shared, Slot};
 use crate::link::Link;
 
+/// The connection is idle and somebody else's now.
+struct Parking;
+
 /// Messages handled before other connections get their turn.
 const BUDGET: u32 = 64;
-
-/// Largest control payload (RFC 6455 section 5.5).
-const MAX_CONTROL: usize = 125;
 
 pub(super) struct Session {
     /// Both are there until the connection ends or is handed on.
@@ -30,45 +36,87 @@ pub(super) struct Session {
     slot: Option<Slot>,
     shared: Arc<Shared>,
     beat: Arc<Beat>,
+    descriptor: RawFd,
+    path: Path,
     /// On `/broadcast`.
-    member: Option<Member>,
+    place: Option<Place>,
     pings: u64,
     /// Pings since the peer last sent anything.
     unanswered: u32,
     /// Our Close is queued: nothing may follow it.
     closing: bool,
+    /// The roster knows of it.
+    listed: bool,
 }
 
 impl Session {
-    pub(super) fn new(link: Link<()>, path: Path, slot: Slot) -> Self {
-        let shared = slot.0.clone();
-        let beat = shared.roster.join();
-        let member = (path == Path::Broadcast).then(|| shared.hub.join(beat.clone()));
-        Self {
+    /// Starts serving a new WebSocket.
+    pub(super) fn start(link: Link<()>, path: Path, slot: Slot) {
+        let shared = slot.shared.clone();
+        let descriptor = link.tcp().as_raw_fd();
+        let (beat, place) = shared.roster.join(descriptor, path);
+        tokio::spawn(Self {
             link: Some(link),
             slot: Some(slot),
             shared,
             beat,
-            member,
+            descriptor,
+            path,
+            place,
             pings: 0,
             unanswered: 0,
             closing: false,
+            listed: true,
+        });
+    }
+
+    /// Goes on with one that was parked.
+    pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
+        let Woken { parked, beat, tail, backlog } = woken;
+        let Parked { pings, socket, unanswered, cursor, path, .. } = parked;
+        let descriptor = socket.as_raw_fd();
+        let mut session = Self {
+            link: None,
+            slot: Some(Slot::resume(shared)),
+            shared: shared.clone(),
+            beat,
+            descriptor,
+            path,
+            place: (path == Path::Broadcast).then(|| Place::at(cursor)),
+            pings,
+            unanswered: if tail.is_empty() { unanswered } else { 0 },
+            closing: false,
+            listed: true,
+        };
+        match TcpStream::from_std(IdleStream::from(socket)) {
+            Ok(tcp) => {
+                let mut link = Link::new(tcp, Role::Server, shared.options.max_message, tail, ());
+                if let Some(backlog) = backlog {
+                    link.owe(backlog);
+                }
+                session.link = Some(link);
+                tokio::spawn(session);
+            }
+            // The kernel has no memory for the registration; the descriptor is closed already.
+            Err(error) => warn!(%error, "a parked connection is lost"),
         }
     }
 
-    /// Runs until nothing more can be done now. The only way out is the end of the connection.
-    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, Error>> {
+    /// Runs until nothing more can be done now.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parking, Error>> {
         let bits = self.beat.pulse.take(cx);
         let Some(link) = self.link.as_mut() else {
             return Poll::Ready(Err(Error::AlreadyClosed));
         };
+        // What stirs it is work done, not being woken.
+        let mut stirred = bits & !PARK != 0;
         if bits & DRAIN != 0 && !self.closing {
             self.closing = true;
             link.send(close(CloseCode::Away, "server is going away"))?;
         }
         if bits & PING != 0 && !self.closing {
-            if self.unanswered >= self.shared.missed_limit {
-                self.shared.totals.ping_timeouts.fetch_add(1, Ordering::Relaxed);
+            if self.unanswered >= self.shared.roster.missed_limit {
+                self.shared.roster.totals.ping_timeouts.fetch_add(1, Ordering::Relaxed);
                 return Poll::Ready(Err(self.fail(CloseCode::Error, "ping timeout")));
             }
             self.unanswered += 1;
@@ -84,18 +132,31 @@ impl Session {
             };
             // Output first: from a peer that does not take its echo, nothing more is read.
             if link.poll_flush(cx)?.is_pending() {
+                self.stir();
                 return Poll::Pending;
             }
-            if let Some(message) = self.member.as_ref().filter(|_| !self.closing).and_then(Member::next) {
-                link.send(message)?;
+            if let Some(message) = self.mail() {
+                stirred = true;
+                self.send(message)?;
                 continue;
             }
+            let Some(link) = self.link.as_mut() else {
+                return Poll::Ready(Err(Error::AlreadyClosed));
+            };
             match link.poll_read(cx) {
                 Poll::Pending => {
                     link.park();
+                    if stirred {
+                        self.stir();
+                    } else if bits & PARK != 0 && link.is_bare() && !self.closing {
+                        return self.park(cx);
+                    }
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(message)) => self.received(message)?,
+                Poll::Ready(Ok(message)) => {
+                    stirred = true;
+                    self.received(message)?;
+                }
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(match blame(&error) {
                         Some((code, reason)) if !self.closing => self.fail(code, reason),
@@ -104,8 +165,57 @@ impl Session {
                 }
             }
         }
+        self.stir();
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Notes that it is not idle.
+    fn stir(&self) {
+        self.beat.stirred.store(self.shared.roster.quiet.now(), Ordering::Relaxed);
+    }
+
+    /// The next message of the room.
+    fn mail(&mut self) -> Option<Message> {
+        let place = self.place.as_mut().filter(|_| !self.closing)?;
+        self.shared.roster.next_message(self.descriptor, place)
+    }
+
+    /// Hands the connection to the parking lot, unless something has come up meanwhile.
+    fn park(&mut self, cx: &Context<'_>) -> Poll<Result<Parking, Error>> {
+        let Some(link) = self.link.take() else {
+            return Poll::Ready(Err(Error::AlreadyClosed));
+        };
+        let parked = Parked {
+            pings: self.pings,
+            socket: OwnedFd::from(link.into_tcp().into_std()?),
+            joined: self.beat.joined,
+            unanswered: self.unanswered,
+            cursor: self.place.as_ref().map_or(0, |place| place.cursor),
+            since: self.shared.roster.quiet.now() as u16,
+            patience: self.beat.patience,
+            path: self.path,
+        };
+        // Before the roster has it: from then on another task may count and close it.
+        let slot = self.slot.take();
+        self.report_lost();
+        match self.shared.roster.park(&self.beat, parked) {
+            Ok(()) => {
+                self.listed = false;
+                slot.into_iter().for_each(Slot::suspend);
+                Poll::Ready(Ok(Parking))
+            }
+            Err(socket) => {
+                let tcp = TcpStream::from_std(IdleStream::from(socket))?;
+                self.link =
+                    Some(Link::new(tcp, Role::Server, self.shared.options.max_message, Vec::new(), ()));
+                self.slot = slot;
+                self.stir();
+                // Whatever came up, and the new registration, want to be looked at.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     fn received(&mut self, message: Message) -> Result<(), Error> {
@@ -114,12 +224,15 @@ impl Session {
         if self.closing || !(message.is_text() || message.is_binary()) {
             return Ok(());
         }
-        match (&self.member, self.link.as_mut()) {
-            (Some(member), _) => self.shared.hub.publish(member, &message),
-            (None, Some(link)) => link.send(message)?,
-            (None, None) => {}
+        match &mut self.place {
+            Some(place) => self.shared.roster.publish(self.descriptor, place, message),
+            None => self.send(message)?,
         }
         Ok(())
+    }
+
+    fn send(&mut self, message: Message) -> Result<(), Error> {
+        self.link.as_mut().map_or(Err(Error::AlreadyClosed), |link| link.send(message))
     }
 
     /// Ends the connection by our decision: says why, and lets the peer read it.
@@ -129,6 +242,7 @@ impl Session {
             if let Err(error) = link.send(close(code, reason)) {
                 return error;
             }
+            self.unlist();
             tokio::spawn(async move {
                 linger(link.into_tcp()).await;
                 // The descriptor is in use until here.
@@ -139,26 +253,39 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Tells the roster that the connection is no more. Before its descriptor is closed: it comes again at once.
+    fn unlist(&mut self) {
+        if mem::take(&mut self.listed) {
+            self.shared.roster.leave(self.descriptor, &self.beat, self.place.as_ref());
+        }
+    }
+
+    fn report_lost(&mut self) {
+        let lost = self.place.as_mut().map_or(0, |place| mem::take(&mut place.lost));
+        if lost > 0 {
+            self.shared.roster.totals.relay_dropped.fetch_add(lost, Ordering::Relaxed);
+            warn!(dropped = lost, "a slow consumer on /broadcast lost messages");
+        }
+    }
+}
+
 impl Future for Session {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Err(error) = ready!(self.advance(cx));
-        debug!(%error, "connection ended");
+        match ready!(self.advance(cx)) {
+            Ok(Parking) => {}
+            Err(error) => debug!(%error, "connection ended"),
+        }
         Poll::Ready(())
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.beat.leave();
-        if let Some(member) = &self.member {
-            let dropped = self.shared.hub.leave(member);
-            if dropped > 0 {
-                self.shared.totals.relay_dropped.fetch_add(dropped, Ordering::Relaxed);
-                warn!(dropped, "a slow consumer on /broadcast lost messages");
-            }
-        }
+        self.unlist();
+        self.report_lost();
     }
 }
 
@@ -174,26 +301,5 @@ fn blame(error: &Error) -> Option<(CloseCode, &'static str)> {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => Some((CloseCode::Protocol, "protocol error")),
         _ => None,
-    }
-}
-
-fn ping_payload(size: usize, count: u64) -> Bytes {
-    let mut payload = [0; MAX_CONTROL];
-    let size = size.min(MAX_CONTROL);
-    if size >= 8 {
-        payload[..8].copy_from_slice(&count.to_be_bytes());
-    }
-    Bytes::copy_from_slice(&payload[..size])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ping_carries_its_number_when_there_is_room() {
-        assert_eq!(ping_payload(0, 7), Bytes::new());
-        assert_eq!(ping_payload(7, 7), Bytes::from_static(&[0; 7]));
-        assert_eq!(ping_payload(9, 0x0102)[..], [0, 0, 0, 0, 0, 0, 1, 2, 0]);
     }
 }
