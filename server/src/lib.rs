@@ -3,6 +3,7 @@
 //! - [`daemon`]: what `headroom-server` runs; the server whose costs the documentation quotes.
 //! - [`load`]: what `headroom-load` runs; it opens connections and counts every frame exactly.
 //! - [`link`]: one WebSocket over one TCP socket, as small as it can be while idle; both use it.
+//! - [`memory`]: what makes the allocator let go of a burst's memory.
 //! - [`meter`]: reads frame boundaries off a byte stream; the counts come from there.
 //!
 //! tungstenite is the protocol engine. It does no I/O here of its own: [`link::Link`] lends it the socket.
@@ -11,7 +12,7 @@ pub mod daemon;
 pub mod limits;
 pub mod link;
 pub mod load;
-mod memory;
+pub mod memory;
 pub mod meter;
 mod pulse;
 pub mod signals;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use server::daemon::{Options, Server};
 use server::limits;
+use server::memory;
 use server::signals::Stop;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -54,6 +55,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    memory::keep_together();
     match cli::parse::<Arguments>() {
         Ok(arguments) => cli::run("headroom-server", || run(arguments)),
         Err(code) => code,

@@ -19,7 +19,7 @@ use super::{Shared, Slot};
 use crate::link::Link;
 
 /// Time a refused or failed peer has to read the reason before the socket goes.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Accepts for ever. Failures (no descriptor left, a peer gone before accept) are logged once a second at most and
 /// waited out: the listener stays readable, so retrying at once would spin.

@@ -1,6 +1,7 @@
 //! A connection while something happens on it: a hand-written future that ends when the connection does, or when it has
 //! been quiet for long enough to be parked.
 
+use std::future::poll_fn;
 use std::mem;
 use std::net::TcpStream as IdleStream;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -10,12 +11,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tracing::{debug, warn};
 
-use super::accept::linger;
+use super::accept::{LINGER, linger};
 use super::broadcast::Place;
 use super::roster::Woken;
 use super::table::{Beat, DRAIN, PARK, PING, Parked};
@@ -244,6 +246,11 @@ impl Session {
             }
             self.unlist();
             tokio::spawn(async move {
+                // The runtime may not know yet that a socket which just came back takes output.
+                let flush = poll_fn(|cx| link.poll_flush(cx));
+                if !matches!(timeout(LINGER, flush).await, Ok(Ok(()))) {
+                    debug!("the peer did not take our Close");
+                }
                 linger(link.into_tcp()).await;
                 // The descriptor is in use until here.
                 drop(slot);

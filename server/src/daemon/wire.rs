@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use crate::link::Backlog;
@@ -96,10 +96,10 @@ impl<'a> Outgoing<'a> {
     }
 
     fn new(opcode: OpCode, payload: &'a [u8]) -> Self {
-        let frame = Frame::message(Bytes::new(), opcode, true);
+        let frame = FrameHeader { is_final: true, opcode, mask: None, ..FrameHeader::default() };
         let mut header = Cursor::new([0; MAX_HEADER]);
         // There is room for the longest.
-        let _ = frame.header().format(payload.len() as u64, &mut header);
+        let _ = frame.format(payload.len() as u64, &mut header);
         let header_size = header.position() as usize;
         Self { header: header.into_inner(), header_size, payload }
     }
@@ -123,6 +123,8 @@ impl<'a> Outgoing<'a> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+
     use super::*;
 
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
