@@ -5,5 +5,7 @@
 mod exact;
 mod keepalive;
 mod load;
+mod parking;
+mod raw;
 mod serving;
 mod support;

@@ -57,6 +57,14 @@ impl Process {
         self.stdout.recv_timeout(PATIENCE).expect("a line on stdout")
     }
 
+    /// How many descriptors each of its epoll sets watches.
+    pub(crate) fn watched(&self) -> Vec<usize> {
+        let folder = format!("/proc/{}/fdinfo", self.child.id());
+        let descriptors = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let watched = descriptors.map(|path| std::fs::read_to_string(path).unwrap_or_default());
+        watched.map(|text| text.matches("tfd:").count()).filter(|count| *count > 0).collect()
+    }
+
     /// Waits for the end.
     pub(crate) fn end(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
