@@ -176,6 +176,7 @@ fn a_message_behind_heartbeats_in_one_segment_is_answered_in_order() {
             assert_eq!(raw.frame().await, Some((FIN | PONG, payload)));
             assert_eq!(raw.frame().await, Some((FIN | TEXT, b"hello".to_vec())));
         }
+        drop(raw);
         assert_eq!(parkings(&stop(server)), 4);
     });
 }
@@ -199,6 +200,7 @@ fn pings_and_pongs_pass_without_waking() {
             // Its own pings are answered without waking it either.
             raw.write_all(&frame(FIN | PING, b"?")).await;
             while raw.frame().await.unwrap() != (FIN | PONG, b"?".to_vec()) {}
+            drop(raw);
             assert_eq!(parkings(&stop(server)), 1, "{size}");
         }
     });
