@@ -346,3 +346,6 @@ fn relay_to(room: &mut Room, member: usize, parked: &mut Parked) -> Option<Wake>
     parked.cursor = place.cursor;
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Connections that are parked and come back: nothing is lost, reordered or answered twice, whatever arrives when.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -49,29 +50,35 @@ fn echoes_come_whole_and_in_order_when_messages_race_with_parking() {
         let talk = (0..150_u64).map(|seed| {
             let connecting = server.connect("/echo");
             async move {
-                let (mut rng, mut client) = (Rng::new(seed), connecting.await);
-                let (end, mut sent, mut echoed) = (Instant::now() + Duration::from_secs(8), 0_u32, 0_u32);
-                while Instant::now() < end {
-                    for _ in 0..=rng.below(3) {
-                        let size = [8, 8, 100, 5_000, 20_000][rng.below(5)];
-                        client.send(numbered(sent, size)).await.unwrap();
-                        sent += 1;
+                let (mut rng, client) = (Rng::new(seed), connecting.await);
+                let (mut sink, mut stream) = client.split();
+                let sent = Cell::new(None);
+                let speak = async {
+                    let (end, mut count) = (Instant::now() + Duration::from_secs(8), 0_u32);
+                    while Instant::now() < end {
+                        for _ in 0..=rng.below(3) {
+                            let size = [8, 8, 100, 5_000, 20_000][rng.below(5)];
+                            let sending = sink.send(numbered(count, size));
+                            timeout(PATIENCE, sending).await.expect("the server reads").unwrap();
+                            count += 1;
+                        }
+                        sleep(gap(&mut rng)).await;
                     }
-                    let pause = sleep(gap(&mut rng));
-                    tokio::pin!(pause);
+                    sent.set(Some(count));
+                    sink.send(Message::Close(None)).await.unwrap();
+                    count
+                };
+                let listen = async {
+                    let mut echoed = 0;
                     loop {
-                        tokio::select! {
-                            () = &mut pause => break,
-                            message = client.next() => check(message.unwrap().unwrap(), &mut echoed),
+                        match timeout(PATIENCE, stream.next()).await.expect("a message or the end") {
+                            Some(Ok(Message::Close(_))) | None => break,
+                            Some(message) => check(message.unwrap(), &mut echoed),
                         }
                     }
-                }
-                while echoed < sent {
-                    check(next(&mut client).await, &mut echoed);
-                }
-                client.close(None).await.unwrap();
-                while client.next().await.is_some() {}
-                sent
+                    assert_eq!(sent.get(), Some(echoed), "the server closed early or lost something");
+                };
+                tokio::join!(speak, listen).0
             }
         });
         let sent: u32 = join_all(talk).await.iter().sum();
@@ -177,7 +184,8 @@ fn a_message_behind_heartbeats_in_one_segment_is_answered_in_order() {
             assert_eq!(raw.frame().await, Some((FIN | TEXT, b"hello".to_vec())));
         }
         drop(raw);
-        assert_eq!(parkings(&stop(server)), 4);
+        // One more if it was quick.
+        assert!(matches!(parkings(&stop(server)), 4 | 5));
     });
 }
 
@@ -331,6 +339,25 @@ fn what_a_parked_member_cannot_take_at_once_follows_when_it_can() {
         assert_eq!(slow.frame().await, Some((FIN | TEXT, b"third".to_vec())));
         slow.write_all(&frame(FIN | TEXT, b"thanks")).await;
         assert_eq!(next(&mut speaker).await, Message::text("thanks"));
+    });
+}
+
+#[test]
+fn our_close_waits_for_the_frame_that_was_begun() {
+    bounded(async {
+        let arguments = ["--idle-after", SOON, "--max-message-size", "8MiB", "--drain-timeout", "10s"];
+        let server = TestServer::start(&arguments);
+        let mut speaker = server.connect("/broadcast").await;
+        let mut slow = Raw::connect(server.address(), "/broadcast").await;
+        sleep(PARKED).await;
+        let large = vec![b'x'; 7_000_000];
+        speaker.send(Message::binary(large.clone())).await.unwrap();
+        sleep(PARKED).await;
+        server.process.signal(Signal::TERM);
+        sleep(PARKED).await;
+        assert!(slow.frame().await == Some((FIN | BINARY, large)), "the large message is damaged");
+        let (first, payload) = slow.frame().await.unwrap();
+        assert_eq!((first, &payload[..2]), (FIN | CLOSE, &1001_u16.to_be_bytes()[..]));
     });
 }
 

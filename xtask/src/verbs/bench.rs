@@ -2,6 +2,7 @@
 
 mod ceilings;
 mod idle;
+mod server;
 
 use anyhow::ensure;
 
@@ -16,6 +17,8 @@ pub(crate) enum Bench {
     Packet,
     /// The agent's share of a core and its memory beside many idle connections.
     Idle(idle::Arguments),
+    /// Memory per idle connection of headroom-server, beside plain tokio-tungstenite.
+    Server(server::Arguments),
 }
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
@@ -24,6 +27,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Ceilings(arguments) => ceilings::run(&stop, arguments),
         Bench::Packet => packet(&stop),
         Bench::Idle(arguments) => idle::run(&stop, arguments),
+        Bench::Server(arguments) => server::run(&stop, arguments),
     }
 }
 
