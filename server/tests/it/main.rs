@@ -7,5 +7,6 @@ mod keepalive;
 mod load;
 mod parking;
 mod raw;
+mod rooms;
 mod serving;
 mod support;

@@ -15,29 +15,29 @@ use crate::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Raw, Rng, TEXT, f
 use crate::support::{Client, Ended, PATIENCE, TestServer, bounded};
 
 /// A quiet period short enough for thousands of parkings in a test.
-const SOON: &str = "2ms";
+pub(crate) const SOON: &str = "2ms";
 /// Long enough for any connection to be parked with it.
-const PARKED: Duration = Duration::from_millis(400);
+pub(crate) const PARKED: Duration = Duration::from_millis(400);
 
 /// How often the server parked a connection, by its log.
-fn parkings(ended: &Ended) -> u64 {
+pub(crate) fn parkings(ended: &Ended) -> u64 {
     let (_, rest) = ended.stderr.rsplit_once("parkings=").expect("the last line of the log");
     rest.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-fn stop(server: TestServer) -> Ended {
+pub(crate) fn stop(server: TestServer) -> Ended {
     server.process.signal(Signal::TERM);
     let ended = server.process.end();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     ended
 }
 
-async fn next(client: &mut Client) -> Message {
+pub(crate) async fn next(client: &mut Client) -> Message {
     timeout(PATIENCE, client.next()).await.expect("a message").expect("no end").unwrap()
 }
 
 /// A pause around the quiet period, whatever the connection's patience has made of it.
-fn gap(rng: &mut Rng) -> Duration {
+pub(crate) fn gap(rng: &mut Rng) -> Duration {
     let most = [300, 3_000, 5_000, 9_000, 17_000, 34_000, 66_000, 90_000][rng.below(8)];
     Duration::from_micros(rng.below(most) as u64)
 }
@@ -87,13 +87,13 @@ fn echoes_come_whole_and_in_order_when_messages_race_with_parking() {
     });
 }
 
-fn numbered(number: u32, size: usize) -> Message {
+pub(crate) fn numbered(number: u32, size: usize) -> Message {
     let mut bytes = vec![b'.'; size];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
     Message::binary(bytes)
 }
 
-fn check(message: Message, echoed: &mut u32) {
+pub(crate) fn check(message: Message, echoed: &mut u32) {
     match message {
         Message::Binary(bytes) => {
             assert_eq!(bytes[..4], echoed.to_be_bytes());
@@ -282,83 +282,6 @@ async fn free_places(server: &TestServer, count: usize) {
     }
     // Until those have gone too.
     sleep(Duration::from_millis(100)).await;
-}
-
-#[test]
-fn a_room_of_parked_members_hears_everything_in_order() {
-    bounded(async {
-        let server =
-            TestServer::start(&["--idle-after", SOON, "--ping-interval", "90ms", "--pong-timeout", "1m"]);
-        let count = 400_u32;
-        let mut speaker = server.connect("/broadcast").await;
-        let listen = (0..40_u64).map(|seed| {
-            let connecting = server.connect("/broadcast");
-            async move {
-                let (mut rng, mut client, mut heard) = (Rng::new(seed), connecting.await, 0);
-                while heard < count {
-                    check(next(&mut client).await, &mut heard);
-                    // Some are slow now and then.
-                    if rng.below(50) == 0 {
-                        sleep(gap(&mut rng)).await;
-                    }
-                }
-            }
-        });
-        let speak = async {
-            sleep(PARKED).await;
-            let mut rng = Rng::new(99);
-            for number in 0..count {
-                speaker.send(numbered(number, [8, 300, 9_000][rng.below(3)])).await.unwrap();
-                sleep(gap(&mut rng) / 2).await;
-            }
-        };
-        tokio::join!(join_all(listen), speak);
-        drop(speaker);
-        let ended = stop(server);
-        assert!(ended.stderr.contains("relay_dropped=0"), "{}", ended.stderr);
-        assert!(parkings(&ended) > 100);
-    });
-}
-
-#[test]
-fn what_a_parked_member_cannot_take_at_once_follows_when_it_can() {
-    bounded(async {
-        let server = TestServer::start(&["--idle-after", SOON, "--max-message-size", "8MiB"]);
-        let mut speaker = server.connect("/broadcast").await;
-        let mut slow = Raw::connect(server.address(), "/broadcast").await;
-        sleep(PARKED).await;
-        // More than socket buffers hold, so the first goes out in part; the others wait behind it.
-        let large: Vec<u8> = (0..7_000_000_u32).map(|at| (at % 251) as u8).collect();
-        speaker.send(Message::binary(large.clone())).await.unwrap();
-        speaker.send(Message::text("second")).await.unwrap();
-        sleep(PARKED).await;
-        speaker.send(Message::text("third")).await.unwrap();
-        sleep(PARKED).await;
-        assert!(slow.frame().await == Some((FIN | BINARY, large)), "the large message is damaged");
-        assert_eq!(slow.frame().await, Some((FIN | TEXT, b"second".to_vec())));
-        assert_eq!(slow.frame().await, Some((FIN | TEXT, b"third".to_vec())));
-        slow.write_all(&frame(FIN | TEXT, b"thanks")).await;
-        assert_eq!(next(&mut speaker).await, Message::text("thanks"));
-    });
-}
-
-#[test]
-fn our_close_waits_for_the_frame_that_was_begun() {
-    bounded(async {
-        let arguments = ["--idle-after", SOON, "--max-message-size", "8MiB", "--drain-timeout", "10s"];
-        let server = TestServer::start(&arguments);
-        let mut speaker = server.connect("/broadcast").await;
-        let mut slow = Raw::connect(server.address(), "/broadcast").await;
-        sleep(PARKED).await;
-        let large = vec![b'x'; 7_000_000];
-        speaker.send(Message::binary(large.clone())).await.unwrap();
-        sleep(PARKED).await;
-        server.process.signal(Signal::TERM);
-        sleep(PARKED).await;
-        assert!(slow.frame().await == Some((FIN | BINARY, large)), "the large message is damaged");
-        let (first, payload) = slow.frame().await.unwrap();
-        assert_eq!((first, &payload[..2]), (FIN | CLOSE, &1001_u16.to_be_bytes()[..]));
-    });
 }
 
 #[test]
