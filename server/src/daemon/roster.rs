@@ -119,10 +119,15 @@ impl Roster {
         (beat, place)
     }
 
-    /// Forgets an active connection. To be called before its descriptor is closed.
-    pub(super) fn leave(&self, descriptor: RawFd, beat: &Beat, place: Option<&Place>) {
+    /// Forgets an active connection. To be called before its descriptor is closed; if that could not be, and somebody
+    /// else has the descriptor by now, their entry stays.
+    pub(super) fn leave(&self, descriptor: RawFd, beat: &Arc<Beat>, place: Option<&Place>) {
         let mut state = self.lock();
         beat.leave();
+        let entry = state.table.get_mut(index(descriptor));
+        if !matches!(entry, Some(Entry::Active(listed)) if Arc::ptr_eq(listed, beat)) {
+            return;
+        }
         state.table.vacate(descriptor);
         if let Some(place) = place {
             state.room.leave(index(descriptor), place);

@@ -194,3 +194,18 @@ fn a_parked_member_gets_its_mail_and_comes_back_when_there_is_much_of_it() {
         );
     });
 }
+
+#[test]
+fn leaving_late_does_not_take_a_successor_along() {
+    with_roster(Duration::ZERO, |roster| {
+        let (first, place) = roster.join(400, Path::Broadcast);
+        let (second, mut its_place) = roster.join(400, Path::Broadcast);
+        roster.leave(400, &first, place.as_ref());
+        let mut speaker = roster.join(401, Path::Broadcast).1.unwrap();
+        roster.publish(401, &mut speaker, Message::text("x"));
+        assert_eq!(second.pulse.pending(), MAIL);
+        assert_eq!(roster.next_message(400, its_place.as_mut().unwrap()), Some(Message::text("x")));
+        roster.leave(400, &second, its_place.as_ref());
+        assert!(roster.lock().table.get_mut(400).is_none());
+    });
+}
