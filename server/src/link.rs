@@ -1,9 +1,9 @@
-//! One WebSocket (RFC 6455) over one TCP socket.
+//! One WebSocket (RFC 6455) over one byte stream: a TCP socket, or whatever is a [`Transport`].
 //!
 //! An idle connection must cost a descriptor and a few bytes: tungstenite's engine, with its buffers, exists only
-//! while there is a byte to work on. Between messages it is dropped and only the socket and two frame meters stay.
+//! while there is a byte to work on. Between messages it is dropped and only the transport and two frame meters stay.
 //! That is sound because the meters know when nothing is half way: no partial frame, no unfinished message, nothing
-//! left to write, no closing handshake under way. The socket itself may then be taken elsewhere ([`Link::is_bare`]) and
+//! left to write, no closing handshake under way. The transport itself may then be taken elsewhere ([`Link::is_bare`]) and
 //! come back in a new link, with what was read meanwhile ([`Link::new`]) and a frame begun meanwhile ([`Link::owe`]).
 
 use std::io::{self, Read, Write};
@@ -20,7 +20,63 @@ use crate::meter::{FrameMeter, SeenFrame};
 /// that a peer which stops in the middle of a frame pins little.
 const READ_BUFFER: usize = 4096;
 
-/// Told about every frame that really crossed the socket.
+/// The byte stream below a [`Link`]: a socket, or what carries bytes to the peer in its stead.
+///
+/// The `try_` methods never wait: what cannot be done now fails with [`io::ErrorKind::WouldBlock`], and the matching
+/// `poll_` method then tells when to try again.
+pub trait Transport {
+    /// Reads into `buffer`; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or that the stream is broken.
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Takes over some of `bytes` and says how many.
+    ///
+    /// # Errors
+    /// As for [`Transport::try_read`].
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Hands everything taken over to the kernel. A transport that keeps nothing back has nothing to do.
+    ///
+    /// # Errors
+    /// As for [`Transport::try_read`].
+    fn try_flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Ready when reading is worth a try.
+    ///
+    /// # Errors
+    /// When the stream is broken.
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when writing or flushing is worth a try.
+    ///
+    /// # Errors
+    /// When the stream is broken.
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Transport for TcpStream {
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        TcpStream::try_read(self, buffer)
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        TcpStream::try_write(self, bytes)
+    }
+
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        TcpStream::poll_read_ready(self, cx)
+    }
+
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        TcpStream::poll_write_ready(self, cx)
+    }
+}
+
+/// Told about every frame that really crossed the transport.
 pub trait Observer {
     /// The kernel took the frame's last byte.
     fn sent(&self, frame: SeenFrame);
@@ -56,8 +112,8 @@ impl Backlog {
 
 /// A connection after its upgrade.
 #[derive(Debug)]
-pub struct Link<O> {
-    tcp: TcpStream,
+pub struct Link<T, O> {
+    transport: T,
     engine: Option<Box<WebSocketContext>>,
     backlog: Option<Box<Backlog>>,
     received: FrameMeter,
@@ -69,12 +125,12 @@ pub struct Link<O> {
     dirty: bool,
 }
 
-impl<O: Observer> Link<O> {
-    /// Takes over `tcp` after the HTTP upgrade. `tail` is what was read beyond the upgrade's last byte; `max_message`
+impl<T: Transport, O: Observer> Link<T, O> {
+    /// Takes over `transport` after the upgrade. `tail` is what was read beyond the upgrade's last byte; `max_message`
     /// limits an incoming message, in bytes.
-    pub fn new(tcp: TcpStream, role: Role, max_message: usize, tail: Vec<u8>, observer: O) -> Self {
+    pub fn new(transport: T, role: Role, max_message: usize, tail: Vec<u8>, observer: O) -> Self {
         let mut link = Self {
-            tcp,
+            transport,
             engine: None,
             backlog: None,
             received: FrameMeter::default(),
@@ -107,11 +163,11 @@ impl<O: Observer> Link<O> {
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         loop {
             if self.engine.is_none() {
-                ready!(self.tcp.poll_read_ready(cx))?;
+                ready!(self.transport.poll_read_ready(cx))?;
             }
             match self.with_engine(|engine, io| engine.read(io)) {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.tcp.poll_read_ready(cx))?;
+                    ready!(self.transport.poll_read_ready(cx))?;
                 }
                 outcome => {
                     self.dirty = true;
@@ -143,7 +199,7 @@ impl<O: Observer> Link<O> {
             match self.with_engine(|engine, io| engine.flush(io)) {
                 Ok(()) => self.dirty = false,
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.tcp.poll_write_ready(cx))?;
+                    ready!(self.transport.poll_write_ready(cx))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -159,20 +215,20 @@ impl<O: Observer> Link<O> {
         }
     }
 
-    /// Whether nothing is half way: the socket is all there is, and may go elsewhere and come back in a new link. To
+    /// Whether nothing is half way: the transport is all there is, and may go elsewhere and come back in a new link. To
     /// be asked after [`Link::park`].
     pub fn is_bare(&self) -> bool {
         self.engine.is_none() && !self.dirty
     }
 
-    /// The socket.
-    pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
+    /// What carries the bytes.
+    pub fn transport(&self) -> &T {
+        &self.transport
     }
 
-    /// Gives the socket up as it is.
-    pub fn into_tcp(self) -> TcpStream {
-        self.tcp
+    /// Gives the transport up as it is.
+    pub fn into_transport(self) -> T {
+        self.transport
     }
 
     fn config(&self) -> WebSocketConfig {
@@ -184,12 +240,12 @@ impl<O: Observer> Link<O> {
             .max_frame_size(Some(self.max_message))
     }
 
-    fn with_engine<T>(&mut self, work: impl FnOnce(&mut WebSocketContext, &mut Metered<'_, O>) -> T) -> T {
+    fn with_engine<R>(&mut self, work: impl FnOnce(&mut WebSocketContext, &mut Metered<'_, T, O>) -> R) -> R {
         let config = self.config();
         let engine =
             self.engine.get_or_insert_with(|| Box::new(WebSocketContext::new(self.role, Some(config))));
         let mut io = Metered {
-            tcp: &self.tcp,
+            transport: &mut self.transport,
             backlog: &mut self.backlog,
             received: &mut self.received,
             sent: &mut self.sent,
@@ -199,26 +255,26 @@ impl<O: Observer> Link<O> {
     }
 }
 
-/// The socket as the engine sees it: never blocks, every byte passes a meter, and a backlog goes first.
-struct Metered<'a, O> {
-    tcp: &'a TcpStream,
+/// The transport as the engine sees it: never blocks, every byte passes a meter, and a backlog goes first.
+struct Metered<'a, T, O> {
+    transport: &'a mut T,
     backlog: &'a mut Option<Box<Backlog>>,
     received: &'a mut FrameMeter,
     sent: &'a mut FrameMeter,
     observer: &'a O,
 }
 
-impl<O: Observer> Read for Metered<'_, O> {
+impl<T: Transport, O: Observer> Read for Metered<'_, T, O> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.tcp.try_read(buffer)?;
+        let count = self.transport.try_read(buffer)?;
         self.received.advance(&buffer[..count], |frame| self.observer.received(frame));
         Ok(count)
     }
 }
 
-impl<O: Observer> Metered<'_, O> {
+impl<T: Transport, O: Observer> Metered<'_, T, O> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.tcp.try_write(bytes)?;
+        let count = self.transport.try_write(bytes)?;
         self.sent.advance(&bytes[..count], |frame| self.observer.sent(frame));
         Ok(count)
     }
@@ -236,16 +292,17 @@ impl<O: Observer> Metered<'_, O> {
     }
 }
 
-impl<O: Observer> Write for Metered<'_, O> {
+impl<T: Transport, O: Observer> Write for Metered<'_, T, O> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.settle()?;
         self.put(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.settle()
+        self.settle()?;
+        self.transport.try_flush()
     }
 }
 
 /// An idle connection holds this and nothing else of the link; growth should be deliberate.
-const _: () = assert!(mem::size_of::<Link<()>>() <= 160);
+const _: () = assert!(mem::size_of::<Link<TcpStream, ()>>() <= 160);

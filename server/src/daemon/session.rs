@@ -34,7 +34,7 @@ const BUDGET: u32 = 64;
 
 pub(super) struct Session {
     /// Both are there until the connection ends or is handed on.
-    link: Option<Link<()>>,
+    link: Option<Link<TcpStream, ()>>,
     slot: Option<Slot>,
     shared: Arc<Shared>,
     beat: Arc<Beat>,
@@ -53,9 +53,9 @@ pub(super) struct Session {
 
 impl Session {
     /// Starts serving a new WebSocket.
-    pub(super) fn start(link: Link<()>, path: Path, slot: Slot) {
+    pub(super) fn start(link: Link<TcpStream, ()>, path: Path, slot: Slot) {
         let shared = slot.shared.clone();
-        let descriptor = link.tcp().as_raw_fd();
+        let descriptor = link.transport().as_raw_fd();
         let (beat, place) = shared.roster.join(descriptor, path);
         tokio::spawn(Self {
             link: Some(link),
@@ -190,7 +190,7 @@ impl Session {
         };
         let parked = Parked {
             pings: self.pings,
-            socket: OwnedFd::from(link.into_tcp().into_std()?),
+            socket: OwnedFd::from(link.into_transport().into_std()?),
             joined: self.beat.joined,
             unanswered: self.unanswered,
             cursor: self.place.as_ref().map_or(0, |place| place.cursor),
@@ -251,7 +251,7 @@ impl Session {
                 if !matches!(timeout(LINGER, flush).await, Ok(Ok(()))) {
                     debug!("the peer did not take our Close");
                 }
-                linger(link.into_tcp()).await;
+                linger(link.into_transport()).await;
                 // The descriptor is in use until here.
                 drop(slot);
             });

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -56,7 +57,7 @@ impl Line {
 }
 
 pub(super) struct Session {
-    link: Link<Arc<Totals>>,
+    link: Link<TcpStream, Arc<Totals>>,
     line: Arc<Line>,
     active: Active,
     /// Messages sent and data messages received.
