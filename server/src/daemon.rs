@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, Semaphore};
 use tracing::{info, warn};
 
+use crate::deflate;
 use crate::signals::Stop;
 use roster::Roster;
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How long nothing happens on a connection before it is parked.
     pub idle_after: Duration,
+    /// permessage-deflate; `None` declines every offer.
+    pub deflate: Option<deflate::Settings>,
 }
 
 impl Options {
@@ -215,6 +218,7 @@ mod tests {
             max_message: 1,
             drain_timeout: Duration::from_secs(1),
             idle_after: Duration::from_secs(1),
+            deflate: None,
         };
         assert_eq!(options.missed_limit(), 2);
         for (seconds, pings) in [(1, 1), (30, 1), (31, 2), (60, 2), (90, 3)] {

@@ -9,6 +9,7 @@ use agent::cli::{self, Exit, Failure, parse_duration, parse_size};
 use anyhow::Context;
 use clap::Parser;
 use server::daemon::{Options, Server};
+use server::deflate;
 use server::limits;
 use server::memory;
 use server::signals::Stop;
@@ -49,6 +50,8 @@ struct Arguments {
     /// How long nothing happens on a connection before its task and buffers are given back
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
     idle_after: Duration,
+    #[command(flatten)]
+    deflate: deflate::Arguments,
     /// Keep the soft limit on open descriptors instead of raising it to the hard limit
     #[arg(long)]
     no_raise_fd_limit: bool,
@@ -80,6 +83,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         max_message: arguments.max_message_size,
         drain_timeout: arguments.drain_timeout,
         idle_after: arguments.idle_after,
+        deflate: arguments.deflate.settings(),
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
