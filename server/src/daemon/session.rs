@@ -304,7 +304,8 @@ impl Drop for Session {
 /// The link of a connection that was set aside, `tail` being what was read of it meanwhile.
 fn restore(shared: &Shared, tcp: TcpStream, tail: Vec<u8>, kept: Option<Kept>) -> Link<TcpStream, ()> {
     let options = &shared.options;
-    let adapter = kept.zip(options.deflate).map(|(kept, settings)| Adapter::new(Role::Server, kept, &settings));
+    let adapter =
+        kept.zip(options.deflate).map(|(kept, settings)| Adapter::new(Role::Server, kept, &settings));
     Link::compressed(tcp, Role::Server, options.max_message, tail, (), adapter)
 }
 

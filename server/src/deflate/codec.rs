@@ -211,12 +211,7 @@ impl Inflater {
         let mut stream = blank();
         // SAFETY: as in `Deflater::new`.
         let outcome = unsafe {
-            inflateInit2_(
-                &raw mut *stream,
-                -c_int::from(bits),
-                zlibVersion(),
-                size_of::<z_stream>() as c_int,
-            )
+            inflateInit2_(&raw mut *stream, -c_int::from(bits), zlibVersion(), size_of::<z_stream>() as c_int)
         };
         if outcome == Z_OK { Ok(Self { stream, ended: false }) } else { Err(Failure::Memory) }
     }
@@ -229,8 +224,7 @@ impl Inflater {
         let mut inflater = Self::new(bits)?;
         let length = c_uint::try_from(history.len()).map_err(|_| Failure::Memory)?;
         // SAFETY: the stream is initialized and ours; zlib copies `length` bytes from a slice of that length.
-        let outcome =
-            unsafe { inflateSetDictionary(&raw mut *inflater.stream, history.as_ptr(), length) };
+        let outcome = unsafe { inflateSetDictionary(&raw mut *inflater.stream, history.as_ptr(), length) };
         if outcome == Z_OK { Ok(inflater) } else { Err(Failure::Memory) }
     }
 

@@ -29,7 +29,9 @@ impl Header {
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let (payload, rest) = match second & 0x7F {
-            126 => rest.split_first_chunk().map(|(length, rest)| (u64::from(u16::from_be_bytes(*length)), rest))?,
+            126 => rest
+                .split_first_chunk()
+                .map(|(length, rest)| (u64::from(u16::from_be_bytes(*length)), rest))?,
             127 => rest.split_first_chunk().map(|(length, rest)| (u64::from_be_bytes(*length), rest))?,
             short => (u64::from(short), rest),
         };
@@ -124,7 +126,8 @@ mod tests {
     fn masks_apply_from_any_offset() {
         let mask = [1, 2, 3, 4];
         let plain: Vec<u8> = (0..50).collect();
-        let expected: Vec<u8> = plain.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        let expected: Vec<u8> =
+            plain.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
         for cut in 0..50 {
             let mut bytes = plain.clone();
             let (first, second) = bytes.split_at_mut(cut);

@@ -42,11 +42,20 @@ pub(super) struct Inbound {
 enum At {
     Header,
     /// In a frame that passes as it is, header included.
-    Through { left: u64 },
+    Through {
+        left: u64,
+    },
     /// In the payload of a compressed frame.
-    Payload { left: u64, mask: [u8; 4], offset: u64, last: bool },
+    Payload {
+        left: u64,
+        mask: [u8; 4],
+        offset: u64,
+        last: bool,
+    },
     /// Behind a compressed message, of whose tail `done` bytes are inflated.
-    Tail { done: usize },
+    Tail {
+        done: usize,
+    },
     /// The data was corrupt.
     Failed(Failure),
 }
@@ -57,7 +66,10 @@ enum Message {
     None,
     Plain,
     /// `opcode` is what the next piece carries; `pieced` bytes of it wait in the buffer.
-    Compressed { opcode: u8, pieced: usize },
+    Compressed {
+        opcode: u8,
+        pieced: usize,
+    },
 }
 
 impl Inbound {
@@ -183,9 +195,7 @@ impl Inbound {
         let opcode = header.opcode();
         let proper = header.mask.is_some() == self.masked;
         let compressed = match self.message {
-            Message::None => {
-                proper && header.reserved() == RSV1 && matches!(opcode, TEXT | BINARY)
-            }
+            Message::None => proper && header.reserved() == RSV1 && matches!(opcode, TEXT | BINARY),
             Message::Compressed { .. } => proper && header.reserved() == 0 && opcode == CONTINUATION,
             Message::Plain => false,
         };

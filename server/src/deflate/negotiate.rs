@@ -85,7 +85,10 @@ impl Parameters {
 
 /// A server's choice among the offers in `fields`, the values of all [`FIELD`]s in order, and the value of the field in
 /// its answer. `None`: no compression, and no such field.
-pub fn answer<'a>(fields: impl IntoIterator<Item = &'a str>, settings: &Settings) -> Option<(Agreed, String)> {
+pub fn answer<'a>(
+    fields: impl IntoIterator<Item = &'a str>,
+    settings: &Settings,
+) -> Option<(Agreed, String)> {
     fields.into_iter().flat_map(|field| split(field, ',')).find_map(|offer| {
         let mut parts = split(offer, ';');
         let name = parts.next()?.trim();
@@ -182,7 +185,13 @@ fn wishes(settings: &Settings) -> (Direction, Direction) {
 }
 
 /// Appends what differs from the extension's defaults.
-fn write_parameters(field: &mut String, server: Direction, client: Direction, say_server: bool, say_client: bool) {
+fn write_parameters(
+    field: &mut String,
+    server: Direction,
+    client: Direction,
+    say_server: bool,
+    say_client: bool,
+) {
     if !server.takeover {
         *field += "; server_no_context_takeover";
     }

@@ -266,7 +266,8 @@ impl Endpoint {
     /// Set aside and brought back: another adapter and engine.
     fn renew(&mut self, role: Role, settings: &Settings) {
         self.stream.adapter.rest();
-        let seed = Agreed::new(Direction { bits: 15, takeover: true }, Direction { bits: 15, takeover: true });
+        let seed =
+            Agreed::new(Direction { bits: 15, takeover: true }, Direction { bits: 15, takeover: true });
         let blank = Adapter::new(role, seed.into(), settings);
         let kept = std::mem::replace(&mut self.stream.adapter, blank).into_kept();
         self.stream.adapter = Adapter::new(role, kept, settings);

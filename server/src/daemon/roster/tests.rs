@@ -91,13 +91,17 @@ fn what_waits_for_a_connection_keeps_it_from_being_parked() {
         let mut socket = OwnedFd::from(server);
         for bit in [PING, MAIL, DRAIN] {
             beat.pulse.raise(bit);
-            socket = roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap_err().0;
+            socket = roster
+                .park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default())
+                .unwrap_err()
+                .0;
             beat.pulse.take(&Context::from_waker(Waker::noop()));
         }
         // Even if it has been told of the message and has not fetched it.
         roster.publish(1_000, &mut speaker, Message::text("x"));
         beat.pulse.take(&Context::from_waker(Waker::noop()));
-        socket = roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap_err().0;
+        socket =
+            roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap_err().0;
         assert!(!beat.gone());
         assert_eq!(roster.next_message(descriptor, place.as_mut().unwrap()), Some(Message::text("x")));
         // That it has been quiet for long does not keep it.
