@@ -268,7 +268,7 @@ fn members_of_the_room_get_what_they_can_read_parked_or_not() {
         }
         let (mut rng, mut ways) = (Rng::new(5), [0, 0]);
         for number in 0..300 {
-            sleep(gap(&mut rng) / 4).await;
+            sleep(gap(&mut rng)).await;
             let (from, message) = (rng.below(3), text(&mut rng, number));
             let (raw, contexts) = &mut members[from];
             raw.write_all(&frame(FIN | RSV1 | TEXT, &contexts.deflate(&message))).await;
@@ -280,7 +280,7 @@ fn members_of_the_room_get_what_they_can_read_parked_or_not() {
                 }
             }
         }
-        assert!(ways.iter().all(|count| *count > 30), "uncompressed and compressed: {ways:?}");
+        assert!(ways.iter().all(|count| *count > 20), "uncompressed and compressed: {ways:?}");
         stop(server);
     });
 }
