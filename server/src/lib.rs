@@ -4,6 +4,7 @@
 //! - [`load`]: what `headroom-load` runs; it opens connections and counts every frame exactly.
 //! - [`link`]: one WebSocket over one TCP socket, as small as it can be while idle; both use it.
 //! - [`memory`]: what makes the allocator let go of a burst's memory.
+//! - [`shards`]: one server as several processes that share its ports.
 //! - [`meter`]: reads frame boundaries off a byte stream; the counts come from there.
 //!
 //! tungstenite is the protocol engine. It does no I/O here of its own: [`link::Link`] lends it the socket.
@@ -14,5 +15,7 @@ pub mod link;
 pub mod load;
 pub mod memory;
 pub mod meter;
+pub mod notify;
 mod pulse;
+pub mod shards;
 pub mod signals;

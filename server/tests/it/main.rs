@@ -6,6 +6,7 @@ mod exact;
 mod keepalive;
 mod load;
 mod parking;
+mod processes;
 mod raw;
 mod rooms;
 mod serving;
