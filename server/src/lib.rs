@@ -5,6 +5,7 @@
 //! - [`link`]: one WebSocket over one TCP socket, as small as it can be while idle; both use it.
 //! - [`memory`]: what makes the allocator let go of a burst's memory.
 //! - [`meter`]: reads frame boundaries off a byte stream; the counts come from there.
+//! - [`text`]: finds invalid text before its frame is complete, which the engine does not.
 //!
 //! tungstenite is the protocol engine. It does no I/O here of its own: [`link::Link`] lends it the socket.
 
@@ -16,3 +17,4 @@ pub mod memory;
 pub mod meter;
 mod pulse;
 pub mod signals;
+pub mod text;
