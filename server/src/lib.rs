@@ -6,6 +6,7 @@
 //! - [`memory`]: what makes the allocator let go of a burst's memory.
 //! - [`shards`]: one server as several processes that share its ports.
 //! - [`meter`]: reads frame boundaries off a byte stream; the counts come from there.
+//! - [`text`]: finds invalid text before its frame is complete, which the engine does not.
 //!
 //! tungstenite is the protocol engine. It does no I/O here of its own: [`link::Link`] lends it the socket.
 
@@ -19,3 +20,4 @@ pub mod notify;
 mod pulse;
 pub mod shards;
 pub mod signals;
+pub mod text;

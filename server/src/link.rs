@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::meter::{FrameMeter, SeenFrame};
+use crate::text::TextWatch;
 
 /// Read buffer of the engine, zero-filled on every read: large enough for a usual message in one read, small enough
 /// that a peer which stops in the middle of a frame pins little.
@@ -118,6 +119,7 @@ pub struct Link<T, O> {
     backlog: Option<Box<Backlog>>,
     received: FrameMeter,
     sent: FrameMeter,
+    text: TextWatch,
     observer: O,
     max_message: usize,
     role: Role,
@@ -135,13 +137,15 @@ impl<T: Transport, O: Observer> Link<T, O> {
             backlog: None,
             received: FrameMeter::default(),
             sent: FrameMeter::default(),
+            text: TextWatch::default(),
             observer,
             max_message,
             role,
             dirty: false,
         };
         if !tail.is_empty() {
-            link.received.advance(&tail, |frame| link.observer.received(frame));
+            let (text, observer) = (&mut link.text, &link.observer);
+            link.received.advance_through(&tail, |piece| text.watch(piece), |frame| observer.received(frame));
             let config = link.config();
             link.engine = Some(Box::new(WebSocketContext::from_partially_read(tail, role, Some(config))));
         }
@@ -168,6 +172,10 @@ impl<T: Transport, O: Observer> Link<T, O> {
             match self.with_engine(|engine, io| engine.read(io)) {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.transport.poll_read_ready(cx))?;
+                }
+                Err(Error::Io(_)) if self.text.is_invalid() => {
+                    self.dirty = true;
+                    return Poll::Ready(Err(Error::Utf8("in an unfinished frame".into())));
                 }
                 outcome => {
                     self.dirty = true;
@@ -249,6 +257,7 @@ impl<T: Transport, O: Observer> Link<T, O> {
             backlog: &mut self.backlog,
             received: &mut self.received,
             sent: &mut self.sent,
+            text: &mut self.text,
             observer: &self.observer,
         };
         work(engine, &mut io)
@@ -261,13 +270,23 @@ struct Metered<'a, T, O> {
     backlog: &'a mut Option<Box<Backlog>>,
     received: &'a mut FrameMeter,
     sent: &'a mut FrameMeter,
+    text: &'a mut TextWatch,
     observer: &'a O,
 }
 
 impl<T: Transport, O: Observer> Read for Metered<'_, T, O> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Only now: the engine has worked through what came before.
+        if self.text.is_invalid() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let count = self.transport.try_read(buffer)?;
-        self.received.advance(&buffer[..count], |frame| self.observer.received(frame));
+        let (text, observer) = (&mut *self.text, self.observer);
+        self.received.advance_through(
+            &buffer[..count],
+            |piece| text.watch(piece),
+            |frame| observer.received(frame),
+        );
         Ok(count)
     }
 }

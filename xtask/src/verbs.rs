@@ -2,9 +2,11 @@
 
 pub(crate) mod bench;
 pub(crate) mod build_ebpf;
+pub(crate) mod conformance;
 mod crowd;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
+mod listening;
 pub(crate) mod test;
 mod verifier;
 pub(crate) mod vm_test;
