@@ -26,8 +26,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::notify;
 use crate::signals::{Request, Signals};
+use crate::{deflate, notify};
 pub use listen::Listener;
 use roster::Roster;
 
@@ -54,6 +54,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How long nothing happens on a connection before it is parked.
     pub idle_after: Duration,
+    /// permessage-deflate; `None` declines every offer.
+    pub deflate: Option<deflate::Settings>,
 }
 
 impl Options {
@@ -216,6 +218,7 @@ mod tests {
             max_message: 1,
             drain_timeout: Duration::from_secs(1),
             idle_after: Duration::from_secs(1),
+            deflate: None,
         };
         assert_eq!(options.missed_limit(), 2);
         for (seconds, pings) in [(1, 1), (30, 1), (31, 2), (60, 2), (90, 3)] {

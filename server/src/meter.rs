@@ -235,7 +235,7 @@ mod tests {
             let bytes: Vec<u8> =
                 [0, 3, 126, 70000].iter().flat_map(|size| frame(0x81, masked, *size)).collect();
             for chunk in [1, 5, 4096, bytes.len()] {
-                let (mut meter, mut shown, mut ended) = (FrameMeter::default(), Vec::new(), Vec::new());
+                let (mut meter, mut shown, mut ended) = (FrameMeter::default(), Vec::<u8>::new(), Vec::new());
                 for chunk in bytes.chunks(chunk) {
                     let see = |piece: Piece<'_>| {
                         assert_eq!((piece.first, piece.mask), (0x81, [if masked { 0xFF } else { 0 }; 4]));

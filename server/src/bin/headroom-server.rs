@@ -11,7 +11,7 @@ use clap::Parser;
 use server::daemon::{Listener, Options, Server};
 use server::shards::{self, Shard};
 use server::signals::Signals;
-use server::{limits, memory, notify};
+use server::{deflate, limits, memory, notify};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -58,6 +58,8 @@ struct Arguments {
     /// How long nothing happens on a connection before its task and buffers are given back
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
     idle_after: Duration,
+    #[command(flatten)]
+    deflate: deflate::Arguments,
     /// Keep the soft limit on open descriptors instead of raising it to the hard limit
     #[arg(long)]
     no_raise_fd_limit: bool,
@@ -96,6 +98,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         max_message: arguments.max_message_size,
         drain_timeout: arguments.drain_timeout,
         idle_after: arguments.idle_after,
+        deflate: arguments.deflate.settings(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
