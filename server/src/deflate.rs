@@ -10,8 +10,8 @@
 //! then must keep is the bytes that the peer may still refer to, [`Kept`], and nothing else.
 
 mod adapter;
-mod arguments;
 pub mod codec;
+mod flags;
 mod frame;
 mod inbound;
 pub mod negotiate;
@@ -27,8 +27,8 @@ use thiserror::Error;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 pub use adapter::{Adapter, Kept};
-pub use arguments::Arguments;
 pub use codec::allocated;
+pub use flags::Flags;
 pub use pool::tidy;
 
 /// What an endpoint is willing to do, and how it compresses. The window sizes are logarithms, in bits.

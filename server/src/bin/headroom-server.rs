@@ -58,11 +58,11 @@ struct Arguments {
     /// How long nothing happens on a connection before its task and buffers are given back
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
     idle_after: Duration,
-    #[command(flatten)]
-    deflate: deflate::Arguments,
     /// Keep the soft limit on open descriptors instead of raising it to the hard limit
     #[arg(long)]
     no_raise_fd_limit: bool,
+    #[command(flatten)]
+    deflate: deflate::Flags,
 }
 
 fn main() -> ExitCode {

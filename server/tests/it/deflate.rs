@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
-use crate::parking::{PARKED, SOON, gap, parkings, stop};
-use crate::raw::{BINARY, CLOSE, CONTINUATION, FIN, PONG, Raw, Rng, TEXT, frame};
+use crate::parking::{SOON, gap, parkings, stop};
+use crate::raw::{CLOSE, CONTINUATION, FIN, PONG, Raw, Rng, TEXT, frame};
 use crate::support::{TestServer, bounded};
 
 const RSV1: u8 = 0x40;

@@ -10,7 +10,7 @@ use super::{Content, Settings};
 /// What to do about offers of permessage-deflate.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Compression (permessage-deflate)")]
-pub struct Arguments {
+pub struct Flags {
     /// Whether offers of permessage-deflate are accepted
     #[arg(long, value_enum, value_name = "on|off", default_value_t = Switch::On)]
     deflate: Switch,
@@ -55,7 +55,7 @@ enum Takeover {
     Both,
 }
 
-impl Arguments {
+impl Flags {
     /// `None` declines every offer.
     pub fn settings(&self) -> Option<Settings> {
         let takeover = self.deflate_takeover;
@@ -85,7 +85,7 @@ mod tests {
     #[derive(Parser)]
     struct Program {
         #[command(flatten)]
-        deflate: Arguments,
+        deflate: Flags,
     }
 
     #[test]
