@@ -5,7 +5,7 @@
 //! both ends share few processors.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -28,6 +28,11 @@ pub(super) const SIZE: u32 = 128;
 const PING_INTERVAL: u32 = 30;
 
 const WARM: Duration = Duration::from_millis(500);
+const OPENING: Duration = Duration::from_secs(60);
+/// Share of the time at either end in which processor time is not looked at.
+const MARGIN: f64 = 0.15;
+/// Processor time that is measured to a tenth.
+const LEAST: f64 = 0.1;
 
 /// One round of one server.
 pub(super) struct Round {
@@ -40,8 +45,8 @@ pub(super) struct Round {
 #[derive(Clone, Copy)]
 pub(super) struct Rate {
     pub(super) per_second: f64,
-    /// Of the server's processor time, user and system.
-    pub(super) microseconds: f64,
+    /// Of the server's processor time, user and system; `None` when it was too little for the kernel's clock of hundredths.
+    pub(super) microseconds: Option<f64>,
 }
 
 pub(super) struct Echo {
@@ -53,59 +58,62 @@ pub(super) fn measure(stop: &Stop, folder: &Path, peer: Peer, time: Duration) ->
     let server = peer.start(stop, folder, PING_INTERVAL)?;
     let process = server.running.child.id();
     let url = server.url.as_str();
-    echo(stop, folder, process, url, FOREIGN, WARM, 0.0)?;
+    let target = Target { folder, process, url };
+    target.echo(stop, FOREIGN, WARM)?;
     clients::knock(stop, url, WARM, AT_ONCE)?;
 
     let cpu = usage::cpu_seconds(process)?;
     let (count, seconds) = clients::knock(stop, url, time, AT_ONCE)?;
     let handshakes = rate(count, seconds, usage::cpu_seconds(process)? - cpu)?;
-
-    let mut echoes = Vec::new();
-    for connections in CROWDS {
-        let opening = opening(stop, folder, process, url, connections)?;
-        echoes.push(echo(stop, folder, process, url, connections, time, opening)?);
-    }
+    let echo: anyhow::Result<Vec<Echo>> =
+        CROWDS.iter().map(|connections| target.echo(stop, *connections, time)).collect();
+    let echo = echo?;
     let cpu = usage::cpu_seconds(process)?;
     let (count, seconds) = clients::foreign(stop, url, FOREIGN, time, SIZE)?;
     // Opening a hundred is some milliseconds of it.
     let foreign = rate(count, seconds, usage::cpu_seconds(process)? - cpu)?;
-    Ok(Round { handshakes, echo: echoes, foreign })
+    Ok(Round { handshakes, echo, foreign })
 }
 
-/// What opening and closing the connections costs the server, in seconds of its time.
-fn opening(stop: &Stop, folder: &Path, process: u32, url: &str, connections: u32) -> anyhow::Result<f64> {
-    let cpu = usage::cpu_seconds(process)?;
-    Load::start(folder, url, connections, &["--duration", "0s"])?.finish(stop)?;
-    Ok(usage::cpu_seconds(process)? - cpu)
-}
-
-/// `opening` is taken off the processor time.
-fn echo(
-    stop: &Stop,
-    folder: &Path,
+/// A server that is measured.
+struct Target<'a> {
+    folder: &'a Path,
     process: u32,
-    url: &str,
-    connections: u32,
-    time: Duration,
-    opening: f64,
-) -> anyhow::Result<Echo> {
-    let cpu = usage::cpu_seconds(process)?;
-    let (seconds, size) = (format!("{}ms", time.as_millis()), format!("{SIZE}B"));
-    let flags = ["--closed-loop", "--duration", &seconds, "--message-size", &size];
-    let result = Load::start(folder, url, connections, &flags)?.finish(stop)?;
-    let spent = usage::cpu_seconds(process)? - cpu - opening;
-    let echoed = number(&result["received"], "text")?;
-    let errors = &result["errors"];
-    ensure!(errors.as_object().is_none_or(serde_json::Map::is_empty), "errors: {errors}");
-    Ok(Echo {
-        rate: rate(echoed, number(&result, "duration_seconds")?, spent)?,
-        p99_seconds: number(&result["echo_seconds"], "p99")?,
-    })
+    url: &'a str,
+}
+
+impl Target<'_> {
+    /// Processor time is read in the middle of the conversation, so that opening and closing are not in it.
+    fn echo(&self, stop: &Stop, connections: u32, time: Duration) -> anyhow::Result<Echo> {
+        let before = usage::descriptors(self.process)?;
+        let (milliseconds, size) = (format!("{}ms", time.as_millis()), format!("{SIZE}B"));
+        let flags = ["--closed-loop", "--duration", &milliseconds, "--message-size", &size];
+        let mut load = Load::start(self.folder, self.url, connections, &flags)?;
+        stop.wait_for("opening all connections", OPENING, || {
+            load.check()?;
+            Ok((usage::descriptors(self.process)? >= before + connections as usize).then_some(()))
+        })?;
+        stop.pause(time.mul_f64(MARGIN))?;
+        let (cpu, begun) = (usage::cpu_seconds(self.process)?, Instant::now());
+        stop.pause(time.mul_f64(1.0 - 2.0 * MARGIN))?;
+        let spent = usage::cpu_seconds(self.process)? - cpu;
+        let window = begun.elapsed().as_secs_f64();
+        let result = load.finish(stop)?;
+        let errors = &result["errors"];
+        ensure!(errors.as_object().is_none_or(serde_json::Map::is_empty), "errors: {errors}");
+        let seconds = number(&result, "duration_seconds")?;
+        let echoed = number(&result["received"], "text")?;
+        Ok(Echo {
+            rate: rate(echoed, seconds, spent / window * seconds)?,
+            p99_seconds: number(&result["echo_seconds"], "p99")?,
+        })
+    }
 }
 
 fn rate(count: f64, seconds: f64, cpu_seconds: f64) -> anyhow::Result<Rate> {
     ensure!(count > 0.0 && seconds > 0.0, "nothing was done");
-    Ok(Rate { per_second: count / seconds, microseconds: cpu_seconds / count * 1e6 })
+    let microseconds = (cpu_seconds >= LEAST).then_some(cpu_seconds / count * 1e6);
+    Ok(Rate { per_second: count / seconds, microseconds })
 }
 
 /// All rounds of one server.
@@ -157,18 +165,18 @@ impl Series {
     }
 
     /// Ratios to another's of the same round, so that a slow minute is in both.
-    fn ratio(&self, other: &Self, value: impl Fn(&Round) -> f64) -> Figure {
+    fn ratio(&self, other: &Self, value: impl Fn(&Round) -> Option<f64>) -> Figure {
         let both = self.rounds.iter().zip(&other.rounds);
-        Figure::of(both.filter_map(|(own, other)| Some(value(own.as_ref()?) / value(other.as_ref()?))))
+        Figure::of(both.filter_map(|(own, other)| Some(value(own.as_ref()?)? / value(other.as_ref()?)?)))
     }
 
     pub(super) fn line(&self, measure: Measure, reference: &Self) -> String {
         format!(
-            "{:<28}{:>26.0}{:>19.2}{:>21.1}{:>19.2}{:>24.2}",
+            "{:<28}{:>26.0}{:>19.2}{:>21.1}{:>19.2} {:>26.2}",
             self.peer.name(),
             self.figure(|round| Some(measure.rate(round).per_second)),
-            self.ratio(reference, |round| measure.rate(round).per_second),
-            self.figure(|round| Some(measure.rate(round).microseconds)),
+            self.ratio(reference, |round| Some(measure.rate(round).per_second)),
+            self.figure(|round| measure.rate(round).microseconds),
             self.ratio(reference, |round| measure.rate(round).microseconds),
             self.figure(|round| measure.p99(round).map(|seconds| seconds * 1e3)),
         )
@@ -178,9 +186,9 @@ impl Series {
         json!({
             "server": self.peer.name(),
             "per_second": self.figure(|round| Some(measure.rate(round).per_second)).json(),
-            "per_second_ratio": self.ratio(reference, |round| measure.rate(round).per_second).json(),
+            "per_second_ratio": self.ratio(reference, |round| Some(measure.rate(round).per_second)).json(),
             "server_cpu_seconds_each":
-                self.figure(|round| Some(measure.rate(round).microseconds / 1e6)).json(),
+                self.figure(|round| measure.rate(round).microseconds.map(|each| each / 1e6)).json(),
             "server_cpu_ratio": self.ratio(reference, |round| measure.rate(round).microseconds).json(),
             "p99_seconds": self.figure(|round| measure.p99(round)).json(),
             "failures": self.failures,
@@ -191,7 +199,7 @@ impl Series {
 /// The heading of [`Series`]' lines.
 pub(super) fn heading() -> String {
     format!(
-        "{:<28}{:>26}{:>19}{:>21}{:>19}{:>24}",
+        "{:<28}{:>26}{:>19}{:>21}{:>19} {:>26}",
         "server", "a second", "ratio", "server's µs each", "ratio", "p99, ms"
     )
 }
@@ -206,7 +214,7 @@ mod tests {
     use super::*;
 
     fn round(per_second: f64) -> Option<Round> {
-        let rate = Rate { per_second, microseconds: 1e6 / per_second };
+        let rate = Rate { per_second, microseconds: Some(1e6 / per_second) };
         let echo = || Echo { rate, p99_seconds: 0.25 };
         Some(Round { handshakes: rate, echo: CROWDS.iter().map(|_| echo()).collect(), foreign: rate })
     }
@@ -237,6 +245,8 @@ mod tests {
     fn nothing_done_is_no_rate() {
         assert!(rate(0.0, 1.0, 1.0).is_err());
         let rate = rate(1000.0, 2.0, 0.5).unwrap();
-        assert_eq!((rate.per_second, rate.microseconds), (500.0, 500.0));
+        assert_eq!((rate.per_second, rate.microseconds), (500.0, Some(500.0)));
+        // Two hundredths may as well have been one or three.
+        assert_eq!(super::rate(1000.0, 2.0, 0.02).unwrap().microseconds, None);
     }
 }
