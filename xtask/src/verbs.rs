@@ -7,7 +7,9 @@ mod crowd;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
 mod listening;
+mod python;
 pub(crate) mod test;
+mod usage;
 mod verifier;
 pub(crate) mod vm_test;
 

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements. They report and never judge: machines differ.
 
 mod ceilings;
+mod figures;
 mod idle;
 mod server;
 
@@ -17,7 +18,7 @@ pub(crate) enum Bench {
     Packet,
     /// The agent's share of a core and its memory beside many idle connections.
     Idle(idle::Arguments),
-    /// Memory per idle connection of headroom-server, beside plain tokio-tungstenite.
+    /// headroom-server beside what one would take instead: memory per idle connection, handshakes, echo.
     Server(server::Arguments),
 }
 

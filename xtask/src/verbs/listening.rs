@@ -13,7 +13,6 @@ const READY: Duration = Duration::from_secs(20);
 
 /// Such a server, ready; ended when dropped.
 pub(super) struct Listening {
-    #[allow(dead_code)]
     pub(super) running: Running,
     /// `ws://ADDRESS:PORT`.
     pub(super) url: String,
