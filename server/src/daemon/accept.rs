@@ -4,17 +4,24 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
+use super::carrier::Carrier;
+use super::census::Over;
+use super::http2;
+use super::member::Member;
 use super::session::Session;
-use super::upgrade::{self, Upgraded};
+use super::tls::{self, Sealed, Tls};
+use super::upgrade::{self, UpgradeError, Upgraded};
 use super::{Shared, Slot};
 use crate::link::Link;
 
@@ -23,7 +30,13 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Accepts for ever. Failures (no descriptor left, a peer gone before accept) are logged once a second at most and
 /// waited out: the listener stays readable, so retrying at once would spin.
-pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> Infallible {
+///
+/// Those with `tls` begin with its handshake.
+pub(super) async fn accept_all(
+    listener: &TcpListener,
+    tls: Option<&Arc<Tls>>,
+    shared: &Arc<Shared>,
+) -> Infallible {
     let mut last_logged: Option<Instant> = None;
     let mut failures = 0_u64;
     loop {
@@ -46,14 +59,14 @@ pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> 
             Some(slot) => {
                 shared.roster.totals.accepted.fetch_add(1, Ordering::Relaxed);
                 // A task of its own, not the session's: its larger future dies with the handshake.
-                tokio::spawn(admit(tcp, slot));
+                tokio::spawn(admit(tcp, tls.cloned(), slot));
             }
             None => {
                 shared.roster.totals.refused.fetch_add(1, Ordering::Relaxed);
                 if let Ok(permit) = shared.refusals.clone().try_acquire_owned() {
-                    let shared = shared.clone();
+                    let (shared, tls) = (shared.clone(), tls.cloned());
                     tokio::spawn(async move {
-                        turn_away(tcp, shared).await;
+                        turn_away(tcp, tls, shared).await;
                         drop(permit);
                     });
                 }
@@ -62,32 +75,98 @@ pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> 
     }
 }
 
-async fn admit(mut tcp: TcpStream, slot: Slot) {
+/// What a connection turned out to be.
+enum Entered {
+    WebSocket(TcpStream, Upgraded),
+    Sealed(TlsStream<TcpStream>, Upgraded),
+    /// With what has been read of it.
+    Http2(TcpStream, Vec<u8>),
+    SealedHttp2(TlsStream<TcpStream>),
+}
+
+async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
     let shared = slot.shared.clone();
     // Nagle would hold a small frame back until the previous one is acknowledged.
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
+    let member = Member::socket(tcp.as_raw_fd());
+    let deadline = tokio::time::Instant::now() + shared.options.handshake_timeout;
     let full = || shared.roster.draining();
-    match timeout(shared.options.handshake_timeout, upgrade::answer(&mut tcp, full)).await {
-        Ok(Ok(Upgraded { path, tail })) => {
-            let link = Link::new(tcp, Role::Server, shared.options.max_message, tail, ());
-            Session::start(link, path, slot);
+    let entered = match timeout_at(deadline, enter(tcp, tls, &shared, full)).await {
+        Ok(Some(entered)) => entered,
+        Ok(None) => return,
+        Err(_) => return debug!("no upgrade within the time allowed"),
+    };
+    let max_message = shared.options.max_message;
+    match entered {
+        Entered::WebSocket(tcp, Upgraded { path, tail }) => {
+            slot.serve(Over::Http1);
+            Session::start(Link::new(tcp, Role::Server, max_message, tail, ()), member, path, slot);
         }
-        Ok(Err(error)) => {
-            debug!(%error, "no upgrade");
-            linger(tcp).await;
-        }
-        Err(_) => debug!("no upgrade within the time allowed"),
+        Entered::Sealed(stream, Upgraded { path, tail }) => match Sealed::new(stream) {
+            Ok(sealed) => {
+                slot.serve(Over::Http1Tls);
+                Session::start(Link::new(sealed, Role::Server, max_message, tail, ()), member, path, slot);
+            }
+            Err(error) => debug!(%error, "TLS failed after the upgrade"),
+        },
+        Entered::Http2(tcp, received) => http2::serve(tcp, received, Over::Http2, deadline, slot),
+        Entered::SealedHttp2(stream) => http2::serve(stream, Vec::new(), Over::Http2Tls, deadline, slot),
     }
 }
 
-/// Reads the request, so that the peer gets to see the answer instead of a reset, and answers 503.
-async fn turn_away(mut tcp: TcpStream, shared: Arc<Shared>) {
-    let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
-    if timeout(within, upgrade::answer(&mut tcp, || true)).await.is_ok() {
-        linger(tcp).await;
+/// Finds out what the peer wants; a request of HTTP/1.1 is answered. `None` when that is all.
+async fn enter(
+    mut tcp: TcpStream,
+    tls: Option<Arc<Tls>>,
+    shared: &Shared,
+    full: impl Fn() -> bool,
+) -> Option<Entered> {
+    let Some(tls) = tls else {
+        let mut received = Vec::with_capacity(1024);
+        let answered = match http2::preface(&mut tcp, &mut received).await {
+            Ok(true) => return Some(Entered::Http2(tcp, received)),
+            Ok(false) => upgrade::answer(&mut tcp, received, shared, full).await,
+            Err(error) => Err(UpgradeError::Io(error)),
+        };
+        return match answered {
+            Ok(upgraded) => Some(Entered::WebSocket(tcp, upgraded)),
+            Err(error) => {
+                debug!(%error, "no upgrade");
+                linger(tcp).await;
+                None
+            }
+        };
+    };
+    let mut stream = match tls.accept(tcp).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%error, "no TLS");
+            return None;
+        }
+    };
+    if tls::is_http2(&stream) {
+        return Some(Entered::SealedHttp2(stream));
     }
+    match upgrade::answer(&mut stream, Vec::with_capacity(1024), shared, full).await {
+        Ok(upgraded) => Some(Entered::Sealed(stream, upgraded)),
+        Err(error) => {
+            debug!(%error, "no upgrade");
+            if let Ok(sealed) = Sealed::new(stream) {
+                sealed.abandon().await;
+            }
+            None
+        }
+    }
+}
+
+/// Reads the request, so that the peer gets to see the answer instead of a reset, and answers 503. One that speaks HTTP/2 is
+/// not answered.
+async fn turn_away(tcp: TcpStream, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
+    let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
+    // The end is all that is left either way.
+    let _ = timeout(within + LINGER, enter(tcp, tls, &shared, || true)).await;
 }
 
 /// Ends our direction and swallows what the peer still sends: closing with unread input would reset the connection

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::mem;
 use std::net::TcpStream as IdleStream;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,14 +17,17 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tracing::{debug, warn};
 
-use super::accept::{LINGER, linger};
+use super::accept::LINGER;
 use super::broadcast::Place;
+use super::carrier::Carrier;
+use super::census::Over;
+use super::member::Member;
 use super::roster::Woken;
-use super::table::{Beat, DRAIN, PARK, PING, Parked};
+use super::table::{Beat, DRAIN, Idle, PARK, PING};
 use super::upgrade::Path;
 use super::wire::ping_payload;
 use super::{Shared, Slot};
-use crate::link::Link;
+use crate::link::{Backlog, Link};
 
 /// The connection is idle and somebody else's now.
 struct Parking;
@@ -32,13 +35,13 @@ struct Parking;
 /// Messages handled before other connections get their turn.
 const BUDGET: u32 = 64;
 
-pub(super) struct Session {
+pub(super) struct Session<C: Carrier> {
     /// Both are there until the connection ends or is handed on.
-    link: Option<Link<TcpStream, ()>>,
+    link: Option<Link<C, ()>>,
     slot: Option<Slot>,
     shared: Arc<Shared>,
     beat: Arc<Beat>,
-    descriptor: RawFd,
+    member: Member,
     path: Path,
     /// On `/broadcast`.
     place: Option<Place>,
@@ -51,18 +54,47 @@ pub(super) struct Session {
     listed: bool,
 }
 
-impl Session {
-    /// Starts serving a new WebSocket.
-    pub(super) fn start(link: Link<TcpStream, ()>, path: Path, slot: Slot) {
+/// An idle connection that comes back, whatever carried it meanwhile.
+pub(super) struct Return {
+    pub(super) idle: Idle,
+    pub(super) beat: Arc<Beat>,
+    /// Read already, not yet handled.
+    pub(super) tail: Vec<u8>,
+    /// To be written before anything else.
+    pub(super) backlog: Option<Backlog>,
+}
+
+/// Goes on with a socket that was parked.
+pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
+    let Woken { parked, beat, tail, backlog } = woken;
+    let (socket, idle) = parked.into_parts();
+    let member = Member::socket(socket.as_raw_fd());
+    let slot = Slot::resume(shared, Over::Http1);
+    match TcpStream::from_std(IdleStream::from(socket)) {
+        Ok(tcp) => Session::resume(tcp, member, Return { idle, beat, tail, backlog }, slot),
+        // The kernel has no memory for the registration; the descriptor is closed already.
+        Err(error) => {
+            warn!(%error, "a parked connection is lost");
+            let place = (idle.path == Path::Broadcast).then(|| Place::at(idle.cursor));
+            shared.roster.leave(member, &beat, place.as_ref());
+        }
+    }
+}
+
+impl<C: Carrier> Session<C> {
+    /// Starts serving a new WebSocket; how the rest of the server reaches it is the answer.
+    pub(super) fn start(link: Link<C, ()>, member: Member, path: Path, slot: Slot) -> Arc<Beat> {
         let shared = slot.shared.clone();
-        let descriptor = link.transport().as_raw_fd();
-        let (beat, place) = shared.roster.join(descriptor, path);
+        let (beat, place) = shared.roster.join(member, path);
+        if C::PARKS {
+            shared.roster.quiet.watch(&beat);
+        }
         tokio::spawn(Self {
             link: Some(link),
             slot: Some(slot),
             shared,
-            beat,
-            descriptor,
+            beat: beat.clone(),
+            member,
             path,
             place,
             pings: 0,
@@ -70,38 +102,32 @@ impl Session {
             closing: false,
             listed: true,
         });
+        beat
     }
 
     /// Goes on with one that was parked.
-    pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
-        let Woken { parked, beat, tail, backlog } = woken;
-        let Parked { pings, socket, unanswered, cursor, path, .. } = parked;
-        let descriptor = socket.as_raw_fd();
-        let mut session = Self {
-            link: None,
-            slot: Some(Slot::resume(shared)),
-            shared: shared.clone(),
+    pub(super) fn resume(carrier: C, member: Member, back: Return, slot: Slot) {
+        let shared = slot.shared.clone();
+        let Return { idle: Idle { pings, unanswered, cursor, path, .. }, beat, tail, backlog } = back;
+        let unanswered = if tail.is_empty() { unanswered } else { 0 };
+        let mut link = Link::new(carrier, Role::Server, shared.options.max_message, tail, ());
+        if let Some(backlog) = backlog {
+            link.owe(backlog);
+        }
+        let place = (path == Path::Broadcast).then(|| Place::at(cursor));
+        tokio::spawn(Self {
+            link: Some(link),
+            slot: Some(slot),
+            shared,
             beat,
-            descriptor,
+            member,
             path,
-            place: (path == Path::Broadcast).then(|| Place::at(cursor)),
+            place,
             pings,
-            unanswered: if tail.is_empty() { unanswered } else { 0 },
+            unanswered,
             closing: false,
             listed: true,
-        };
-        match TcpStream::from_std(IdleStream::from(socket)) {
-            Ok(tcp) => {
-                let mut link = Link::new(tcp, Role::Server, shared.options.max_message, tail, ());
-                if let Some(backlog) = backlog {
-                    link.owe(backlog);
-                }
-                session.link = Some(link);
-                tokio::spawn(session);
-            }
-            // The kernel has no memory for the registration; the descriptor is closed already.
-            Err(error) => warn!(%error, "a parked connection is lost"),
-        }
+        });
     }
 
     /// Runs until nothing more can be done now.
@@ -150,7 +176,7 @@ impl Session {
                     link.park();
                     if stirred {
                         self.stir();
-                    } else if bits & PARK != 0 && link.is_bare() && !self.closing {
+                    } else if C::PARKS && bits & PARK != 0 && link.is_bare() && !self.closing {
                         return self.park(cx);
                     }
                     return Poll::Pending;
@@ -180,7 +206,7 @@ impl Session {
     /// The next message of the room.
     fn mail(&mut self) -> Option<Message> {
         let place = self.place.as_mut().filter(|_| !self.closing)?;
-        self.shared.roster.next_message(self.descriptor, place)
+        self.shared.roster.next_message(self.member, place)
     }
 
     /// Hands the connection to the parking lot, unless something has come up meanwhile.
@@ -188,9 +214,8 @@ impl Session {
         let Some(link) = self.link.take() else {
             return Poll::Ready(Err(Error::AlreadyClosed));
         };
-        let parked = Parked {
+        let idle = Idle {
             pings: self.pings,
-            socket: OwnedFd::from(link.into_transport().into_std()?),
             joined: self.beat.joined,
             unanswered: self.unanswered,
             cursor: self.place.as_ref().map_or(0, |place| place.cursor),
@@ -198,20 +223,19 @@ impl Session {
             patience: self.beat.patience,
             path: self.path,
         };
-        // Before the roster has it: from then on another task may count and close it.
+        // Before anyone else has it: from then on another task may count and close it.
         let slot = self.slot.take();
         self.report_lost();
-        match self.shared.roster.park(&self.beat, parked) {
+        match link.into_transport().park(&self.shared, &self.beat, idle) {
             Ok(()) => {
                 self.listed = false;
                 slot.into_iter().for_each(Slot::suspend);
                 Poll::Ready(Ok(Parking))
             }
-            Err(socket) => {
-                let tcp = TcpStream::from_std(IdleStream::from(socket))?;
-                self.link =
-                    Some(Link::new(tcp, Role::Server, self.shared.options.max_message, Vec::new(), ()));
+            Err(carrier) => {
+                let max_message = self.shared.options.max_message;
                 self.slot = slot;
+                self.link = Some(Link::new(carrier?, Role::Server, max_message, Vec::new(), ()));
                 self.stir();
                 // Whatever came up, and the new registration, want to be looked at.
                 cx.waker().wake_by_ref();
@@ -227,7 +251,7 @@ impl Session {
             return Ok(());
         }
         match &mut self.place {
-            Some(place) => self.shared.roster.publish(self.descriptor, place, message),
+            Some(place) => self.shared.roster.publish(self.member, place, message),
             None => self.send(message)?,
         }
         Ok(())
@@ -251,7 +275,7 @@ impl Session {
                 if !matches!(timeout(LINGER, flush).await, Ok(Ok(()))) {
                     debug!("the peer did not take our Close");
                 }
-                linger(link.into_transport()).await;
+                link.into_transport().abandon().await;
                 // The descriptor is in use until here.
                 drop(slot);
             });
@@ -260,11 +284,19 @@ impl Session {
     }
 }
 
-impl Session {
+impl<C: Carrier> Session<C> {
+    /// After a complete closing handshake.
+    fn end(&mut self) {
+        self.unlist();
+        if let (Some(link), Some(slot)) = (self.link.take(), self.slot.take()) {
+            link.into_transport().end(slot);
+        }
+    }
+
     /// Tells the roster that the connection is no more. Before its descriptor is closed: it comes again at once.
     fn unlist(&mut self) {
         if mem::take(&mut self.listed) {
-            self.shared.roster.leave(self.descriptor, &self.beat, self.place.as_ref());
+            self.shared.roster.leave(self.member, &self.beat, self.place.as_ref());
         }
     }
 
@@ -277,19 +309,24 @@ impl Session {
     }
 }
 
-impl Future for Session {
+impl<C: Carrier> Future for Session<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.advance(cx)) {
             Ok(Parking) => {}
-            Err(error) => debug!(%error, "connection ended"),
+            Err(error) => {
+                debug!(%error, "connection ended");
+                if matches!(error, Error::ConnectionClosed) {
+                    self.end();
+                }
+            }
         }
         Poll::Ready(())
     }
 }
 
-impl Drop for Session {
+impl<C: Carrier> Drop for Session<C> {
     fn drop(&mut self) {
         self.unlist();
         self.report_lost();

@@ -1,4 +1,4 @@
-//! Every open connection by its descriptor.
+//! Every open connection that is a socket's only one, by its descriptor.
 //!
 //! The kernel gives out the lowest free descriptor, so a vector indexed by it is dense, needs no free list and no
 //! hashing, and is a timer wheel as it stands: connections whose descriptors leave the same remainder are one slot.
@@ -63,6 +63,19 @@ pub(super) struct Parked {
     /// On `/broadcast`: number of the next message it is to get.
     pub(super) cursor: u32,
     /// The quiet clock's last bits when it was parked.
+    pub(super) since: u16,
+    pub(super) patience: u8,
+    pub(super) path: Path,
+}
+
+/// What a connection is while it is idle, besides the byte stream that carries it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Idle {
+    /// As in [`Parked`], like all that follows.
+    pub(super) pings: u64,
+    pub(super) joined: u32,
+    pub(super) unanswered: u32,
+    pub(super) cursor: u32,
     pub(super) since: u16,
     pub(super) patience: u8,
     pub(super) path: Path,
@@ -136,6 +149,16 @@ impl Table {
 }
 
 impl Parked {
+    pub(super) fn new(socket: OwnedFd, idle: Idle) -> Self {
+        let Idle { pings, joined, unanswered, cursor, since, patience, path } = idle;
+        Self { pings, socket, joined, unanswered, cursor, since, patience, path }
+    }
+
+    pub(super) fn into_parts(self) -> (OwnedFd, Idle) {
+        let Self { pings, socket, joined, unanswered, cursor, since, patience, path } = self;
+        (socket, Idle { pings, joined, unanswered, cursor, since, patience, path })
+    }
+
     pub(super) fn descriptor(&self) -> usize {
         index(self.socket.as_raw_fd())
     }
