@@ -7,6 +7,7 @@
 
 mod accept;
 mod broadcast;
+mod listen;
 mod lot;
 mod quiet;
 mod roster;
@@ -16,20 +17,19 @@ mod upgrade;
 mod wire;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::signals::Stop;
+use crate::signals::{Request, Signals};
+use crate::{deflate, notify};
+pub use listen::Listener;
 use roster::Roster;
-
-/// Pending connections the kernel may keep; it caps this at `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
 
 /// Refusals being delivered at once. Each holds a descriptor for a moment; a flood beyond this is simply dropped.
 const MAX_REFUSALS: usize = 256;
@@ -54,6 +54,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How long nothing happens on a connection before it is parked.
     pub idle_after: Duration,
+    /// permessage-deflate; `None` declines every offer.
+    pub deflate: Option<deflate::Settings>,
 }
 
 impl Options {
@@ -125,23 +127,20 @@ impl Drop for Slot {
     }
 }
 
-/// A bound, listening server.
+/// A server with sockets that listen.
 pub struct Server {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     shared: Arc<Shared>,
 }
 
 impl Server {
-    /// Listens on `address`; port 0 takes any free one. Must be called inside a tokio runtime.
+    /// Is about to serve what `listeners` bring. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Those of bind(2): the address is in use, is not ours, or needs privilege; of epoll_create(2).
-    pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Lets a restarted server bind while old connections are in TIME_WAIT; a live listener still wins.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let listener = socket.listen(BACKLOG)?;
+    /// Those of epoll_create(2).
+    pub fn new(listeners: Vec<Listener>, options: Options) -> io::Result<Self> {
+        let listeners = listeners.into_iter().map(|listener| TcpListener::from_std(listener.into_std()?));
+        let listeners = listeners.collect::<io::Result<_>>()?;
         let shared = Arc::new(Shared {
             roster: Roster::new(&options)?,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
@@ -149,30 +148,34 @@ impl Server {
             empty: Notify::new(),
             options,
         });
-        Ok(Self { listener, shared })
+        Ok(Self { listeners, shared })
     }
 
-    /// Where it listens, with the port the kernel chose.
-    ///
-    /// # Errors
-    /// Those of getsockname(2).
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Serves until `stop` asks for an end; then every peer gets Close 1001 and [`Options::drain_timeout`] to answer.
+    /// Serves until a signal asks for an end; then every peer gets Close 1001 and [`Options::drain_timeout`] to answer.
     /// A second signal ends the wait.
-    pub async fn serve(self, mut stop: Stop) {
-        let Self { listener, shared } = self;
+    pub async fn serve(self, mut signals: Signals) {
+        let Self { listeners, shared } = self;
         let lot = tokio::spawn({
             let shared = shared.clone();
             async move { lot::serve(&shared).await }
         });
-        let reason = tokio::select! {
-            reason = stop.requested() => reason,
-            never = accept::accept_all(&listener, &shared) => match never {},
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let shared = shared.clone();
+            accepting.spawn(async move { accept::accept_all(&listener, &shared).await });
+        }
+        let reason = loop {
+            match signals.next().await {
+                Request::Stop(reason) => break reason,
+                Request::Reload => {
+                    notify::reloading();
+                    info!(name: "reload", "nothing to read again");
+                    notify::ready();
+                }
+            }
         };
-        drop(listener);
+        notify::stopping();
+        accepting.shutdown().await;
         info!(reason, open = shared.open.load(Ordering::Acquire), "closing");
         let drained = async {
             lot::drain(&shared).await;
@@ -185,7 +188,7 @@ impl Server {
             _ = tokio::time::sleep(shared.options.drain_timeout) => {
                 warn!(open = shared.open.load(Ordering::Acquire), "peers did not close in time");
             }
-            _ = stop.requested() => {}
+            _ = signals.stop() => {}
         }
         lot.abort();
         let totals = &shared.roster.totals;
@@ -215,6 +218,7 @@ mod tests {
             max_message: 1,
             drain_timeout: Duration::from_secs(1),
             idle_after: Duration::from_secs(1),
+            deflate: None,
         };
         assert_eq!(options.missed_limit(), 2);
         for (seconds, pings) in [(1, 1), (30, 1), (31, 2), (60, 2), (90, 3)] {

@@ -91,7 +91,7 @@ impl FrameMeter {
         self.advance_through(bytes, |_| {}, seen);
     }
 
-    /// The same, and shows the payload on the way. A frame without payload shows none.
+    /// The same, and shows the payload on the way: of a frame without payload an empty piece.
     pub fn advance_through(
         &mut self,
         mut bytes: &[u8],
@@ -118,6 +118,9 @@ impl FrameMeter {
                     continue;
                 }
                 self.left = self.length;
+                if self.left == 0 {
+                    shown(Piece { first: self.first, mask: self.mask, offset: 0, bytes: &[], ends: true });
+                }
             }
             if self.left == 0 {
                 seen(self.finish());
@@ -235,7 +238,7 @@ mod tests {
             let bytes: Vec<u8> =
                 [0, 3, 126, 70000].iter().flat_map(|size| frame(0x81, masked, *size)).collect();
             for chunk in [1, 5, 4096, bytes.len()] {
-                let (mut meter, mut shown, mut ended) = (FrameMeter::default(), Vec::new(), Vec::new());
+                let (mut meter, mut shown, mut ended) = (FrameMeter::default(), Vec::<u8>::new(), Vec::new());
                 for chunk in bytes.chunks(chunk) {
                     let see = |piece: Piece<'_>| {
                         assert_eq!((piece.first, piece.mask), (0x81, [if masked { 0xFF } else { 0 }; 4]));
@@ -247,7 +250,7 @@ mod tests {
                     };
                     meter.advance_through(chunk, see, |_| {});
                 }
-                assert_eq!(ended, [3, 126, 70000], "masked {masked}, chunk {chunk}");
+                assert_eq!(ended, [0, 3, 126, 70000], "masked {masked}, chunk {chunk}");
             }
         }
     }

@@ -146,8 +146,10 @@ mod tests {
     fn what_is_not_text_is_left_alone() {
         let bytes = [frame(0x82, &[0xFF; 50]), frame(0x02, &[0xFF; 50]), frame(0x80, &[0xFF; 50])].concat();
         assert_eq!(invalid_at(&bytes, 1), None);
-        // Compressed.
+        // Compressed, and with nothing in the frame that says so.
         assert_eq!(invalid_at(&frame(0xC1, &[0xFF; 50]), 1), None);
+        let empty = [frame(0x81, b"text"), frame(0x41, b""), frame(0x80, &[0xFF; 50])].concat();
+        assert_eq!(invalid_at(&empty, 1), None);
         // After text, binary.
         let bytes = [frame(0x81, b"text"), frame(0x82, &[0xFF; 50])].concat();
         assert_eq!(invalid_at(&bytes, 1), None);

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::session::Session;
 use super::upgrade::{self, Upgraded};
 use super::{Shared, Slot};
+use crate::deflate::Adapter;
 use crate::link::Link;
 
 /// Time a refused or failed peer has to read the reason before the socket goes.
@@ -69,9 +70,13 @@ async fn admit(mut tcp: TcpStream, slot: Slot) {
         debug!(%error, "TCP_NODELAY");
     }
     let full = || shared.roster.draining();
-    match timeout(shared.options.handshake_timeout, upgrade::answer(&mut tcp, full)).await {
-        Ok(Ok(Upgraded { path, tail })) => {
-            let link = Link::new(tcp, Role::Server, shared.options.max_message, tail, ());
+    let settings = shared.options.deflate.as_ref();
+    match timeout(shared.options.handshake_timeout, upgrade::answer(&mut tcp, full, settings)).await {
+        Ok(Ok(Upgraded { path, deflate, tail })) => {
+            let adapter = deflate
+                .zip(settings)
+                .map(|(agreed, settings)| Adapter::new(Role::Server, agreed.into(), settings));
+            let link = Link::compressed(tcp, Role::Server, shared.options.max_message, tail, (), adapter);
             Session::start(link, path, slot);
         }
         Ok(Err(error)) => {
@@ -85,7 +90,7 @@ async fn admit(mut tcp: TcpStream, slot: Slot) {
 /// Reads the request, so that the peer gets to see the answer instead of a reset, and answers 503.
 async fn turn_away(mut tcp: TcpStream, shared: Arc<Shared>) {
     let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
-    if timeout(within, upgrade::answer(&mut tcp, || true)).await.is_ok() {
+    if timeout(within, upgrade::answer(&mut tcp, || true, None)).await.is_ok() {
         linger(tcp).await;
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! The lock is held for a bounded number of system calls on sockets, [`CHUNK`], and never while waiting.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +62,8 @@ pub(super) struct Roster {
 struct State {
     table: Table,
     room: Room,
+    /// What the peers of parked connections may still refer to in compressed messages, by descriptor.
+    histories: BTreeMap<usize, Box<[u8]>>,
     /// Turns of the wheel so far; wraps.
     turns: u32,
     draining: bool,
@@ -70,6 +73,8 @@ struct State {
 pub(super) struct Woken {
     pub(super) parked: Parked,
     pub(super) beat: Arc<Beat>,
+    /// As it was parked with.
+    pub(super) history: Box<[u8]>,
     /// Read already, not yet handled.
     pub(super) tail: Vec<u8>,
     /// To be written before anything else.
@@ -134,22 +139,30 @@ impl Roster {
         }
     }
 
-    /// Takes over an idle connection from its task.
+    /// Takes over an idle connection from its task, with the `history` of its compression.
     ///
     /// # Errors
-    /// Gives it back when something is waiting for it, or the server is going away, or the kernel refuses.
-    pub(super) fn park(&self, beat: &Beat, parked: Parked) -> Result<(), OwnedFd> {
+    /// Gives both back when something is waiting for it, or the server is going away, or the kernel refuses.
+    pub(super) fn park(
+        &self,
+        beat: &Beat,
+        parked: Parked,
+        history: Box<[u8]>,
+    ) -> Result<(), (OwnedFd, Box<[u8]>)> {
         let mut state = self.lock();
         let waiting = beat.pulse.pending() & !PARK != 0
             || parked.path == Path::Broadcast && state.room.behind(parked.cursor) > 0;
         if waiting || state.draining {
-            return Err(parked.socket);
+            return Err((parked.socket, history));
         }
         // Level-triggered: what arrived since the task last looked is reported at once.
         let data = EventData::new_u64(parked.descriptor() as u64);
         if let Err(error) = epoll::add(self.epoll.get_ref(), &parked.socket, data, EventFlags::IN) {
             warn!(%error, "cannot park a connection");
-            return Err(parked.socket);
+            return Err((parked.socket, history));
+        }
+        if !history.is_empty() {
+            state.histories.insert(parked.descriptor(), history);
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
         beat.leave();
@@ -316,7 +329,8 @@ impl Roster {
         beat.pulse.raise(wake.bits);
         let parked = state.table.activate(descriptor, beat.clone())?;
         self.quiet.watch(&beat);
-        Some(Woken { parked, beat, tail: wake.tail, backlog: wake.backlog })
+        let history = state.histories.remove(&descriptor).unwrap_or_default();
+        Some(Woken { parked, beat, history, tail: wake.tail, backlog: wake.backlog })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

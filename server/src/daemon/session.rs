@@ -24,6 +24,7 @@ use super::table::{Beat, DRAIN, PARK, PING, Parked};
 use super::upgrade::Path;
 use super::wire::ping_payload;
 use super::{Shared, Slot};
+use crate::deflate::{Adapter, Failure, Kept};
 use crate::link::Link;
 
 /// The connection is idle and somebody else's now.
@@ -74,8 +75,9 @@ impl Session {
 
     /// Goes on with one that was parked.
     pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
-        let Woken { parked, beat, tail, backlog } = woken;
-        let Parked { pings, socket, unanswered, cursor, path, .. } = parked;
+        let Woken { parked, beat, history, tail, backlog } = woken;
+        let Parked { pings, socket, unanswered, cursor, path, deflate, .. } = parked;
+        let kept = deflate.map(|agreed| Kept { agreed, history });
         let descriptor = socket.as_raw_fd();
         let mut session = Self {
             link: None,
@@ -92,7 +94,7 @@ impl Session {
         };
         match TcpStream::from_std(IdleStream::from(socket)) {
             Ok(tcp) => {
-                let mut link = Link::new(tcp, Role::Server, shared.options.max_message, tail, ());
+                let mut link = restore(shared, tcp, tail, kept);
                 if let Some(backlog) = backlog {
                     link.owe(backlog);
                 }
@@ -188,29 +190,32 @@ impl Session {
         let Some(link) = self.link.take() else {
             return Poll::Ready(Err(Error::AlreadyClosed));
         };
+        let (tcp, kept) = link.set_aside();
+        let (deflate, history) = kept.map(|kept| (kept.agreed, kept.history)).unzip();
         let parked = Parked {
             pings: self.pings,
-            socket: OwnedFd::from(link.into_transport().into_std()?),
+            socket: OwnedFd::from(tcp.into_std()?),
             joined: self.beat.joined,
             unanswered: self.unanswered,
             cursor: self.place.as_ref().map_or(0, |place| place.cursor),
             since: self.shared.roster.quiet.now() as u16,
             patience: self.beat.patience,
             path: self.path,
+            deflate,
         };
         // Before the roster has it: from then on another task may count and close it.
         let slot = self.slot.take();
         self.report_lost();
-        match self.shared.roster.park(&self.beat, parked) {
+        match self.shared.roster.park(&self.beat, parked, history.unwrap_or_default()) {
             Ok(()) => {
                 self.listed = false;
                 slot.into_iter().for_each(Slot::suspend);
                 Poll::Ready(Ok(Parking))
             }
-            Err(socket) => {
+            Err((socket, history)) => {
                 let tcp = TcpStream::from_std(IdleStream::from(socket))?;
-                self.link =
-                    Some(Link::new(tcp, Role::Server, self.shared.options.max_message, Vec::new(), ()));
+                let kept = deflate.map(|agreed| Kept { agreed, history });
+                self.link = Some(restore(&self.shared, tcp, Vec::new(), kept));
                 self.slot = slot;
                 self.stir();
                 // Whatever came up, and the new registration, want to be looked at.
@@ -296,6 +301,14 @@ impl Drop for Session {
     }
 }
 
+/// The link of a connection that was set aside, `tail` being what was read of it meanwhile.
+fn restore(shared: &Shared, tcp: TcpStream, tail: Vec<u8>, kept: Option<Kept>) -> Link<TcpStream, ()> {
+    let options = &shared.options;
+    let adapter =
+        kept.zip(options.deflate).map(|(kept, settings)| Adapter::new(Role::Server, kept, &settings));
+    Link::compressed(tcp, Role::Server, options.max_message, tail, (), adapter)
+}
+
 fn close(code: CloseCode, reason: &'static str) -> Message {
     Message::Close(Some(CloseFrame { code, reason: reason.into() }))
 }
@@ -307,6 +320,10 @@ fn blame(error: &Error) -> Option<(CloseCode, &'static str)> {
         Error::Utf8(_) => Some((CloseCode::Invalid, "invalid UTF-8")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => Some((CloseCode::Protocol, "protocol error")),
+        Error::Io(error) => match Failure::of(error)? {
+            Failure::Corrupt => Some((CloseCode::Invalid, "corrupt compressed data")),
+            Failure::Memory => Some((CloseCode::Error, "out of memory")),
+        },
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::upgrade::Path;
+use crate::deflate::Agreed;
 use crate::pulse::Pulse;
 
 /// A ping is due.
@@ -66,6 +67,8 @@ pub(super) struct Parked {
     pub(super) since: u16,
     pub(super) patience: u8,
     pub(super) path: Path,
+    /// The compression negotiated. What the peer may still refer to is kept elsewhere: most have none.
+    pub(super) deflate: Option<Agreed>,
 }
 
 pub(super) enum Entry {

@@ -8,6 +8,9 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+
+use crate::deflate::{Agreed, Settings, negotiate};
 
 /// Longest request header accepted, in bytes.
 const MAX_REQUEST: usize = 16 * 1024;
@@ -22,6 +25,8 @@ pub(super) enum Path {
 /// A finished handshake.
 pub(super) struct Upgraded {
     pub(super) path: Path,
+    /// The compression negotiated, if any.
+    pub(super) deflate: Option<Agreed>,
     /// Bytes that came after the request.
     pub(super) tail: Vec<u8>,
 }
@@ -53,11 +58,15 @@ const UPGRADE_REQUIRED: Refusal =
     Refusal { status: "426 Upgrade Required", fields: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" };
 
 /// Reads one request and answers it: 101, or the status that says what is wrong. `full` is asked once the request is
-/// complete and makes it 503.
+/// complete and makes it 503. Compression is negotiated by `deflate`, or not at all.
 ///
 /// # Errors
 /// When there is no WebSocket at the end.
-pub(super) async fn answer(tcp: &mut TcpStream, full: impl Fn() -> bool) -> Result<Upgraded, UpgradeError> {
+pub(super) async fn answer(
+    tcp: &mut TcpStream,
+    full: impl Fn() -> bool,
+    deflate: Option<&Settings>,
+) -> Result<Upgraded, UpgradeError> {
     let mut received = Vec::with_capacity(1024);
     let parsed = loop {
         if tcp.read_buf(&mut received).await? == 0 {
@@ -66,14 +75,14 @@ pub(super) async fn answer(tcp: &mut TcpStream, full: impl Fn() -> bool) -> Resu
         match Request::try_parse(&received) {
             Ok(None) if received.len() < MAX_REQUEST => {}
             Ok(None) => break Err(TOO_LARGE),
-            Ok(Some((size, request))) => break judge(&request, full()).map(|found| (size, found)),
+            Ok(Some((size, request))) => break judge(&request, full(), deflate).map(|found| (size, found)),
             Err(error) => break Err(malformed(&error)),
         }
     };
     match parsed {
-        Ok((size, (path, response))) => {
+        Ok((size, Accepted { path, deflate, response })) => {
             tcp.write_all(&response).await?;
-            Ok(Upgraded { path, tail: received.split_off(size) })
+            Ok(Upgraded { path, deflate, tail: received.split_off(size) })
         }
         Err(refusal) => {
             tcp.write_all(refusal.to_bytes().as_slice()).await?;
@@ -82,8 +91,16 @@ pub(super) async fn answer(tcp: &mut TcpStream, full: impl Fn() -> bool) -> Resu
     }
 }
 
-/// The path and the 101 response, or the refusal.
-fn judge(request: &Request, full: bool) -> Result<(Path, Vec<u8>), Refusal> {
+/// What a proper request gets.
+#[derive(Debug, PartialEq, Eq)]
+struct Accepted {
+    path: Path,
+    deflate: Option<Agreed>,
+    /// The 101 response.
+    response: Vec<u8>,
+}
+
+fn judge(request: &Request, full: bool, deflate: Option<&Settings>) -> Result<Accepted, Refusal> {
     if full {
         return Err(BUSY);
     }
@@ -92,11 +109,16 @@ fn judge(request: &Request, full: bool) -> Result<(Path, Vec<u8>), Refusal> {
         "/broadcast" => Path::Broadcast,
         _ => return Err(NOT_FOUND),
     };
-    let mut bytes = Vec::with_capacity(192);
-    create_response(request)
-        .and_then(|response| write_response(&mut bytes, &response))
-        .map_err(|error| malformed(&error))?;
-    Ok((path, bytes))
+    let mut accepted = Accepted { path, deflate: None, response: Vec::with_capacity(256) };
+    let mut response = create_response(request).map_err(|error| malformed(&error))?;
+    let offers = request.headers().get_all(negotiate::FIELD).iter().filter_map(|value| value.to_str().ok());
+    if let Some((agreed, field)) = deflate.and_then(|settings| negotiate::answer(offers, settings)) {
+        let field = HeaderValue::try_from(field).map_err(|_| BAD_REQUEST)?;
+        response.headers_mut().insert(negotiate::FIELD, field);
+        accepted.deflate = Some(agreed);
+    }
+    write_response(&mut accepted.response, &response).map_err(|error| malformed(&error))?;
+    Ok(accepted)
 }
 
 fn malformed(error: &WsError) -> Refusal {
@@ -126,9 +148,9 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    fn request(head: &str) -> Result<(Path, Vec<u8>), Refusal> {
+    fn request(head: &str) -> Result<Accepted, Refusal> {
         let (_, request) = Request::try_parse(head.as_bytes()).unwrap().unwrap();
-        judge(&request, false)
+        judge(&request, false, Some(&Settings::default()))
     }
 
     const FIELDS: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -143,13 +165,14 @@ mod tests {
             ("/other", Err(NOT_FOUND)),
         ] {
             let outcome = request(&format!("GET {path} HTTP/1.1\r\n{FIELDS}"));
-            assert_eq!(outcome.map(|(path, _)| path), found, "{path}");
+            assert_eq!(outcome.map(|accepted| accepted.path), found, "{path}");
         }
     }
 
     #[test]
     fn the_rfc_example_key() {
-        let (_, response) = request(&format!("GET / HTTP/1.1\r\n{FIELDS}")).unwrap();
+        let Accepted { response, deflate, .. } = request(&format!("GET / HTTP/1.1\r\n{FIELDS}")).unwrap();
+        assert_eq!(deflate, None);
         let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
         assert!(response.starts_with("http/1.1 101 "));
         assert!(response.contains("s3pplmbitxaq9kygzzhzrbk+xoo="));

@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod compressed_link;
+mod deflate;
 mod exact;
 mod keepalive;
 mod load;
 mod parking;
+mod processes;
 mod raw;
 mod rooms;
 mod serving;

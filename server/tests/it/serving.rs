@@ -168,10 +168,13 @@ fn bad_flags_are_64() {
         &["--listen", "wss://127.0.0.1:0"],
         &["--listen", "ws://127.0.0.1:0", "--ping-payload", "126B"],
         &["--listen", "ws://127.0.0.1:0", "--ping-interval", "30"],
-        &[],
+        &["--listen", "ws://127.0.0.1:0", "--processes", "0"],
+        &["--listen", "ws://127.0.0.1:0", "--shard", "0"],
     ] {
         Process::start(SERVER, arguments).end().expect_failure(64, "error: ");
     }
+    Process::start(SERVER, &[]).end().expect_failure(64, "nowhere to listen");
+    Process::start(SERVER, &["--processes", "2"]).end().expect_failure(64, "nowhere to listen");
 }
 
 #[test]

@@ -48,6 +48,10 @@ impl Process {
         Self { child, stdout, stderr }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -63,6 +67,13 @@ impl Process {
         let descriptors = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let watched = descriptors.map(|path| std::fs::read_to_string(path).unwrap_or_default());
         watched.map(|text| text.matches("tfd:").count()).filter(|count| *count > 0).collect()
+    }
+
+    /// The most memory it ever had resident, in bytes.
+    pub(crate) fn peak(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
     }
 
     /// Waits for the end.
@@ -142,6 +153,19 @@ impl TestServer {
         let url = format!("{}{path}", self.url);
         let connecting = tokio_tungstenite::connect_async(url);
         tokio::time::timeout(PATIENCE, connecting).await.expect("an answer").map(|(client, _)| client)
+    }
+}
+
+/// Connects to a server that is only just starting.
+pub(crate) async fn connect_when_possible(url: &str) -> Client {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match tokio::time::timeout(PATIENCE, tokio_tungstenite::connect_async(url)).await.expect("an answer")
+        {
+            Ok((client, _)) => return client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

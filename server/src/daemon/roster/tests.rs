@@ -16,6 +16,7 @@ fn options(ping_interval: Duration) -> Options {
         max_message: 1 << 20,
         drain_timeout: Duration::from_secs(1),
         idle_after: Duration::from_millis(100),
+        deflate: None,
     }
 }
 
@@ -45,6 +46,7 @@ fn parked(socket: TcpStream, beat: &Beat, place: Option<&Place>) -> Parked {
         since: 0,
         patience: 0,
         path: if place.is_some() { Path::Broadcast } else { Path::Echo },
+        deflate: None,
     }
 }
 
@@ -89,18 +91,22 @@ fn what_waits_for_a_connection_keeps_it_from_being_parked() {
         let mut socket = OwnedFd::from(server);
         for bit in [PING, MAIL, DRAIN] {
             beat.pulse.raise(bit);
-            socket = roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap_err();
+            socket = roster
+                .park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default())
+                .unwrap_err()
+                .0;
             beat.pulse.take(&Context::from_waker(Waker::noop()));
         }
         // Even if it has been told of the message and has not fetched it.
         roster.publish(1_000, &mut speaker, Message::text("x"));
         beat.pulse.take(&Context::from_waker(Waker::noop()));
-        socket = roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap_err();
+        socket =
+            roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap_err().0;
         assert!(!beat.gone());
         assert_eq!(roster.next_message(descriptor, place.as_mut().unwrap()), Some(Message::text("x")));
         // That it has been quiet for long does not keep it.
         beat.pulse.raise(PARK);
-        roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap();
+        roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap();
         assert!(beat.gone());
     });
 }
@@ -111,7 +117,7 @@ fn what_arrived_before_it_was_parked_is_not_overlooked() {
         let (server, mut client) = connection();
         client.write_all(&[0x81, 0x80, 0, 0, 0, 0, 0x81]).unwrap();
         let (beat, _) = roster.join(server.as_raw_fd(), Path::Echo);
-        roster.park(&beat, parked(server, &beat, None)).unwrap();
+        roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let woken = attend(roster);
         assert_eq!(woken[0].tail, [0x81, 0x80, 0, 0, 0, 0, 0x81]);
         assert!(attend(roster).is_empty());
@@ -125,7 +131,7 @@ fn parked_connections_are_pinged_until_they_miss_too_many() {
         let (server, mut client) = connection();
         let descriptor = server.as_raw_fd();
         let (beat, _) = roster.join(descriptor, Path::Echo);
-        roster.park(&beat, parked(server, &beat, None)).unwrap();
+        roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let mut ping = [0; 10];
         for number in 1..=2 {
             assert!(a_whole_turn(roster).is_empty());
@@ -147,7 +153,7 @@ fn the_end_reaches_all_and_those_who_come_late_and_nobody_parks_any_more() {
     with_roster(Duration::ZERO, |roster| {
         let (server, _client) = connection();
         let (beat, _) = roster.join(server.as_raw_fd(), Path::Echo);
-        roster.park(&beat, parked(server, &beat, None)).unwrap();
+        roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let (active, _) = roster.join(500, Path::Echo);
         let mut woken = Vec::new();
         let mut from = Some(0);
@@ -161,7 +167,7 @@ fn the_end_reaches_all_and_those_who_come_late_and_nobody_parks_any_more() {
         assert_eq!(late.pulse.pending(), DRAIN);
         let (server, _client) = connection();
         let quiet = Beat::default();
-        assert!(roster.park(&quiet, parked(server, &quiet, None)).is_err());
+        assert!(roster.park(&quiet, parked(server, &quiet, None), Box::default()).is_err());
     });
 }
 
@@ -172,7 +178,7 @@ fn a_parked_member_gets_its_mail_and_comes_back_when_there_is_much_of_it() {
         let descriptor = server.as_raw_fd();
         let (beat, place) = roster.join(descriptor, Path::Broadcast);
         let mut speaker = roster.join(1_000, Path::Broadcast).1.unwrap();
-        roster.park(&beat, parked(server, &beat, place.as_ref())).unwrap();
+        roster.park(&beat, parked(server, &beat, place.as_ref()), Box::default()).unwrap();
         let mut woken = Vec::new();
         for text in ["a", "b"] {
             roster.publish(1_000, &mut speaker, Message::text(text));
