@@ -4,6 +4,7 @@ mod ceilings;
 mod deflate;
 mod figures;
 mod idle;
+mod scale;
 mod server;
 
 use anyhow::ensure;
@@ -21,6 +22,8 @@ pub(crate) enum Bench {
     Packet,
     /// The agent's share of a core and its memory beside many idle connections.
     Idle(idle::Arguments),
+    /// A million WebSockets over TCP and two million over HTTP/2 on this machine, if it has what that takes.
+    Scale(scale::Arguments),
     /// headroom-server beside what one would take instead: memory per idle connection, handshakes, echo.
     Server(server::Arguments),
 }
@@ -32,6 +35,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Deflate(arguments) => deflate::run(&stop, arguments),
         Bench::Packet => packet(&stop),
         Bench::Idle(arguments) => idle::run(&stop, arguments),
+        Bench::Scale(arguments) => scale::run(&stop, arguments),
         Bench::Server(arguments) => server::run(&stop, arguments),
     }
 }
