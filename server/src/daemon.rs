@@ -34,8 +34,8 @@ use tracing::{info, warn};
 
 use crate::notify;
 use crate::signals::{Request, Signals};
-pub use listen::Listener;
 use census::{Census, Over};
+pub use listen::Listener;
 use roster::Roster;
 pub use tls::Tls;
 

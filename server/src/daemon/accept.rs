@@ -2,17 +2,17 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{timeout, timeout_at};
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::{debug, warn};
 
 use super::carrier::Carrier;

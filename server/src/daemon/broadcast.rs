@@ -135,7 +135,8 @@ mod tests {
     use super::*;
 
     fn publish(room: &mut Room, from: i32, place: &mut Place, numbers: std::ops::Range<usize>) {
-        numbers.for_each(|number| room.publish(Member::socket(from), place, Message::text(number.to_string())));
+        numbers
+            .for_each(|number| room.publish(Member::socket(from), place, Message::text(number.to_string())));
     }
 
     fn drain(room: &mut Room, member: i32, place: &mut Place) -> Vec<usize> {
@@ -158,7 +159,8 @@ mod tests {
     #[test]
     fn nobody_hears_itself_and_its_own_message_is_never_lost_to_it() {
         let mut room = Room::default();
-        let mut places = [room.join(Member::socket(1)), room.join(Member::socket(2)), room.join(Member::socket(3))];
+        let mut places =
+            [room.join(Member::socket(1)), room.join(Member::socket(2)), room.join(Member::socket(3))];
         // 2 is one behind when it speaks.
         publish(&mut room, 1, &mut places[0], 0..1);
         publish(&mut room, 2, &mut places[1], 1..2);
@@ -176,7 +178,8 @@ mod tests {
     #[test]
     fn what_everybody_has_got_or_left_behind_is_let_go() {
         let mut room = Room::default();
-        let mut places = [room.join(Member::socket(1)), room.join(Member::socket(2)), room.join(Member::socket(3))];
+        let mut places =
+            [room.join(Member::socket(1)), room.join(Member::socket(2)), room.join(Member::socket(3))];
         publish(&mut room, 1, &mut places[0], 0..10);
         assert_eq!(drain(&mut room, 2, &mut places[1]).len(), 10);
         assert!(room.log.iter().all(|relayed| relayed.message.is_some()));

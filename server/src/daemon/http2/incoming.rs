@@ -73,7 +73,12 @@ mod tests {
     use super::super::super::upgrade::Path;
     use super::*;
 
-    fn judged(path: &str, protocol: Option<&'static str>, version: Option<&str>, full: bool) -> Result<Path, u16> {
+    fn judged(
+        path: &str,
+        protocol: Option<&'static str>,
+        version: Option<&str>,
+        full: bool,
+    ) -> Result<Path, u16> {
         let mut request = Request::builder().method("CONNECT").uri(format!("http://x{path}"));
         if let Some(version) = version {
             request = request.header("sec-websocket-version", version);

@@ -71,7 +71,8 @@ fn a_whole_turn(roster: &Roster) -> Vec<Woken> {
 fn a_round_pings_everyone_once_evenly_except_newcomers() {
     with_roster(Duration::from_secs(1), |roster| {
         assert_eq!((roster.slots, roster.tick), (100, Some(Duration::from_millis(10))));
-        let beats: Vec<_> = (0..300).map(|descriptor| roster.join(Member::socket(descriptor), Path::Echo).0).collect();
+        let beats: Vec<_> =
+            (0..300).map(|descriptor| roster.join(Member::socket(descriptor), Path::Echo).0).collect();
         let cx = Context::from_waker(Waker::noop());
         for turn in 0..200 {
             assert!(a_whole_turn(roster).is_empty());
@@ -99,7 +100,10 @@ fn what_waits_for_a_connection_keeps_it_from_being_parked() {
         beat.pulse.take(&Context::from_waker(Waker::noop()));
         socket = roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap_err();
         assert!(!beat.gone());
-        assert_eq!(roster.next_message(Member::socket(descriptor), place.as_mut().unwrap()), Some(Message::text("x")));
+        assert_eq!(
+            roster.next_message(Member::socket(descriptor), place.as_mut().unwrap()),
+            Some(Message::text("x"))
+        );
         // That it has been quiet for long does not keep it.
         beat.pulse.raise(PARK);
         roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap();
@@ -206,7 +210,10 @@ fn leaving_late_does_not_take_a_successor_along() {
         let mut speaker = roster.join(Member::socket(401), Path::Broadcast).1.unwrap();
         roster.publish(Member::socket(401), &mut speaker, Message::text("x"));
         assert_eq!(second.pulse.pending(), MAIL);
-        assert_eq!(roster.next_message(Member::socket(400), its_place.as_mut().unwrap()), Some(Message::text("x")));
+        assert_eq!(
+            roster.next_message(Member::socket(400), its_place.as_mut().unwrap()),
+            Some(Message::text("x"))
+        );
         roster.leave(Member::socket(400), &second, its_place.as_ref());
         assert!(matches!(roster.lock().table.get_mut(400), Some(Entry::Vacant)));
     });
