@@ -32,8 +32,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::notify;
 use crate::signals::{Request, Signals};
+use crate::{deflate, notify};
 use census::{Census, Over};
 pub use listen::Listener;
 use roster::Roster;
@@ -62,6 +62,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How long nothing happens on a connection before it is parked.
     pub idle_after: Duration,
+    /// permessage-deflate; `None` declines every offer.
+    pub deflate: Option<deflate::Settings>,
     /// How long an HTTP/2 connection may be without a stream.
     pub http2_idle_timeout: Duration,
     /// Streams a peer may have open on an HTTP/2 connection.
@@ -250,6 +252,7 @@ mod tests {
             max_message: 1,
             drain_timeout: Duration::from_secs(1),
             idle_after: Duration::from_secs(1),
+            deflate: None,
             http2_idle_timeout: Duration::from_secs(1),
             http2_max_streams: 1,
         };

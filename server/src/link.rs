@@ -5,6 +5,9 @@
 //! That is sound because the meters know when nothing is half way: no partial frame, no unfinished message, nothing
 //! left to write, no closing handshake under way. The transport itself may then be taken elsewhere ([`Link::is_bare`]) and
 //! come back in a new link, with what was read meanwhile ([`Link::new`]) and a frame begun meanwhile ([`Link::owe`]).
+//!
+//! A connection that negotiated permessage-deflate has a [`deflate::Adapter`](crate::deflate::Adapter) between engine and
+//! meters ([`Link::compressed`]): the meters see the frames of the wire, the engine plain ones.
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -14,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::deflate::{Adapter, Kept};
 use crate::meter::{FrameMeter, SeenFrame};
+use crate::text::TextWatch;
 
 /// Read buffer of the engine, zero-filled on every read: large enough for a usual message in one read, small enough
 /// that a peer which stops in the middle of a frame pins little.
@@ -115,9 +120,11 @@ impl Backlog {
 pub struct Link<T, O> {
     transport: T,
     engine: Option<Box<WebSocketContext>>,
+    deflate: Option<Box<Adapter>>,
     backlog: Option<Box<Backlog>>,
     received: FrameMeter,
     sent: FrameMeter,
+    text: TextWatch,
     observer: O,
     max_message: usize,
     role: Role,
@@ -129,21 +136,43 @@ impl<T: Transport, O: Observer> Link<T, O> {
     /// Takes over `transport` after the upgrade. `tail` is what was read beyond the upgrade's last byte; `max_message`
     /// limits an incoming message, in bytes.
     pub fn new(transport: T, role: Role, max_message: usize, tail: Vec<u8>, observer: O) -> Self {
+        Self::compressed(transport, role, max_message, tail, observer, None)
+    }
+
+    /// The same, where permessage-deflate may have been negotiated: `deflate` is an adapter for the same role then.
+    pub fn compressed(
+        transport: T,
+        role: Role,
+        max_message: usize,
+        tail: Vec<u8>,
+        observer: O,
+        deflate: Option<Adapter>,
+    ) -> Self {
         let mut link = Self {
             transport,
             engine: None,
+            deflate: deflate.map(Box::new),
             backlog: None,
             received: FrameMeter::default(),
             sent: FrameMeter::default(),
+            text: TextWatch::default(),
             observer,
             max_message,
             role,
             dirty: false,
         };
         if !tail.is_empty() {
-            link.received.advance(&tail, |frame| link.observer.received(frame));
-            let config = link.config();
-            link.engine = Some(Box::new(WebSocketContext::from_partially_read(tail, role, Some(config))));
+            let (text, observer) = (&mut link.text, &link.observer);
+            link.received.advance_through(&tail, |piece| text.watch(piece), |frame| observer.received(frame));
+            let config = Some(link.config());
+            let engine = match &mut link.deflate {
+                Some(deflate) => {
+                    deflate.feed(tail);
+                    WebSocketContext::new(role, config)
+                }
+                None => WebSocketContext::from_partially_read(tail, role, config),
+            };
+            link.engine = Some(Box::new(engine));
         }
         link
     }
@@ -168,6 +197,10 @@ impl<T: Transport, O: Observer> Link<T, O> {
             match self.with_engine(|engine, io| engine.read(io)) {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.transport.poll_read_ready(cx))?;
+                }
+                Err(Error::Io(_)) if self.text.is_invalid() => {
+                    self.dirty = true;
+                    return Poll::Ready(Err(Error::Utf8("in an unfinished frame".into())));
                 }
                 outcome => {
                     self.dirty = true;
@@ -212,6 +245,7 @@ impl<T: Transport, O: Observer> Link<T, O> {
         let closing = self.engine.as_ref().is_some_and(|engine| !engine.can_write());
         if !self.dirty && !closing && self.received.at_message_boundary() {
             self.engine = None;
+            self.deflate.iter_mut().for_each(|deflate| deflate.rest());
         }
     }
 
@@ -231,6 +265,11 @@ impl<T: Transport, O: Observer> Link<T, O> {
         self.transport
     }
 
+    /// Gives up the transport of a link that is bare, with what a new adapter must know where there was one.
+    pub fn set_aside(self) -> (T, Option<Kept>) {
+        (self.transport, self.deflate.map(|deflate| deflate.into_kept()))
+    }
+
     fn config(&self) -> WebSocketConfig {
         WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -245,34 +284,53 @@ impl<T: Transport, O: Observer> Link<T, O> {
         let engine =
             self.engine.get_or_insert_with(|| Box::new(WebSocketContext::new(self.role, Some(config))));
         let mut io = Metered {
-            transport: &mut self.transport,
-            backlog: &mut self.backlog,
-            received: &mut self.received,
-            sent: &mut self.sent,
-            observer: &self.observer,
+            deflate: self.deflate.as_deref_mut(),
+            wire: Wire {
+                transport: &mut self.transport,
+                backlog: &mut self.backlog,
+                received: &mut self.received,
+                sent: &mut self.sent,
+                text: &mut self.text,
+                observer: &self.observer,
+            },
         };
         work(engine, &mut io)
     }
 }
 
-/// The transport as the engine sees it: never blocks, every byte passes a meter, and a backlog goes first.
+/// The transport as the engine sees it: never blocks, every byte of the wire passes a meter, a backlog goes first, and
+/// compression is not seen.
 struct Metered<'a, T, O> {
+    deflate: Option<&'a mut Adapter>,
+    wire: Wire<'a, T, O>,
+}
+
+/// The metered transport.
+struct Wire<'a, T, O> {
     transport: &'a mut T,
     backlog: &'a mut Option<Box<Backlog>>,
     received: &'a mut FrameMeter,
     sent: &'a mut FrameMeter,
+    text: &'a mut TextWatch,
     observer: &'a O,
 }
 
-impl<T: Transport, O: Observer> Read for Metered<'_, T, O> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl<T: Transport, O: Observer> Wire<'_, T, O> {
+    fn get(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Only now: the engine has worked through what came before.
+        if self.text.is_invalid() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let count = self.transport.try_read(buffer)?;
-        self.received.advance(&buffer[..count], |frame| self.observer.received(frame));
+        let (text, observer) = (&mut *self.text, self.observer);
+        self.received.advance_through(
+            &buffer[..count],
+            |piece| text.watch(piece),
+            |frame| observer.received(frame),
+        );
         Ok(count)
     }
-}
 
-impl<T: Transport, O: Observer> Metered<'_, T, O> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.transport.try_write(bytes)?;
         self.sent.advance(&bytes[..count], |frame| self.observer.sent(frame));
@@ -292,15 +350,30 @@ impl<T: Transport, O: Observer> Metered<'_, T, O> {
     }
 }
 
+impl<T: Transport, O: Observer> Read for Metered<'_, T, O> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.deflate {
+            Some(deflate) => deflate.read(buffer, |buffer| self.wire.get(buffer)),
+            None => self.wire.get(buffer),
+        }
+    }
+}
+
 impl<T: Transport, O: Observer> Write for Metered<'_, T, O> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.settle()?;
-        self.put(bytes)
+        self.wire.settle()?;
+        match &mut self.deflate {
+            Some(deflate) => deflate.write(bytes, |bytes| self.wire.put(bytes)),
+            None => self.wire.put(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.settle()?;
-        self.transport.try_flush()
+        self.wire.settle()?;
+        if let Some(deflate) = &mut self.deflate {
+            deflate.settle(|bytes| self.wire.put(bytes))?;
+        }
+        self.wire.transport.try_flush()
     }
 }
 

@@ -12,7 +12,7 @@ use clap::Parser;
 use server::daemon::{Listener, Options, Server, Tls};
 use server::shards::{self, Shard};
 use server::signals::Signals;
-use server::{limits, memory, notify};
+use server::{deflate, limits, memory, notify};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -74,6 +74,8 @@ struct Arguments {
     /// Keep the soft limit on open descriptors instead of raising it to the hard limit
     #[arg(long)]
     no_raise_fd_limit: bool,
+    #[command(flatten)]
+    deflate: deflate::Flags,
 }
 
 fn main() -> ExitCode {
@@ -110,6 +112,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         max_message: arguments.max_message_size,
         drain_timeout: arguments.drain_timeout,
         idle_after: arguments.idle_after,
+        deflate: arguments.deflate.settings(),
         http2_idle_timeout: arguments.http2_idle_timeout,
         http2_max_streams: arguments.http2_max_streams,
     };

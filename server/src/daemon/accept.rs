@@ -12,7 +12,6 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::{debug, warn};
 
 use super::carrier::Carrier;
@@ -23,7 +22,6 @@ use super::session::Session;
 use super::tls::{self, Sealed, Tls};
 use super::upgrade::{self, UpgradeError, Upgraded};
 use super::{Shared, Slot};
-use crate::link::Link;
 
 /// Time a refused or failed peer has to read the reason before the socket goes.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
@@ -98,16 +96,15 @@ async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
         Ok(None) => return,
         Err(_) => return debug!("no upgrade within the time allowed"),
     };
-    let max_message = shared.options.max_message;
     match entered {
-        Entered::WebSocket(tcp, Upgraded { path, tail }) => {
+        Entered::WebSocket(tcp, upgraded) => {
             slot.serve(Over::Http1);
-            Session::start(Link::new(tcp, Role::Server, max_message, tail, ()), member, path, slot);
+            Session::start(tcp, member, upgraded, slot);
         }
-        Entered::Sealed(stream, Upgraded { path, tail }) => match Sealed::new(stream) {
+        Entered::Sealed(stream, upgraded) => match Sealed::new(stream) {
             Ok(sealed) => {
                 slot.serve(Over::Http1Tls);
-                Session::start(Link::new(sealed, Role::Server, max_message, tail, ()), member, path, slot);
+                Session::start(sealed, member, upgraded, slot);
             }
             Err(error) => debug!(%error, "TLS failed after the upgrade"),
         },

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use tokio::net::TcpStream;
 
 use super::accept::linger;
-use super::roster::Roster;
 use super::table::{Beat, Idle, Parked};
 use super::{Shared, Slot};
 use crate::link::Transport;
@@ -17,11 +16,12 @@ pub(super) trait Carrier: Transport + Send + Sized + Unpin + 'static {
     /// Whether it has anywhere to go while it is idle.
     const PARKS: bool = true;
 
-    /// Gives itself and `idle`, all there is of the connection, into other hands, under the roster's lock.
+    /// Gives itself, `idle` and the `history` of its compression, all there is of the connection, into other hands,
+    /// under the roster's lock.
     ///
     /// # Errors
-    /// Comes back when something is waiting for the connection; the inner error says that it broke.
-    fn park(self, shared: &Shared, beat: &Beat, idle: Idle) -> Result<(), io::Result<Self>>;
+    /// Comes back when something is waiting for the connection.
+    fn park(self, shared: &Shared, beat: &Beat, idle: Idle, history: Box<[u8]>) -> Result<(), Refused<Self>>;
 
     /// Ends after a complete closing handshake; `slot` is given back when nothing is left.
     fn end(self, slot: Slot);
@@ -30,12 +30,23 @@ pub(super) trait Carrier: Transport + Send + Sized + Unpin + 'static {
     fn abandon(self) -> impl Future<Output = ()> + Send;
 }
 
+/// What comes back where parking is refused.
+pub(super) struct Refused<C> {
+    /// An error says that it broke.
+    pub(super) carrier: io::Result<C>,
+    pub(super) history: Box<[u8]>,
+}
+
 impl Carrier for TcpStream {
-    fn park(self, shared: &Shared, beat: &Beat, idle: Idle) -> Result<(), io::Result<Self>> {
-        let socket = self.into_std().map_err(Err)?;
-        let parked = Parked::new(OwnedFd::from(socket), idle);
-        let roster: &Roster = &shared.roster;
-        roster.park(beat, parked).map_err(|socket| Self::from_std(IdleStream::from(socket)))
+    fn park(self, shared: &Shared, beat: &Beat, idle: Idle, history: Box<[u8]>) -> Result<(), Refused<Self>> {
+        let socket = match self.into_std() {
+            Ok(socket) => OwnedFd::from(socket),
+            Err(error) => return Err(Refused { carrier: Err(error), history }),
+        };
+        shared.roster.park(beat, Parked { socket, idle }, history).map_err(|(socket, history)| Refused {
+            carrier: Self::from_std(IdleStream::from(socket)),
+            history,
+        })
     }
 
     fn end(self, slot: Slot) {

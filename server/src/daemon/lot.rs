@@ -25,7 +25,7 @@ use super::Shared;
 use super::member::Member;
 use super::roster::Woken;
 use super::session;
-use crate::memory;
+use crate::{deflate, memory};
 
 /// Events collected at once.
 const EVENTS: usize = 256;
@@ -136,9 +136,14 @@ async fn watch(shared: &Arc<Shared>) -> Infallible {
 /// Gives back what many connections needed while they were active.
 async fn tidy(shared: &Arc<Shared>) -> Infallible {
     let mut ticks = every(LOOK);
-    let (mut seen, mut tidied, mut looks) = (0, 0, 0);
+    let (mut seen, mut tidied, mut looks, mut contexts) = (0, 0, 0, 0);
     loop {
         ticks.tick().await;
+        contexts += 1;
+        if contexts == LOOKS {
+            contexts = 0;
+            deflate::tidy();
+        }
         let parkings = shared.roster.parkings.load(Ordering::Relaxed);
         let calm = parkings - seen < MANY / 8;
         seen = parkings;

@@ -69,6 +69,8 @@ struct State {
     /// Number of the last of them.
     last_hub: u32,
     room: Room,
+    /// What the peers of parked connections may still refer to in compressed messages.
+    histories: BTreeMap<Member, Box<[u8]>>,
     /// Turns of the wheel so far; wraps.
     turns: u32,
     draining: bool,
@@ -78,6 +80,8 @@ struct State {
 pub(super) struct Woken {
     pub(super) parked: Parked,
     pub(super) beat: Arc<Beat>,
+    /// As it was parked with.
+    pub(super) history: Box<[u8]>,
     /// Read already, not yet handled.
     pub(super) tail: Vec<u8>,
     /// To be written before anything else.
@@ -144,20 +148,28 @@ impl Roster {
         }
     }
 
-    /// Takes over an idle connection from its task.
+    /// Takes over an idle connection from its task, with the `history` of its compression.
     ///
     /// # Errors
-    /// Gives it back when something is waiting for it, or the server is going away, or the kernel refuses.
-    pub(super) fn park(&self, beat: &Beat, parked: Parked) -> Result<(), OwnedFd> {
+    /// Gives both back when something is waiting for it, or the server is going away, or the kernel refuses.
+    pub(super) fn park(
+        &self,
+        beat: &Beat,
+        parked: Parked,
+        history: Box<[u8]>,
+    ) -> Result<(), (OwnedFd, Box<[u8]>)> {
         let mut state = self.lock();
-        if state.wanted(beat, parked.path, parked.cursor) {
-            return Err(parked.socket);
+        if state.wanted(beat, parked.idle.path, parked.idle.cursor) {
+            return Err((parked.socket, history));
         }
         // Level-triggered: what arrived since the task last looked is reported at once.
         let data = EventData::new_u64(parked.descriptor() as u64);
         if let Err(error) = epoll::add(self.epoll.get_ref(), &parked.socket, data, EventFlags::IN) {
             warn!(%error, "cannot park a connection");
-            return Err(parked.socket);
+            return Err((parked.socket, history));
+        }
+        if !history.is_empty() {
+            state.histories.insert(Member::socket(parked.socket.as_raw_fd()), history);
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
         beat.leave();
@@ -185,7 +197,7 @@ impl Roster {
         };
         while let Some((heartbeat, size)) = control(rest) {
             rest = &rest[size..];
-            parked.unanswered = 0;
+            parked.idle.unanswered = 0;
             let Heartbeat::Ping(payload) = heartbeat else { continue };
             if let Written::Partly(backlog) = Outgoing::pong(&payload).write(&parked.socket) {
                 let wake = Wake { tail: rest.to_vec(), backlog: Some(backlog), ..Wake::default() };
@@ -216,7 +228,7 @@ impl Roster {
         for descriptor in descriptors.by_ref().take(CHUNK) {
             let joined = match state.table.get_mut(descriptor) {
                 Some(Entry::Active(beat)) => beat.joined,
-                Some(Entry::Parked(parked)) => parked.joined,
+                Some(Entry::Parked(parked)) => parked.idle.joined,
                 Some(Entry::Vacant) | None => continue,
             };
             if self.newcomer(joined, turns) {
@@ -236,13 +248,13 @@ impl Roster {
     }
 
     fn ping_parked(&self, parked: &mut Parked) -> Option<Wake> {
-        if parked.unanswered >= self.missed_limit {
+        if parked.idle.unanswered >= self.missed_limit {
             // Its task says why and ends it.
             return Some(Wake { bits: PING, ..Wake::default() });
         }
-        parked.unanswered += 1;
-        parked.pings += 1;
-        let payload = ping_payload(self.ping_size, parked.pings);
+        parked.idle.unanswered += 1;
+        parked.idle.pings += 1;
+        let payload = ping_payload(self.ping_size, parked.idle.pings);
         match Outgoing::ping(&payload).write(&parked.socket) {
             Written::Whole => None,
             // The peer takes nothing: the ping counts as missed.
@@ -330,12 +342,13 @@ impl Roster {
             // It was added when it was parked, and nobody else has the descriptor.
             warn!(%error, "a parked connection was not watched");
         }
-        let patience = self.quiet.patience_after(parked.since, parked.patience);
-        let beat = Arc::new(Beat::new(parked.joined, patience));
+        let patience = self.quiet.patience_after(parked.idle.since, parked.idle.patience);
+        let beat = Arc::new(Beat::new(parked.idle.joined, patience));
         beat.pulse.raise(wake.bits);
         let parked = state.table.activate(descriptor, beat.clone())?;
         self.quiet.watch(&beat);
-        Some(Woken { parked, beat, tail: wake.tail, backlog: wake.backlog })
+        let history = state.histories.remove(&Member::socket(parked.socket.as_raw_fd())).unwrap_or_default();
+        Some(Woken { parked, beat, history, tail: wake.tail, backlog: wake.backlog })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -361,12 +374,12 @@ fn watched(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 /// Writes what waits for a parked member; what it cannot take brings it back.
 fn relay_to(room: &mut Room, member: Member, parked: &mut Parked) -> Option<Wake> {
-    if room.behind(parked.cursor) > MAX_BEHIND {
+    if room.behind(parked.idle.cursor) > MAX_BEHIND {
         return Some(Wake { bits: MAIL, ..Wake::default() });
     }
-    let mut place = Place::at(parked.cursor);
+    let mut place = Place::at(parked.idle.cursor);
     while let Some(message) = room.next(member, &mut place) {
-        parked.cursor = place.cursor;
+        parked.idle.cursor = place.cursor;
         match Outgoing::message(&message).map(|frame| frame.write(&parked.socket)) {
             Some(Written::Whole) | None => {}
             Some(Written::Partly(backlog)) => {
@@ -375,7 +388,7 @@ fn relay_to(room: &mut Room, member: Member, parked: &mut Parked) -> Option<Wake
             Some(Written::Broken) => return Some(Wake::default()),
         }
     }
-    parked.cursor = place.cursor;
+    parked.idle.cursor = place.cursor;
     None
 }
 

@@ -19,14 +19,15 @@ use tracing::{debug, warn};
 
 use super::accept::LINGER;
 use super::broadcast::Place;
-use super::carrier::Carrier;
+use super::carrier::{Carrier, Refused};
 use super::census::Over;
 use super::member::Member;
 use super::roster::Woken;
-use super::table::{Beat, DRAIN, Idle, PARK, PING};
-use super::upgrade::Path;
+use super::table::{Beat, DRAIN, Idle, PARK, PING, Parked};
+use super::upgrade::{Path, Upgraded};
 use super::wire::ping_payload;
 use super::{Shared, Slot};
+use crate::deflate::{Adapter, Agreed, Failure, Kept};
 use crate::link::{Backlog, Link};
 
 /// The connection is idle and somebody else's now.
@@ -45,7 +46,7 @@ pub(super) struct Session<C: Carrier> {
     path: Path,
     /// On `/broadcast`.
     place: Option<Place>,
-    pings: u64,
+    pings: u32,
     /// Pings since the peer last sent anything.
     unanswered: u32,
     /// Our Close is queued: nothing may follow it.
@@ -58,6 +59,8 @@ pub(super) struct Session<C: Carrier> {
 pub(super) struct Return {
     pub(super) idle: Idle,
     pub(super) beat: Arc<Beat>,
+    /// What the peer's compressed messages may still refer to.
+    pub(super) history: Box<[u8]>,
     /// Read already, not yet handled.
     pub(super) tail: Vec<u8>,
     /// To be written before anything else.
@@ -66,12 +69,11 @@ pub(super) struct Return {
 
 /// Goes on with a socket that was parked.
 pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
-    let Woken { parked, beat, tail, backlog } = woken;
-    let (socket, idle) = parked.into_parts();
+    let Woken { parked: Parked { socket, idle }, beat, history, tail, backlog } = woken;
     let member = Member::socket(socket.as_raw_fd());
     let slot = Slot::resume(shared, Over::Http1);
     match TcpStream::from_std(IdleStream::from(socket)) {
-        Ok(tcp) => Session::resume(tcp, member, Return { idle, beat, tail, backlog }, slot),
+        Ok(tcp) => Session::resume(tcp, member, Return { idle, beat, history, tail, backlog }, slot),
         // The kernel has no memory for the registration; the descriptor is closed already.
         Err(error) => {
             warn!(%error, "a parked connection is lost");
@@ -83,8 +85,10 @@ pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
 
 impl<C: Carrier> Session<C> {
     /// Starts serving a new WebSocket; how the rest of the server reaches it is the answer.
-    pub(super) fn start(link: Link<C, ()>, member: Member, path: Path, slot: Slot) -> Arc<Beat> {
+    pub(super) fn start(carrier: C, member: Member, upgraded: Upgraded, slot: Slot) -> Arc<Beat> {
         let shared = slot.shared.clone();
+        let Upgraded { path, deflate, tail } = upgraded;
+        let link = connect(&shared, carrier, tail, deflate.map(Kept::from));
         let (beat, place) = shared.roster.join(member, path);
         if C::PARKS {
             shared.roster.quiet.watch(&beat);
@@ -108,9 +112,10 @@ impl<C: Carrier> Session<C> {
     /// Goes on with one that was parked.
     pub(super) fn resume(carrier: C, member: Member, back: Return, slot: Slot) {
         let shared = slot.shared.clone();
-        let Return { idle: Idle { pings, unanswered, cursor, path, .. }, beat, tail, backlog } = back;
+        let Return { idle, beat, history, tail, backlog } = back;
+        let Idle { pings, unanswered, cursor, path, deflate, .. } = idle;
         let unanswered = if tail.is_empty() { unanswered } else { 0 };
-        let mut link = Link::new(carrier, Role::Server, shared.options.max_message, tail, ());
+        let mut link = connect(&shared, carrier, tail, keep(deflate, history));
         if let Some(backlog) = backlog {
             link.owe(backlog);
         }
@@ -214,6 +219,8 @@ impl<C: Carrier> Session<C> {
         let Some(link) = self.link.take() else {
             return Poll::Ready(Err(Error::AlreadyClosed));
         };
+        let (carrier, kept) = link.set_aside();
+        let (deflate, history) = kept.map(|kept| (kept.agreed, kept.history)).unzip();
         let idle = Idle {
             pings: self.pings,
             joined: self.beat.joined,
@@ -222,20 +229,20 @@ impl<C: Carrier> Session<C> {
             since: self.shared.roster.quiet.now() as u16,
             patience: self.beat.patience,
             path: self.path,
+            deflate,
         };
         // Before anyone else has it: from then on another task may count and close it.
         let slot = self.slot.take();
         self.report_lost();
-        match link.into_transport().park(&self.shared, &self.beat, idle) {
+        match carrier.park(&self.shared, &self.beat, idle, history.unwrap_or_default()) {
             Ok(()) => {
                 self.listed = false;
                 slot.into_iter().for_each(Slot::suspend);
                 Poll::Ready(Ok(Parking))
             }
-            Err(carrier) => {
-                let max_message = self.shared.options.max_message;
+            Err(Refused { carrier, history }) => {
                 self.slot = slot;
-                self.link = Some(Link::new(carrier?, Role::Server, max_message, Vec::new(), ()));
+                self.link = Some(connect(&self.shared, carrier?, Vec::new(), keep(deflate, history)));
                 self.stir();
                 // Whatever came up, and the new registration, want to be looked at.
                 cx.waker().wake_by_ref();
@@ -333,6 +340,18 @@ impl<C: Carrier> Drop for Session<C> {
     }
 }
 
+/// The link of a new connection, or of one that was set aside; `tail` is what has been read of it.
+fn connect<C: Carrier>(shared: &Shared, carrier: C, tail: Vec<u8>, kept: Option<Kept>) -> Link<C, ()> {
+    let options = &shared.options;
+    let adapter =
+        kept.zip(options.deflate).map(|(kept, settings)| Adapter::new(Role::Server, kept, &settings));
+    Link::compressed(carrier, Role::Server, options.max_message, tail, (), adapter)
+}
+
+fn keep(deflate: Option<Agreed>, history: Box<[u8]>) -> Option<Kept> {
+    deflate.map(|agreed| Kept { agreed, history })
+}
+
 fn close(code: CloseCode, reason: &'static str) -> Message {
     Message::Close(Some(CloseFrame { code, reason: reason.into() }))
 }
@@ -344,6 +363,10 @@ fn blame(error: &Error) -> Option<(CloseCode, &'static str)> {
         Error::Utf8(_) => Some((CloseCode::Invalid, "invalid UTF-8")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => Some((CloseCode::Protocol, "protocol error")),
+        Error::Io(error) => match Failure::of(error)? {
+            Failure::Corrupt => Some((CloseCode::Invalid, "corrupt compressed data")),
+            Failure::Memory => Some((CloseCode::Error, "out of memory")),
+        },
         _ => None,
     }
 }

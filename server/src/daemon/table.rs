@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::upgrade::Path;
+use crate::deflate::Agreed;
 use crate::pulse::Pulse;
 
 /// A ping is due.
@@ -50,12 +51,11 @@ impl Beat {
     }
 }
 
-/// An idle connection: all there is of it in user space.
-#[derive(Debug)]
-pub(super) struct Parked {
-    /// Pings sent.
-    pub(super) pings: u64,
-    pub(super) socket: OwnedFd,
+/// What a connection is while it is idle, besides the byte stream that carries it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Idle {
+    /// Pings sent; wraps.
+    pub(super) pings: u32,
     /// As in [`Beat`].
     pub(super) joined: u32,
     /// Pings since the peer last sent anything.
@@ -66,19 +66,15 @@ pub(super) struct Parked {
     pub(super) since: u16,
     pub(super) patience: u8,
     pub(super) path: Path,
+    /// The compression negotiated. What the peer may still refer to is kept elsewhere: most have none.
+    pub(super) deflate: Option<Agreed>,
 }
 
-/// What a connection is while it is idle, besides the byte stream that carries it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Idle {
-    /// As in [`Parked`], like all that follows.
-    pub(super) pings: u64,
-    pub(super) joined: u32,
-    pub(super) unanswered: u32,
-    pub(super) cursor: u32,
-    pub(super) since: u16,
-    pub(super) patience: u8,
-    pub(super) path: Path,
+/// An idle connection on a socket of its own: all there is of it in user space.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) socket: OwnedFd,
+    pub(super) idle: Idle,
 }
 
 pub(super) enum Entry {
@@ -149,16 +145,6 @@ impl Table {
 }
 
 impl Parked {
-    pub(super) fn new(socket: OwnedFd, idle: Idle) -> Self {
-        let Idle { pings, joined, unanswered, cursor, since, patience, path } = idle;
-        Self { pings, socket, joined, unanswered, cursor, since, patience, path }
-    }
-
-    pub(super) fn into_parts(self) -> (OwnedFd, Idle) {
-        let Self { pings, socket, joined, unanswered, cursor, since, patience, path } = self;
-        (socket, Idle { pings, joined, unanswered, cursor, since, patience, path })
-    }
-
     pub(super) fn descriptor(&self) -> usize {
         index(self.socket.as_raw_fd())
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use http::header::SEC_WEBSOCKET_EXTENSIONS;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,6 +12,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response
 
 use super::Shared;
 use super::pages::{self, Page};
+use crate::deflate::{Agreed, Settings, negotiate};
 
 /// Longest request header accepted, in bytes.
 pub(super) const MAX_REQUEST: usize = 16 * 1024;
@@ -25,6 +27,8 @@ pub(super) enum Path {
 /// A finished handshake.
 pub(super) struct Upgraded {
     pub(super) path: Path,
+    /// The compression negotiated, if any.
+    pub(super) deflate: Option<Agreed>,
     /// Bytes that came after the request.
     pub(super) tail: Vec<u8>,
 }
@@ -71,13 +75,16 @@ impl Refusal {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Grant {
     pub(super) path: Path,
+    /// The compression negotiated, if any.
+    pub(super) deflate: Option<Agreed>,
     /// What the answer says besides the handshake itself.
     pub(super) fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// How a request of HTTP/1.1 is answered.
 enum Answer {
-    WebSocket(Path, Vec<u8>),
+    /// With the 101 response.
+    WebSocket(Grant, Vec<u8>),
     Page(Page),
 }
 
@@ -85,7 +92,12 @@ enum Answer {
 ///
 /// # Errors
 /// What it is refused with.
-pub(super) fn grant(uri: &Uri, _fields: &HeaderMap, full: bool) -> Result<Grant, Refusal> {
+pub(super) fn grant(
+    uri: &Uri,
+    fields: &HeaderMap,
+    deflate: Option<&Settings>,
+    full: bool,
+) -> Result<Grant, Refusal> {
     if full {
         return Err(Refusal::BUSY);
     }
@@ -94,7 +106,16 @@ pub(super) fn grant(uri: &Uri, _fields: &HeaderMap, full: bool) -> Result<Grant,
         "/broadcast" => Path::Broadcast,
         _ => return Err(Refusal::NOT_FOUND),
     };
-    Ok(Grant { path, fields: Vec::new() })
+    let mut grant = Grant { path, deflate: None, fields: Vec::new() };
+    let offers = fields.get_all(&SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
+    if let Some((agreed, answer)) = deflate.and_then(|settings| negotiate::answer(offers, settings)) {
+        grant.deflate = Some(agreed);
+        grant.fields.push((
+            SEC_WEBSOCKET_EXTENSIONS,
+            HeaderValue::try_from(answer).map_err(|_| Refusal::BAD_REQUEST)?,
+        ));
+    }
+    Ok(grant)
 }
 
 /// Reads one request, which begins with what was `received` already, and answers it: 101, a page, or the status that says
@@ -121,10 +142,10 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let (status, bytes) = match answer {
-        Ok((size, Answer::WebSocket(path, response))) => {
+        Ok((size, Answer::WebSocket(Grant { path, deflate, .. }, response))) => {
             io.write_all(&response).await?;
             io.flush().await?;
-            return Ok(Upgraded { path, tail: received.split_off(size) });
+            return Ok(Upgraded { path, deflate, tail: received.split_off(size) });
         }
         Ok((_, Answer::Page(page))) => (page.status, page.to_http1()),
         Err(refusal) => (refusal.status, refusal.to_http1()),
@@ -140,21 +161,21 @@ fn judge(request: &Request, shared: &Shared, full: bool) -> Result<Answer, Refus
     {
         return Ok(Answer::Page(page));
     }
-    let (path, response) = accept(request, full)?;
-    Ok(Answer::WebSocket(path, response))
+    let (grant, response) = accept(request, shared.options.deflate.as_ref(), full)?;
+    Ok(Answer::WebSocket(grant, response))
 }
 
-/// The path and the 101 response.
-fn accept(request: &Request, full: bool) -> Result<(Path, Vec<u8>), Refusal> {
-    let Grant { path, fields } = grant(request.uri(), request.headers(), full)?;
-    let mut bytes = Vec::with_capacity(192);
+/// What is granted, and the 101 response.
+fn accept(request: &Request, deflate: Option<&Settings>, full: bool) -> Result<(Grant, Vec<u8>), Refusal> {
+    let grant = grant(request.uri(), request.headers(), deflate, full)?;
+    let mut bytes = Vec::with_capacity(256);
     create_response(request)
         .and_then(|mut response| {
-            response.headers_mut().extend(fields);
+            response.headers_mut().extend(grant.fields.iter().cloned());
             write_response(&mut bytes, &response)
         })
         .map_err(|error| malformed(&error))?;
-    Ok((path, bytes))
+    Ok((grant, bytes))
 }
 
 fn malformed(error: &WsError) -> Refusal {
@@ -180,9 +201,9 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    fn request(head: &str) -> Result<(Path, Vec<u8>), Refusal> {
+    fn request(head: &str) -> Result<(Grant, Vec<u8>), Refusal> {
         let (_, request) = Request::try_parse(head.as_bytes()).unwrap().unwrap();
-        accept(&request, false)
+        accept(&request, Some(&Settings::default()), false)
     }
 
     const FIELDS: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -197,13 +218,14 @@ mod tests {
             ("/other", Err(Refusal::NOT_FOUND)),
         ] {
             let outcome = request(&format!("GET {path} HTTP/1.1\r\n{FIELDS}"));
-            assert_eq!(outcome.map(|(path, _)| path), found, "{path}");
+            assert_eq!(outcome.map(|(grant, _)| grant.path), found, "{path}");
         }
     }
 
     #[test]
     fn the_rfc_example_key() {
-        let (_, response) = request(&format!("GET / HTTP/1.1\r\n{FIELDS}")).unwrap();
+        let (grant, response) = request(&format!("GET / HTTP/1.1\r\n{FIELDS}")).unwrap();
+        assert_eq!(grant.deflate, None);
         let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
         assert!(response.starts_with("http/1.1 101 "));
         assert!(response.contains("s3pplmbitxaq9kygzzhzrbk+xoo="));

@@ -51,11 +51,11 @@ pub(super) fn control(bytes: &[u8]) -> Option<(Heartbeat, usize)> {
 }
 
 /// The payload of ping number `count`: that number as far as there is room for it.
-pub(super) fn ping_payload(size: usize, count: u64) -> Bytes {
+pub(super) fn ping_payload(size: usize, count: u32) -> Bytes {
     let mut payload = [0; MAX_CONTROL];
     let size = size.min(MAX_CONTROL);
     if size >= 8 {
-        payload[..8].copy_from_slice(&count.to_be_bytes());
+        payload[..8].copy_from_slice(&u64::from(count).to_be_bytes());
     }
     Bytes::copy_from_slice(&payload[..size])
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod compressed_link;
+mod deflate;
 mod exact;
 mod keepalive;
 mod load;

@@ -48,11 +48,16 @@ impl Raw {
 
     /// `None` when the server refuses.
     pub(crate) async fn try_connect(address: &str, path: &str) -> Option<Self> {
+        Self::negotiate(address, path, "").await.map(|(raw, _)| raw)
+    }
+
+    /// The connection and the head of the answer to a request with more header `fields`. `None` when the server refuses.
+    pub(crate) async fn negotiate(address: &str, path: &str, fields: &str) -> Option<(Self, String)> {
         let mut tcp = TcpStream::connect(address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
         );
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut head = Vec::new();
@@ -63,7 +68,7 @@ impl Raw {
             return None;
         }
         let (half, writer) = tcp.into_split();
-        Some(Self { reader: Reader { half }, writer })
+        Some((Self { reader: Reader { half }, writer }, String::from_utf8(head).unwrap()))
     }
 
     pub(crate) fn split(self) -> (Reader, OwnedWriteHalf) {

@@ -69,6 +69,13 @@ impl Process {
         watched.map(|text| text.matches("tfd:").count()).filter(|count| *count > 0).collect()
     }
 
+    /// The most memory it ever had resident, in bytes.
+    pub(crate) fn peak(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+    }
+
     /// Waits for the end.
     pub(crate) fn end(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;

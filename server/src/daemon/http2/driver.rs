@@ -14,7 +14,6 @@ use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::Bytes;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::debug;
 
 use super::super::accept::LINGER;
@@ -22,7 +21,7 @@ use super::super::census::Over;
 use super::super::member::Member;
 use super::super::session::{Return, Session};
 use super::super::table::{Beat, DRAIN, MAIL, PING};
-use super::super::upgrade::{Path, Refusal};
+use super::super::upgrade::{Path, Refusal, Upgraded};
 use super::super::{Shared, Slot};
 use super::hub::{ARRIVED, Hub, NEIGHBOURS, RETURNED, WINDOW};
 use super::incoming;
@@ -30,7 +29,6 @@ use super::inlet::Inlet;
 use super::parked::{Next, Resting};
 use super::stream::Stream;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
-use crate::link::Link;
 
 /// Parked streams looked after before the connection reads and writes: what they send waits in h2's list until then, and that
 /// never shrinks.
@@ -261,7 +259,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let Entry::Parked(Resting { send, recv, .. }) = entry else { return };
                 self.parked -= 1;
                 let stream = Stream::new(send, recv, self.hub.clone(), place);
-                let back = Return { idle, beat, tail, backlog };
+                let history = roster.history(member, &idle);
+                let back = Return { idle, beat, history, tail, backlog };
                 Session::resume(stream, member, back, Slot::resume(&self.shared, self.over));
             }
         }
@@ -273,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return incoming::answer(&request, &self.shared, respond);
         }
         let full = self.going || self.shared.roster.draining();
-        let grant = match incoming::judge(&request, full) {
+        let grant = match incoming::judge(&request, self.shared.options.deflate.as_ref(), full) {
             Ok(grant) => grant,
             Err(refusal) => return incoming::refuse(refusal, respond),
         };
@@ -281,16 +280,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.shared.roster.totals.refused.fetch_add(1, Ordering::Relaxed);
             return incoming::refuse(Refusal::BUSY, respond);
         };
-        let path = grant.path;
+        let (path, deflate) = (grant.path, grant.deflate);
         let Some(send) = incoming::accept(grant, respond) else { return };
         slot.serve(self.over);
         let index = self.find_place();
         // There are never more than h2 allows, which counts in u32.
         let place = index as u32;
         let stream = Stream::new(send, request.into_body(), self.hub.clone(), place);
-        let link = Link::new(stream, Role::Server, self.shared.options.max_message, Vec::new(), ());
+        let upgraded = Upgraded { path, deflate, tail: Vec::new() };
         let member = Member::stream(self.hub.number, place);
-        self.streams[index] = Entry::Active(Session::start(link, member, path, slot), path);
+        self.streams[index] = Entry::Active(Session::start(stream, member, upgraded, slot), path);
         self.occupied += 1;
     }
 

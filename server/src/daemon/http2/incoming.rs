@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 use super::super::Shared;
 use super::super::pages;
 use super::super::upgrade::{Grant, Refusal, grant};
+use crate::deflate::Settings;
 
 /// The protocol that this server speaks in an extended CONNECT.
 const WEBSOCKET: &str = "websocket";
@@ -16,7 +17,11 @@ const WEBSOCKET: &str = "websocket";
 ///
 /// # Errors
 /// What it is refused with.
-pub(super) fn judge<B>(request: &Request<B>, full: bool) -> Result<Grant, Refusal> {
+pub(super) fn judge<B>(
+    request: &Request<B>,
+    deflate: Option<&Settings>,
+    full: bool,
+) -> Result<Grant, Refusal> {
     match request.extensions().get::<Protocol>().map(Protocol::as_str) {
         Some(WEBSOCKET) => {}
         Some(_) => return Err(Refusal::UNKNOWN_PROTOCOL),
@@ -27,7 +32,7 @@ pub(super) fn judge<B>(request: &Request<B>, full: bool) -> Result<Grant, Refusa
     if fields.get("sec-websocket-version").is_none_or(|version| version != "13") {
         return Err(Refusal::BAD_VERSION);
     }
-    grant(request.uri(), fields, full)
+    grant(request.uri(), fields, deflate, full)
 }
 
 /// Answers an ordinary request.
@@ -87,7 +92,7 @@ mod tests {
         if let Some(protocol) = protocol {
             request.extensions_mut().insert(Protocol::from_static(protocol));
         }
-        judge(&request, full).map(|grant| grant.path).map_err(|refusal| refusal.status.as_u16())
+        judge(&request, None, full).map(|grant| grant.path).map_err(|refusal| refusal.status.as_u16())
     }
 
     #[test]

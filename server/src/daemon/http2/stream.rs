@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Bytes;
 
 use super::super::accept::LINGER;
-use super::super::carrier::Carrier;
+use super::super::carrier::{Carrier, Refused};
 use super::super::table::{Beat, Idle};
 use super::super::{Shared, Slot};
 use super::hub::Hub;
@@ -133,15 +133,22 @@ impl Transport for Stream {
 }
 
 impl Carrier for Stream {
-    fn park(mut self, shared: &Shared, beat: &Beat, idle: Idle) -> Result<(), io::Result<Self>> {
+    fn park(
+        mut self,
+        shared: &Shared,
+        beat: &Beat,
+        idle: Idle,
+        history: Box<[u8]>,
+    ) -> Result<(), Refused<Self>> {
         let Some(Halves { send, recv }) = self.halves.take() else { return Ok(()) };
         let (hub, place) = (self.hub.clone(), self.place);
         let mut resting = Some(Resting { send, recv, idle });
-        if shared.roster.park_stream(&hub, beat, &idle, || hub.give_back(place, resting.take())) {
+        let deliver = || hub.give_back(place, resting.take());
+        let Err(history) = shared.roster.park_stream(&hub, place, beat, &idle, history, deliver) else {
             return Ok(());
-        }
+        };
         self.halves = resting.map(|Resting { send, recv, .. }| Halves { send, recv });
-        Err(Ok(self))
+        Err(Refused { carrier: Ok(self), history })
     }
 
     fn end(mut self, slot: Slot) {

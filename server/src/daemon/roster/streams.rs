@@ -10,11 +10,18 @@ use super::super::upgrade::Path;
 use super::{MAX_BEHIND, Place, Roster};
 
 impl Roster {
-    /// Takes a parked stream out of the room.
+    /// Takes a parked stream out of the room, and forgets its history.
     pub(in super::super) fn forget(&self, member: Member, idle: &Idle) {
         if idle.path == Path::Broadcast {
             self.lock().room.leave(member, &Place::at(idle.cursor));
         }
+        self.history(member, idle);
+    }
+
+    /// The history of a parked stream's compression, which is not kept any more.
+    pub(in super::super) fn history(&self, member: Member, idle: &Idle) -> Box<[u8]> {
+        let kept = idle.deflate.is_some_and(|agreed| agreed.client().takeover);
+        if kept { self.lock().histories.remove(&member).unwrap_or_default() } else { Box::default() }
     }
 
     /// Adds an HTTP/2 connection. If the server is already going away, it hears so at once.
@@ -39,22 +46,28 @@ impl Roster {
     }
 
     /// Lets `deliver` hand an idle stream to `hub`, without waiting; or does not, and says so, when something is waiting for
-    /// the stream, the server is going away, or the HTTP/2 connection has ended.
+    /// the stream, the server is going away, or the HTTP/2 connection has ended. The `history` of its compression stays
+    /// here, or comes back.
     pub(in super::super) fn park_stream(
         &self,
         hub: &Hub,
+        place: u32,
         beat: &Beat,
         idle: &Idle,
+        history: Box<[u8]>,
         deliver: impl FnOnce(),
-    ) -> bool {
-        let state = self.lock();
+    ) -> Result<(), Box<[u8]>> {
+        let mut state = self.lock();
         if state.wanted(beat, idle.path, idle.cursor) || !state.hubs.contains_key(&hub.number) {
-            return false;
+            return Err(history);
+        }
+        if !history.is_empty() {
+            state.histories.insert(Member::stream(hub.number, place), history);
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
         beat.leave();
         deliver();
-        true
+        Ok(())
     }
 
     /// Whether a connection that joined at turn `joined` only just opened, at turn `now`, and has nothing to prove yet:

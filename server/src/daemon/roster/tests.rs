@@ -4,6 +4,7 @@ use std::task::{Context, Waker};
 
 use rustix::event::Timespec;
 
+use super::super::table::Idle;
 use super::*;
 
 fn options(ping_interval: Duration) -> Options {
@@ -16,6 +17,7 @@ fn options(ping_interval: Duration) -> Options {
         max_message: 1 << 20,
         drain_timeout: Duration::from_secs(1),
         idle_after: Duration::from_millis(100),
+        deflate: None,
         http2_idle_timeout: Duration::from_secs(1),
         http2_max_streams: 1,
     }
@@ -38,16 +40,17 @@ fn connection() -> (TcpStream, TcpStream) {
 }
 
 fn parked(socket: TcpStream, beat: &Beat, place: Option<&Place>) -> Parked {
-    Parked {
+    let idle = Idle {
         pings: 0,
-        socket: socket.into(),
         joined: beat.joined,
         unanswered: 0,
         cursor: place.map_or(0, |place| place.cursor),
         since: 0,
         patience: 0,
         path: if place.is_some() { Path::Broadcast } else { Path::Echo },
-    }
+        deflate: None,
+    };
+    Parked { socket: socket.into(), idle }
 }
 
 /// What the epoll set reports now, handled.
@@ -92,13 +95,17 @@ fn what_waits_for_a_connection_keeps_it_from_being_parked() {
         let mut socket = OwnedFd::from(server);
         for bit in [PING, MAIL, DRAIN] {
             beat.pulse.raise(bit);
-            socket = roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap_err();
+            socket = roster
+                .park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default())
+                .unwrap_err()
+                .0;
             beat.pulse.take(&Context::from_waker(Waker::noop()));
         }
         // Even if it has been told of the message and has not fetched it.
         roster.publish(Member::socket(1_000), &mut speaker, Message::text("x"));
         beat.pulse.take(&Context::from_waker(Waker::noop()));
-        socket = roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap_err();
+        socket =
+            roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap_err().0;
         assert!(!beat.gone());
         assert_eq!(
             roster.next_message(Member::socket(descriptor), place.as_mut().unwrap()),
@@ -106,7 +113,7 @@ fn what_waits_for_a_connection_keeps_it_from_being_parked() {
         );
         // That it has been quiet for long does not keep it.
         beat.pulse.raise(PARK);
-        roster.park(&beat, parked(socket.into(), &beat, place.as_ref())).unwrap();
+        roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap();
         assert!(beat.gone());
     });
 }
@@ -117,7 +124,7 @@ fn what_arrived_before_it_was_parked_is_not_overlooked() {
         let (server, mut client) = connection();
         client.write_all(&[0x81, 0x80, 0, 0, 0, 0, 0x81]).unwrap();
         let (beat, _) = roster.join(Member::socket(server.as_raw_fd()), Path::Echo);
-        roster.park(&beat, parked(server, &beat, None)).unwrap();
+        roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let woken = attend(roster);
         assert_eq!(woken[0].tail, [0x81, 0x80, 0, 0, 0, 0, 0x81]);
         assert!(attend(roster).is_empty());
@@ -131,7 +138,7 @@ fn parked_connections_are_pinged_until_they_miss_too_many() {
         let (server, mut client) = connection();
         let descriptor = server.as_raw_fd();
         let (beat, _) = roster.join(Member::socket(descriptor), Path::Echo);
-        roster.park(&beat, parked(server, &beat, None)).unwrap();
+        roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let mut ping = [0; 10];
         for number in 1..=2 {
             assert!(a_whole_turn(roster).is_empty());
@@ -143,7 +150,7 @@ fn parked_connections_are_pinged_until_they_miss_too_many() {
         assert!(attend(roster).is_empty());
         assert!(a_whole_turn(roster).is_empty() && a_whole_turn(roster).is_empty());
         let woken = a_whole_turn(roster);
-        assert_eq!((woken[0].parked.pings, woken[0].parked.unanswered), (4, 2));
+        assert_eq!((woken[0].parked.idle.pings, woken[0].parked.idle.unanswered), (4, 2));
         assert_eq!(woken[0].beat.pulse.pending(), PING);
     });
 }
@@ -153,7 +160,7 @@ fn the_end_reaches_all_and_those_who_come_late_and_nobody_parks_any_more() {
     with_roster(Duration::ZERO, |roster| {
         let (server, _client) = connection();
         let (beat, _) = roster.join(Member::socket(server.as_raw_fd()), Path::Echo);
-        roster.park(&beat, parked(server, &beat, None)).unwrap();
+        roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let (active, _) = roster.join(Member::socket(500), Path::Echo);
         let mut woken = Vec::new();
         let mut from = Some(0);
@@ -167,7 +174,7 @@ fn the_end_reaches_all_and_those_who_come_late_and_nobody_parks_any_more() {
         assert_eq!(late.pulse.pending(), DRAIN);
         let (server, _client) = connection();
         let quiet = Beat::default();
-        assert!(roster.park(&quiet, parked(server, &quiet, None)).is_err());
+        assert!(roster.park(&quiet, parked(server, &quiet, None), Box::default()).is_err());
     });
 }
 
@@ -178,7 +185,7 @@ fn a_parked_member_gets_its_mail_and_comes_back_when_there_is_much_of_it() {
         let descriptor = server.as_raw_fd();
         let (beat, place) = roster.join(Member::socket(descriptor), Path::Broadcast);
         let mut speaker = roster.join(Member::socket(1_000), Path::Broadcast).1.unwrap();
-        roster.park(&beat, parked(server, &beat, place.as_ref())).unwrap();
+        roster.park(&beat, parked(server, &beat, place.as_ref()), Box::default()).unwrap();
         let mut woken = Vec::new();
         for text in ["a", "b"] {
             roster.publish(Member::socket(1_000), &mut speaker, Message::text(text));
@@ -193,7 +200,7 @@ fn a_parked_member_gets_its_mail_and_comes_back_when_there_is_much_of_it() {
         }
         roster.relay(Member::FIRST, &mut woken);
         assert_eq!(woken[0].beat.pulse.pending(), MAIL);
-        let mut place = Place::at(woken[0].parked.cursor);
+        let mut place = Place::at(woken[0].parked.idle.cursor);
         assert_eq!(
             std::iter::from_fn(|| roster.next_message(Member::socket(descriptor), &mut place)).count(),
             MAX_BEHIND + 1

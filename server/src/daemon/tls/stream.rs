@@ -9,7 +9,7 @@ use tokio_rustls::rustls::ServerConnection;
 use tokio_rustls::server::TlsStream;
 
 use super::super::accept::linger;
-use super::super::carrier::Carrier;
+use super::super::carrier::{Carrier, Refused};
 use super::super::table::{Beat, Idle};
 use super::super::{Shared, Slot};
 use crate::link::Transport;
@@ -113,8 +113,8 @@ impl Transport for Sealed {
 impl Carrier for Sealed {
     const PARKS: bool = false;
 
-    fn park(self, _: &Shared, _: &Beat, _: Idle) -> Result<(), io::Result<Self>> {
-        Err(Ok(self))
+    fn park(self, _: &Shared, _: &Beat, _: Idle, history: Box<[u8]>) -> Result<(), Refused<Self>> {
+        Err(Refused { carrier: Ok(self), history })
     }
 
     fn end(mut self, slot: Slot) {
