@@ -5,7 +5,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use h2::RecvStream;
@@ -23,10 +23,10 @@ use super::super::session::{Return, Session};
 use super::super::table::{Beat, DRAIN, MAIL, PING};
 use super::super::upgrade::{Path, Refusal, Upgraded};
 use super::super::{Shared, Slot};
-use super::hub::{ARRIVED, Hub, RETURNED, STALLED};
+use super::hub::{ARRIVED, Hub, NEIGHBOURS, RETURNED, WINDOW};
 use super::incoming;
+use super::inlet::Inlet;
 use super::parked::{Next, Resting};
-use super::replay::Replay;
 use super::stream::Stream;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
 
@@ -36,7 +36,7 @@ const CHUNK: usize = 16;
 /// Rounds before other tasks get their turn.
 const BUDGET: u32 = 32;
 /// Growth of the list of streams.
-const GROWTH: usize = 16;
+const GROWTH: usize = 8;
 
 /// A place for a stream.
 enum Entry {
@@ -49,13 +49,19 @@ enum Entry {
 const _: () = assert!(size_of::<Entry>() <= 64);
 
 pub(super) struct Driver<S> {
-    connection: Connection<Replay<S>, Bytes>,
+    connection: Connection<Inlet<S>, Bytes>,
     hub: Arc<Hub>,
     shared: Arc<Shared>,
     /// By their places.
     streams: Vec<Entry>,
+    /// What tells of arrivals, for each [`NEIGHBOURS`] of them.
+    bells: Vec<Waker>,
     /// Places that are not vacant.
     occupied: usize,
+    /// Of those, idle ones.
+    parked: usize,
+    /// The connection's window, in bytes.
+    window: u32,
     /// Parked streams to look after, and why: bits of [`super::super::table`] and of [`super::hub`].
     work: VecDeque<(u32, u32)>,
     over: Over,
@@ -68,7 +74,7 @@ pub(super) struct Driver<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn new(
-        connection: Connection<Replay<S>, Bytes>,
+        connection: Connection<Inlet<S>, Bytes>,
         over: Over,
         deadline: Instant,
         slot: Slot,
@@ -80,7 +86,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             hub,
             shared,
             streams: Vec::new(),
+            bells: Vec::new(),
             occupied: 0,
+            parked: 0,
+            window: CONNECTION_WINDOW,
             work: VecDeque::new(),
             over,
             going: false,
@@ -120,13 +129,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.hub.take_returned().into_iter().for_each(|(place, resting)| self.put(place, resting));
         }
         if bits & ARRIVED != 0 {
-            self.work.extend(self.hub.take_arrived().into_iter().map(|place| (place, ARRIVED)));
+            let mut firsts = self.hub.take_arrived();
+            firsts.dedup();
+            let places = firsts.into_iter().flat_map(|first| first..first + NEIGHBOURS as u32);
+            self.work.extend(places.map(|place| (place, ARRIVED)));
         }
-        if bits & STALLED != 0 {
-            let held = STREAM_WINDOW.saturating_mul(self.hub.stalled());
-            // h2 takes no more than 2^31 - 1.
-            let window = CONNECTION_WINDOW.saturating_add(held).min(u32::MAX >> 1);
-            self.connection.set_target_window_size(window);
+        if self.occupied == self.parked {
+            self.hub.settle();
+        }
+        if bits & (WINDOW | RETURNED) != 0 {
+            self.size_window();
         }
         if bits & DRAIN != 0 && !mem::replace(&mut self.going, true) {
             self.connection.graceful_shutdown();
@@ -145,6 +157,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         for bit in [DRAIN, MAIL].into_iter().filter(|bit| bits & bit != 0) {
             (0..count).for_each(|place| self.tell(place, bit));
+        }
+    }
+
+    /// Has the window fit what sessions read, and what they cannot read for want of window in the other direction.
+    fn size_window(&mut self) {
+        let held = STREAM_WINDOW.saturating_mul(self.hub.stalled());
+        // h2 takes no more than 2^31 - 1.
+        let window = (CONNECTION_WINDOW * self.hub.growth()).saturating_add(held).min(u32::MAX >> 1);
+        if mem::replace(&mut self.window, window) != window {
+            self.connection.set_target_window_size(window);
         }
     }
 
@@ -168,6 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             bits |= MAIL;
         }
         self.streams[place as usize] = Entry::Parked(resting);
+        self.parked += 1;
         self.work.push_back((place, bits));
     }
 
@@ -177,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         while matches!(self.streams.last(), Some(Entry::Vacant)) {
             self.streams.pop();
         }
-        if self.streams.capacity() > self.streams.len() + 4 * GROWTH {
+        if self.streams.capacity() > self.streams.len() + 8 * GROWTH {
             self.streams.shrink_to(self.streams.len() + GROWTH);
         }
     }
@@ -188,6 +211,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             && let Some(place) = self.streams.iter().position(|entry| matches!(entry, Entry::Vacant))
         {
             return place;
+        }
+        if self.streams.len() == self.bells.len() * NEIGHBOURS {
+            self.bells.push(self.hub.bell(self.streams.len() as u32));
         }
         if self.streams.len() == self.streams.capacity() {
             self.streams.reserve_exact(GROWTH.max(self.streams.len() / 8));
@@ -206,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             next = Next::wake(DRAIN);
         }
         if matches!(next, Next::Stay) && bits & ARRIVED != 0 {
-            next = resting.attend(&self.hub, place);
+            next = resting.attend(&self.bells[place as usize / NEIGHBOURS]);
         }
         if matches!(next, Next::Stay) && bits & MAIL != 0 {
             next = resting.relay(roster, member);
@@ -219,6 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Next::Gone => {
                 roster.forget(member, &resting.idle);
                 drop(Slot::resume(&self.shared, self.over));
+                self.parked -= 1;
                 self.vacate(place);
             }
             Next::Wake { bits, tail, backlog } => {
@@ -230,6 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let active = Entry::Active(beat.clone(), idle.path);
                 let entry = mem::replace(&mut self.streams[place as usize], active);
                 let Entry::Parked(Resting { send, recv, .. }) = entry else { return };
+                self.parked -= 1;
                 let stream = Stream::new(send, recv, self.hub.clone(), place);
                 let history = roster.history(member, &idle);
                 let back = Return { idle, beat, history, tail, backlog };

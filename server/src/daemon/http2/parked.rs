@@ -1,7 +1,6 @@
 //! An idle stream, and what can be done with it without a session.
 
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use h2::{RecvStream, SendStream};
 use tokio_tungstenite::tungstenite::Bytes;
@@ -11,7 +10,6 @@ use super::super::member::Member;
 use super::super::roster::Roster;
 use super::super::table::{Idle, MAIL, PING};
 use super::super::wire::{Heartbeat, Outgoing, Written, control, ping_payload};
-use super::hub::Hub;
 use crate::link::Backlog;
 
 /// An idle stream: all there is of it beside h2's own state.
@@ -46,10 +44,9 @@ impl Next {
 }
 
 impl Resting {
-    /// Handles what has arrived: pings and pongs here, all else by waking it.
-    pub(super) fn attend(&mut self, hub: &Arc<Hub>, place: u32) -> Next {
-        let bell = hub.bell(place);
-        let mut cx = Context::from_waker(&bell);
+    /// Handles what has arrived: pings and pongs here, all else by waking it. When more arrives, `bell` rings.
+    pub(super) fn attend(&mut self, bell: &Waker) -> Next {
+        let mut cx = Context::from_waker(bell);
         loop {
             let data = match self.recv.poll_data(&mut cx) {
                 Poll::Pending => return Next::Stay,
