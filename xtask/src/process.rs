@@ -116,6 +116,11 @@ impl Running {
         self.child.wait()
     }
 
+    /// Asks it to end, and does not wait.
+    pub(crate) fn ask_to_end(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
     fn signal(&mut self, signal: Signal) {
         // Once waited for, its number may be somebody else's.
         if !matches!(self.child.try_wait(), Ok(None)) {
