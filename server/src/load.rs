@@ -29,7 +29,7 @@ mod turnover;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::deflate::Settings;
@@ -193,10 +193,11 @@ async fn phases(run: &Arc<Run>, stop: &mut Stop) -> Result<Found, LoadError> {
 async fn send(run: &Arc<Run>, began: Instant, stop: &mut Stop) -> Result<bool, LoadError> {
     run.sending.store(true, Ordering::Release);
     let pacer = pacer::start(run, began).map_err(LoadError::Pacer)?;
+    let recycled = AtomicU64::new(0);
     let churn = async {
         match run.options.churn {
             0.0 => std::future::pending().await,
-            rate => turnover::churn(run, rate).await,
+            rate => turnover::churn(run, rate, &recycled).await,
         }
     };
     let going = tokio::select! {
@@ -205,6 +206,7 @@ async fn send(run: &Arc<Run>, began: Instant, stop: &mut Stop) -> Result<bool, L
     };
     run.sending.store(false, Ordering::Release);
     pacer.end();
+    turnover::settle(run, recycled.load(Ordering::Relaxed)).await;
     Ok(going)
 }
 

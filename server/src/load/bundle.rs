@@ -20,7 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::carrier::Carrier;
-use super::client::Opened;
+use super::client::{OpenError, Opened};
 use super::http2::{Http2, Opening};
 use super::mailbox::{Mailbox, Order, Task};
 use super::run::{Run, count};
@@ -131,10 +131,13 @@ impl Bundle {
             },
             Task::Ping(due) => self.tell(slot, |session| session.ping(due)),
             Task::Close => self.tell(slot, Session::close),
-            Task::Recycle { abort: false } => self.tell(slot, |session| {
-                session.recycle = true;
-                session.close();
-            }),
+            Task::Recycle { abort: false } => match self.session(slot).filter(|session| !session.recycle) {
+                Some(session) => {
+                    session.recycle = true;
+                    session.close();
+                }
+                None => count(&self.run.not_recycled),
+            },
         }
         self.again.push_back(slot);
     }
@@ -192,7 +195,12 @@ impl Bundle {
         let carrier = match self.take(slot) {
             Slot::Idle(carrier) => carrier,
             Slot::Active(session) => session.into_carrier(),
-            other => return self.put(slot, other),
+            other => {
+                if recycle {
+                    count(&self.run.not_recycled);
+                }
+                return self.put(slot, other);
+            }
         };
         carrier.abort();
         count(&self.run.fates.aborted);
@@ -205,13 +213,14 @@ impl Bundle {
         let aborted = self.slots.iter().filter(|slot| open(slot)).count();
         self.run.fates.aborted.fetch_add(aborted as u64, Ordering::Relaxed);
         for slot in 0..self.slots.len() as u32 {
-            if !matches!(self.take(slot), Slot::Vacant) {
-                self.run.left(self.rank(slot));
+            match self.take(slot) {
+                Slot::Vacant => {}
+                Slot::Opening(_) => self.run.not_opened(&OpenError::Severed),
+                Slot::Idle(_) | Slot::Active(_) => self.run.left(self.rank(slot)),
             }
         }
-        if let Some(http2) = &mut self.http2 {
-            http2.sever();
-        }
+        let waiting = self.http2.as_mut().map_or(0, |http2| http2.sever());
+        (0..waiting).for_each(|_| self.run.not_opened(&OpenError::Severed));
     }
 
     /// The connection in `slot` has ended.

@@ -63,6 +63,8 @@ pub(super) enum OpenError {
     Alpn,
     #[error("compression was not agreed upon as offered")]
     Compression,
+    #[error("we dropped everything meanwhile")]
+    Severed,
     #[error("no answer in time")]
     TimedOut,
 }
@@ -90,6 +92,7 @@ impl OpenError {
             OpenError::Tls(_) => "tls".into(),
             OpenError::Alpn => "alpn".into(),
             OpenError::Compression => "bad_compression_answer".into(),
+            OpenError::Severed => "severed".into(),
             OpenError::TimedOut => "connect_timeout".into(),
         }
     }

@@ -134,13 +134,14 @@ impl Http2 {
         self.to_open.push_back(slot);
     }
 
-    /// Resets the TCP connection.
-    pub(super) fn sever(&mut self) {
-        self.to_open.clear();
+    /// Resets the TCP connection. How many streams will not be opened.
+    pub(super) fn sever(&mut self) -> usize {
+        let waiting = std::mem::take(&mut self.to_open).len();
         self.opening = 0;
         self.permit = None;
         self.reset.store(true, Ordering::Relaxed);
         self.ended = true;
+        waiting
     }
 }
 

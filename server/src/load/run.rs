@@ -104,6 +104,8 @@ pub(super) struct Run {
     began: Instant,
     pub(super) totals: Arc<Totals>,
     pub(super) fates: Fates,
+    /// Connections that were to be recycled and were not there.
+    pub(super) not_recycled: AtomicU64,
     errors: Mutex<BTreeMap<String, u64>>,
     pub(super) connect_times: Times,
     pub(super) handshake_times: Times,
@@ -145,6 +147,7 @@ impl Run {
             began: Instant::now(),
             totals: Arc::default(),
             fates: Fates::default(),
+            not_recycled: AtomicU64::new(0),
             errors: Mutex::default(),
             connect_times: Times::new()?,
             handshake_times: Times::new()?,
@@ -257,6 +260,11 @@ impl Run {
     /// Who is open.
     pub(super) fn open_ranks(&self) -> Vec<u32> {
         lock(&self.open).ranks()
+    }
+
+    /// Whether nothing is being opened.
+    pub(super) fn is_settled(&self) -> bool {
+        lock(&self.open).len() == self.alive.load(Ordering::Acquire)
     }
 
     pub(super) fn count_error(&self, kind: &str) {

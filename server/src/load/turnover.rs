@@ -1,7 +1,7 @@
 //! Connections that go: a few at a time to come back, all at once to come back, or all in good order at the end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::mailbox::{Order, Task};
 use super::opening::open_all;
 use super::report::{Percentiles, Storm};
-use super::run::{Run, Shape, lock};
+use super::run::{Run, Shape, count, lock};
 
 /// Closing handshakes under way at once: a burst of thousands would queue behind each other, and the last would look
 /// late.
@@ -20,11 +20,15 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long dropped connections may take to be gone: nobody is asked.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long connections on their way back are waited for.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+const SETTLE_LOOK: Duration = Duration::from_millis(10);
+
 /// The share of connections that go abruptly is chosen among all by this.
 const ABORT: u64 = 2;
 
-/// Closes connections at random and has them opened again, `rate` a second, for ever.
-pub(super) async fn churn(run: &Run, rate: f64) {
+/// Closes connections at random and has them opened again, `rate` a second, for ever. Counts in `ordered`.
+pub(super) async fn churn(run: &Run, rate: f64, ordered: &AtomicU64) {
     let mut rng = Rng::with_seed(run.options.seed);
     let period = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX);
     let mut ticks = interval(period.max(Duration::from_millis(1)));
@@ -42,9 +46,19 @@ pub(super) async fn churn(run: &Run, rate: f64) {
                 rng.shuffle(&mut ranks);
             }
             if let Some(rank) = ranks.pop() {
+                count(ordered);
                 run.order(rank, Task::Recycle { abort: rng.f64() < run.options.abort });
             }
         }
+    }
+}
+
+/// Waits until all that were `ordered` to come back have, or have failed.
+pub(super) async fn settle(run: &Run, ordered: u64) {
+    let began = Instant::now();
+    let done = || run.fates.recycled.load(Ordering::Relaxed) + run.not_recycled.load(Ordering::Relaxed);
+    while (done() < ordered || !run.is_settled()) && began.elapsed() < SETTLE_PATIENCE {
+        tokio::time::sleep(SETTLE_LOOK).await;
     }
 }
 
