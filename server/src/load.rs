@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::deflate::Settings;
+use crate::memory;
 use crate::signals::Stop;
 pub use message::{Payload, Sizes};
 pub use pacer::Arrival;
@@ -160,6 +161,7 @@ async fn phases(run: &Arc<Run>, stop: &mut Stop) -> Result<Found, LoadError> {
         _ = stop.requested() => false,
     };
     drop(ranks);
+    tidy().await;
     if options.announce {
         let opened = run.fates.opened.load(Ordering::Relaxed);
         // Whoever does not listen any more does not need it.
@@ -178,6 +180,7 @@ async fn phases(run: &Arc<Run>, stop: &mut Stop) -> Result<Found, LoadError> {
         }
     }
     if going {
+        tidy().await;
         wait(options.linger, stop).await;
     }
     if options.ping_all {
@@ -208,6 +211,12 @@ async fn send(run: &Arc<Run>, began: Instant, stop: &mut Stop) -> Result<bool, L
     pacer.end();
     turnover::settle(run, recycled.load(Ordering::Relaxed)).await;
     Ok(going)
+}
+
+/// Gives back what was needed for a while, so that what idle connections cost can be seen.
+async fn tidy() {
+    // It walks all free memory: not on a thread that serves.
+    let _ = tokio::task::spawn_blocking(memory::give_back).await;
 }
 
 /// Whether `time` passed without a signal.
