@@ -12,4 +12,6 @@ mod processes;
 mod raw;
 mod rooms;
 mod serving;
+mod shapes;
 mod support;
+mod witness;
