@@ -153,7 +153,7 @@ fn serve(mut tcp: TcpStream, seen: &Mutex<Seen>, manner: Manner, mute: bool) -> 
 }
 
 /// The whole frame at the start of `bytes`, and its length.
-fn frame(bytes: &[u8]) -> Option<(OpCode, Vec<u8>, usize)> {
+pub(crate) fn frame(bytes: &[u8]) -> Option<(OpCode, Vec<u8>, usize)> {
     let mut cursor = Cursor::new(bytes);
     let (header, length) = FrameHeader::parse(&mut cursor).unwrap()?;
     let start = cursor.position() as usize;
@@ -164,7 +164,7 @@ fn frame(bytes: &[u8]) -> Option<(OpCode, Vec<u8>, usize)> {
     Some((header.opcode, payload, end))
 }
 
-fn reply(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+pub(crate) fn reply(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     FrameHeader { is_final: true, opcode, ..FrameHeader::default() }
         .format(payload.len() as u64, out)
         .unwrap();
