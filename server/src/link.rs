@@ -260,6 +260,11 @@ impl<T: Transport, O: Observer> Link<T, O> {
         &self.transport
     }
 
+    /// The same, to change how it reads.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
     /// Gives the transport up as it is.
     pub fn into_transport(self) -> T {
         self.transport

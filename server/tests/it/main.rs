@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod carriers;
 mod compressed_link;
 mod deflate;
 mod exact;
@@ -12,4 +13,6 @@ mod processes;
 mod raw;
 mod rooms;
 mod serving;
+mod shapes;
 mod support;
+mod witness;

@@ -75,7 +75,7 @@ impl Clients {
             command.args(["--rate", &(rate / f64::from(plan.clients)).to_string()]);
             command.args(["--duration", "0s", "--linger", "1d"]);
             if let Transport::Http2(streams) = plan.transport {
-                command.args(["--http2", "--streams", &streams.to_string()]);
+                command.args(["--transport", "http2", "--streams-per-connection", &streams.to_string()]);
             }
             command.stdout(File::create(&output)?);
             command.stderr(File::create(output.with_extension("log"))?);
