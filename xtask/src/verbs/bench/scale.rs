@@ -92,7 +92,7 @@ pub(crate) fn run(stop: &Stop, arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The step of `cargo xtask test`, with what is built already.
+/// Says what is needed and what is there; an error where that is not enough.
 fn suffices(plan: &Plan) -> anyhow::Result<()> {
     let over = match plan.transport {
         Transport::Tcp => String::new(),
@@ -111,7 +111,7 @@ fn suffices(plan: &Plan) -> anyhow::Result<()> {
     let needs = plan.needs(&host::limits()?);
     needs.iter().for_each(|need| println!("{need}"));
     let lacks: Vec<&str> = needs.iter().filter(|need| need.lacks() > 0).map(|need| need.what).collect();
-    ensure!(lacks.is_empty(), "this machine has not enough: {}", lacks.join(", "));
+    ensure!(lacks.is_empty(), "this machine has not enough of: {}", lacks.join("; "));
     Ok(())
 }
 
@@ -165,19 +165,20 @@ fn experiment(stop: &Stop, plan: &Plan, rate: f64, record: &mut Record<'_>) -> a
         }),
     )?;
     let folder = record.folder;
+    let mut servers = Servers::start(stop, folder, plan)?;
     let watch = match plan.agent {
-        true => Some(Watch::start(stop, File::create(folder.join("agent.log"))?)?),
+        true => Some(Watch::start(stop, servers.port()?, File::create(folder.join("agent.log"))?)?),
         false => None,
     };
-    let mut servers = Servers::start(stop, folder, plan)?;
     let before = Reading {
         available: host::memory_available()? as f64,
         slabs: usage::slabs(),
         servers: servers.resident()?,
         clients: 0.0,
     };
+    let sockets = host::tcp_sockets()?;
     let mut clients = Clients::start(&servers, folder, plan, rate)?;
-    let opening = open(stop, plan, &mut servers, &mut clients)?;
+    let opening = open(stop, plan, sockets, &mut servers, &mut clients)?;
     record.note("opening_seconds", json!(opening))?;
 
     stop.pause(SETTLE)?;
@@ -221,10 +222,15 @@ fn experiment(stop: &Stop, plan: &Plan, rate: f64, record: &mut Record<'_>) -> a
     judge(plan, results.len(), &totals)
 }
 
-/// Until every connection is there; how long that took, in seconds.
-fn open(stop: &Stop, plan: &Plan, servers: &mut Servers, clients: &mut Clients) -> anyhow::Result<f64> {
-    let (begun, base) = (Instant::now(), host::tcp_sockets()?);
-    // The clients are started already: what they have opened by now is lost to the count.
+/// Until every connection is there besides the `base` sockets that were; how long that took, in seconds.
+fn open(
+    stop: &Stop,
+    plan: &Plan,
+    base: u64,
+    servers: &mut Servers,
+    clients: &mut Clients,
+) -> anyhow::Result<f64> {
+    let begun = Instant::now();
     let wanted = 2 * plan.connections();
     let (mut most, mut grown, mut said) = (0, Instant::now(), Instant::now());
     loop {
@@ -308,10 +314,16 @@ fn judge(plan: &Plan, reported: usize, totals: &Totals) -> anyhow::Result<()> {
     );
     ensure!(totals.opened == wanted, "opened {} of {wanted}, {} failed", totals.opened, totals.failed);
     ensure!(totals.closed_by_peer == 0, "the servers closed {}", totals.closed_by_peer);
-    // Two of the three rounds are whole for every connection.
+    // Two of the three rounds are whole for every connection; who had answered neither would have been closed. What comes during
+    // the closing handshake is not answered.
     ensure!(totals.pings >= 2 * wanted, "only {} pings for {wanted} connections", totals.pings);
-    ensure!(totals.pongs == totals.pings, "{} pings, {} pongs", totals.pings, totals.pongs);
-    println!("  {wanted} opened, none lost, {} pings, all answered", totals.pings);
+    ensure!(
+        totals.pongs >= 2 * wanted && totals.pings - totals.pongs <= wanted,
+        "{} pings, only {} pongs",
+        totals.pings,
+        totals.pongs
+    );
+    println!("  {wanted} opened, none lost, {} pings, {} pongs", totals.pings, totals.pongs);
     Ok(())
 }
 
@@ -330,7 +342,8 @@ mod tests {
             Totals { opened: 99, failed: 1, ..good() },
             Totals { closed_by_peer: 1, ..good() },
             Totals { pings: 199, pongs: 199, ..good() },
-            Totals { pongs: 249, ..good() },
+            Totals { pongs: 149, ..good() },
+            Totals { pings: 400, pongs: 250, ..good() },
         ] {
             assert!(judge(&plan, 1, &bad).is_err(), "{bad:?}");
         }

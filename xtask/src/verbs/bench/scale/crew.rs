@@ -29,6 +29,11 @@ impl Servers {
         Ok(Self { listening: Listening::start(stop, &mut command, "headroom-server", folder)? })
     }
 
+    pub(super) fn port(&self) -> anyhow::Result<&str> {
+        let (_, port) = self.listening.address().rsplit_once(':').context("headroom-server names no port")?;
+        Ok(port)
+    }
+
     /// All its processes.
     fn processes(&self) -> anyhow::Result<Vec<u32>> {
         let parent = self.listening.running.child.id();
