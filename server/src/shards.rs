@@ -104,7 +104,7 @@ fn sockets(count: usize, addresses: &[SocketAddr], reuse_port: bool) -> anyhow::
     let mut shares: Vec<Vec<Listener>> = (0..count).map(|_| Vec::new()).collect();
     for address in addresses {
         let (asked, mut address) = (*address, *address);
-        let failed = |error| Listener::failure(asked, &error);
+        let failed = |error| Listener::failure(asked, false, &error);
         if !reuse_port {
             // SO_REUSEPORT alone would let a second server in without a word.
             Listener::probe(asked).map_err(failed)?;

@@ -9,6 +9,7 @@ mod addresses;
 mod adoption;
 mod agent_process;
 mod binaries;
+mod compression;
 mod containers;
 mod exchange;
 mod exits;
@@ -62,6 +63,8 @@ const TESTS: &[runner::Test] = &[
         "foreign::counts_equal_a_foreign_peers_when_compressed",
         foreign::counts_equal_a_foreign_peers_when_compressed,
     ),
+    ("compression::python_websockets_is_understood", compression::python_websockets_is_understood),
+    ("compression::javascript_ws_is_understood", compression::javascript_ws_is_understood),
     ("servers::counts_equal_with_javascript_ws", servers::counts_equal_with_javascript_ws),
     (
         "servers::counts_equal_with_javascript_ws_when_compressed",

@@ -2,13 +2,14 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use agent::cli::{self, Exit, Failure, parse_duration, parse_size};
 use anyhow::Context;
 use clap::Parser;
-use server::daemon::{Listener, Options, Server};
+use server::daemon::{Listener, Options, Server, Tls};
 use server::shards::{self, Shard};
 use server::signals::Signals;
 use server::{deflate, limits, memory, notify};
@@ -24,8 +25,14 @@ use tracing_subscriber::EnvFilter;
 #[command(version)]
 struct Arguments {
     /// Where to listen; port 0 takes any free port; may be given several times
-    #[arg(long, value_name = "ws://ADDR:PORT", value_parser = parse_listen)]
-    listen: Vec<SocketAddr>,
+    #[arg(long, value_name = "ws[s]://ADDR:PORT", value_parser = parse_listen)]
+    listen: Vec<Listen>,
+    /// Certificate for wss, in PEM, with its chain after it; read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// Let other servers that are told the same listen on the same ports (SO_REUSEPORT)
     #[arg(long)]
     reuse_port: bool,
@@ -58,6 +65,12 @@ struct Arguments {
     /// How long nothing happens on a connection before its task and buffers are given back
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
     idle_after: Duration,
+    /// How long an HTTP/2 connection may be without a stream
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    http2_idle_timeout: Duration,
+    /// Streams that a peer may have open on an HTTP/2 connection
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    http2_max_streams: u32,
     /// Keep the soft limit on open descriptors instead of raising it to the hard limit
     #[arg(long)]
     no_raise_fd_limit: bool,
@@ -77,6 +90,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Before anything opens a descriptor.
     let shards = arguments.processes > 1 && arguments.shard.is_none();
     let listeners = if shards { Vec::new() } else { sockets(&arguments)? };
+    let tls = tls(&arguments)?;
     log_to_stderr();
     if shards {
         return run_shards(&arguments);
@@ -99,6 +113,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         drain_timeout: arguments.drain_timeout,
         idle_after: arguments.idle_after,
         deflate: arguments.deflate.settings(),
+        http2_idle_timeout: arguments.http2_idle_timeout,
+        http2_max_streams: arguments.http2_max_streams,
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -112,7 +128,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         let signals = Signals::new().context("install signal handlers")?;
         let lines: Vec<String> =
             listeners.iter().map(|listener| format!("listening on {listener}")).collect();
-        let server = Server::new(listeners, options).context("prepare to serve")?;
+        let server = Server::new(listeners, tls, options).context("prepare to serve")?;
         let mut stdout = std::io::stdout().lock();
         lines
             .iter()
@@ -130,17 +146,33 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn sockets(arguments: &Arguments) -> anyhow::Result<Vec<Listener>> {
     if let Some(shard) = &arguments.shard {
         // SAFETY: first thing in this process, which was started with these for us.
-        return Ok(unsafe { shard.take_over() }?);
+        let listeners = unsafe { shard.take_over() }?;
+        // The parent made one for each `--listen`, in that order.
+        let secure = arguments.listen.iter().map(|listen| listen.secure);
+        return Ok(listeners.into_iter().zip(secure).map(|(one, secure)| one.secured(secure)).collect());
     }
     let mut listeners = handed_over()?;
-    for address in &arguments.listen {
+    for Listen { address, secure } in &arguments.listen {
         let listener = Listener::bind(*address, arguments.reuse_port);
-        listeners.push(listener.map_err(|error| Listener::failure(*address, &error))?);
+        let listener = listener.map_err(|error| Listener::failure(*address, *secure, &error))?;
+        listeners.push(listener.secured(*secure));
     }
     if listeners.is_empty() {
         return Err(nowhere());
     }
     Ok(listeners)
+}
+
+/// The certificate for wss.
+fn tls(arguments: &Arguments) -> anyhow::Result<Option<Tls>> {
+    if let (Some(certificate), Some(key)) = (&arguments.tls_certificate, &arguments.tls_key) {
+        let tls = Tls::load(certificate.clone(), key.clone());
+        return tls.map(Some).map_err(|error| Failure::new(Exit::Config, format!("{error:#}")).into());
+    }
+    if arguments.listen.iter().any(|listen| listen.secure) {
+        return Err(Failure::new(Exit::Usage, "wss needs --tls-certificate and --tls-key").into());
+    }
+    Ok(None)
 }
 
 /// What the service manager passed.
@@ -172,7 +204,7 @@ fn run_shards(arguments: &Arguments) -> anyhow::Result<()> {
     }
     shards::run(
         usize::from(arguments.processes),
-        &arguments.listen,
+        &arguments.listen.iter().map(|listen| listen.address).collect::<Vec<_>>(),
         arguments.reuse_port,
         arguments.listen.len(),
     )
@@ -187,15 +219,26 @@ fn log_to_stderr() {
         .init();
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let Some(rest) = text.strip_prefix("ws://") else {
-        return Err("only ws://ADDR:PORT is supported".into());
+/// A socket to be made.
+#[derive(Debug, Clone, Copy)]
+struct Listen {
+    address: SocketAddr,
+    /// With TLS.
+    secure: bool,
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    let (secure, rest) = match (text.strip_prefix("ws://"), text.strip_prefix("wss://")) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        _ => return Err("only ws://ADDR:PORT and wss://ADDR:PORT are supported".into()),
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     authority
         .to_socket_addrs()
         .map_err(|error| error.to_string())?
         .next()
+        .map(|address| Listen { address, secure })
         .ok_or_else(|| "the name has no address".into())
 }
 

@@ -18,6 +18,7 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     socket: OwnedFd,
     address: SocketAddr,
+    secure: bool,
 }
 
 impl Listener {
@@ -69,16 +70,26 @@ impl Listener {
             return Err(wrong());
         }
         let address = SocketAddr::try_from(getsockname(&socket)?).map_err(|_| wrong())?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, secure: false })
     }
 
     /// What ends the process when `address` cannot be had, with the exit code for `error`.
-    pub fn failure(address: SocketAddr, error: &io::Error) -> Failure {
+    pub fn failure(address: SocketAddr, secure: bool, error: &io::Error) -> Failure {
         let exit = match error.kind() {
             io::ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::Unavailable,
         };
-        Failure::new(exit, format!("cannot listen on ws://{address}: {error}"))
+        Failure::new(exit, format!("cannot listen on {}://{address}: {error}", scheme(secure)))
+    }
+
+    /// The same, with TLS on what is accepted or without it.
+    pub fn secured(self, secure: bool) -> Self {
+        Self { secure, ..self }
+    }
+
+    /// Whether what is accepted speaks TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// Where it listens, with the port the kernel chose.
@@ -112,8 +123,12 @@ impl AsRawFd for Listener {
 /// As it is written on the command line and in what the server says of itself.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}", self.address)
+        write!(f, "{}://{}", scheme(self.secure), self.address)
     }
+}
+
+fn scheme(secure: bool) -> &'static str {
+    if secure { "wss" } else { "ws" }
 }
 
 fn bound(address: SocketAddr, share: bool) -> io::Result<OwnedFd> {

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements. They report and never judge: machines differ.
 
 mod ceilings;
+mod deflate;
 mod figures;
 mod idle;
 mod scale;
@@ -15,6 +16,8 @@ use crate::process::{Running, Stop};
 pub(crate) enum Bench {
     /// Servers driven into their limits, and how well the agent had foretold where they fail.
     Ceilings(ceilings::Arguments),
+    /// Memory and time of compression by window and memLevel, beside zlib's formulas.
+    Deflate(deflate::Arguments),
     /// Nanoseconds per tracked and untracked packet, and the echo rate with and without the agent.
     Packet,
     /// The agent's share of a core and its memory beside many idle connections.
@@ -29,6 +32,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     let stop = Stop::install()?;
     match bench {
         Bench::Ceilings(arguments) => ceilings::run(&stop, arguments),
+        Bench::Deflate(arguments) => deflate::run(&stop, arguments),
         Bench::Packet => packet(&stop),
         Bench::Idle(arguments) => idle::run(&stop, arguments),
         Bench::Scale(arguments) => scale::run(&stop, arguments),
