@@ -7,30 +7,37 @@
 
 mod accept;
 mod broadcast;
+mod carrier;
+mod census;
+mod http2;
+mod listen;
 mod lot;
+mod member;
+mod pages;
 mod quiet;
 mod roster;
 mod session;
 mod table;
+mod tls;
 mod upgrade;
 mod wire;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::deflate;
-use crate::signals::Stop;
+use crate::signals::{Request, Signals};
+use crate::{deflate, notify};
+use census::{Census, Over};
+pub use listen::Listener;
 use roster::Roster;
-
-/// Pending connections the kernel may keep; it caps this at `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
+pub use tls::Tls;
 
 /// Refusals being delivered at once. Each holds a descriptor for a moment; a flood beyond this is simply dropped.
 const MAX_REFUSALS: usize = 256;
@@ -57,6 +64,10 @@ pub struct Options {
     pub idle_after: Duration,
     /// permessage-deflate; `None` declines every offer.
     pub deflate: Option<deflate::Settings>,
+    /// How long an HTTP/2 connection may be without a stream.
+    pub http2_idle_timeout: Duration,
+    /// Streams a peer may have open on an HTTP/2 connection.
+    pub http2_max_streams: u32,
 }
 
 impl Options {
@@ -80,6 +91,7 @@ struct Shared {
     roster: Roster,
     refusals: Arc<Semaphore>,
     open: AtomicUsize,
+    census: Census,
     /// Notified whenever the last connection goes.
     empty: Notify,
 }
@@ -96,6 +108,8 @@ struct Totals {
 /// A place among the `max_connections`, given back on drop.
 struct Slot {
     shared: Arc<Shared>,
+    /// Once it is a WebSocket: what carries it.
+    over: Option<Over>,
     held: bool,
 }
 
@@ -106,7 +120,13 @@ impl Slot {
             .open
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
             .is_ok()
-            .then(|| Self::resume(shared))
+            .then(|| Self { shared: shared.clone(), over: None, held: true })
+    }
+
+    /// Its connection is a WebSocket from now on.
+    fn serve(&mut self, over: Over) {
+        self.over = Some(over);
+        self.shared.census.add(over);
     }
 
     /// Keeps the place for a connection that has nowhere to hold it.
@@ -115,67 +135,81 @@ impl Slot {
     }
 
     /// The place of such a connection.
-    fn resume(shared: &Arc<Shared>) -> Self {
-        Self { shared: shared.clone(), held: true }
+    fn resume(shared: &Arc<Shared>, over: Over) -> Self {
+        Self { shared: shared.clone(), over: Some(over), held: true }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if let Some(over) = self.over.filter(|_| self.held) {
+            self.shared.census.remove(over);
+        }
         if self.held && self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.empty.notify_one();
         }
     }
 }
 
-/// A bound, listening server.
+/// A server with sockets that listen.
 pub struct Server {
-    listener: TcpListener,
+    /// Each with whether it is for TLS.
+    listeners: Vec<(TcpListener, bool)>,
+    tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
 }
 
 impl Server {
-    /// Listens on `address`; port 0 takes any free one. Must be called inside a tokio runtime.
+    /// Is about to serve what `listeners` bring, those for TLS with `tls`. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Those of bind(2): the address is in use, is not ours, or needs privilege; of epoll_create(2).
-    pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Lets a restarted server bind while old connections are in TIME_WAIT; a live listener still wins.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let listener = socket.listen(BACKLOG)?;
+    /// Those of epoll_create(2).
+    pub fn new(listeners: Vec<Listener>, tls: Option<Tls>, options: Options) -> io::Result<Self> {
+        let tls = tls.map(Arc::new);
+        let listeners = listeners.into_iter().map(|listener| {
+            let secure = listener.is_secure();
+            Ok((TcpListener::from_std(listener.into_std()?)?, secure))
+        });
+        let listeners = listeners.collect::<io::Result<_>>()?;
         let shared = Arc::new(Shared {
             roster: Roster::new(&options)?,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             open: AtomicUsize::new(0),
+            census: Census::default(),
             empty: Notify::new(),
             options,
         });
-        Ok(Self { listener, shared })
+        Ok(Self { listeners, tls, shared })
     }
 
-    /// Where it listens, with the port the kernel chose.
-    ///
-    /// # Errors
-    /// Those of getsockname(2).
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Serves until `stop` asks for an end; then every peer gets Close 1001 and [`Options::drain_timeout`] to answer.
+    /// Serves until a signal asks for an end; then every peer gets Close 1001 and [`Options::drain_timeout`] to answer.
     /// A second signal ends the wait.
-    pub async fn serve(self, mut stop: Stop) {
-        let Self { listener, shared } = self;
+    pub async fn serve(self, mut signals: Signals) {
+        let Self { listeners, tls, shared } = self;
         let lot = tokio::spawn({
             let shared = shared.clone();
             async move { lot::serve(&shared).await }
         });
-        let reason = tokio::select! {
-            reason = stop.requested() => reason,
-            never = accept::accept_all(&listener, &shared) => match never {},
+        let mut accepting = JoinSet::new();
+        for (listener, secure) in listeners {
+            let (tls, shared) = (tls.clone().filter(|_| secure), shared.clone());
+            accepting.spawn(async move { accept::accept_all(&listener, tls.as_ref(), &shared).await });
+        }
+        let reason = loop {
+            match signals.next().await {
+                Request::Stop(reason) => break reason,
+                Request::Reload => {
+                    notify::reloading();
+                    match &tls {
+                        Some(tls) => tls.reload(),
+                        None => info!(name: "reload", "nothing to read again"),
+                    }
+                    notify::ready();
+                }
+            }
         };
-        drop(listener);
+        notify::stopping();
+        accepting.shutdown().await;
         info!(reason, open = shared.open.load(Ordering::Acquire), "closing");
         let drained = async {
             lot::drain(&shared).await;
@@ -188,7 +222,7 @@ impl Server {
             _ = tokio::time::sleep(shared.options.drain_timeout) => {
                 warn!(open = shared.open.load(Ordering::Acquire), "peers did not close in time");
             }
-            _ = stop.requested() => {}
+            _ = signals.stop() => {}
         }
         lot.abort();
         let totals = &shared.roster.totals;
@@ -219,6 +253,8 @@ mod tests {
             drain_timeout: Duration::from_secs(1),
             idle_after: Duration::from_secs(1),
             deflate: None,
+            http2_idle_timeout: Duration::from_secs(1),
+            http2_max_streams: 1,
         };
         assert_eq!(options.missed_limit(), 2);
         for (seconds, pings) in [(1, 1), (30, 1), (31, 2), (60, 2), (90, 3)] {

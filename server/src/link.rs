@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::deflate::{Adapter, Kept};
 use crate::meter::{FrameMeter, SeenFrame};
+use crate::text::TextWatch;
 
 /// Read buffer of the engine, zero-filled on every read: large enough for a usual message in one read, small enough
 /// that a peer which stops in the middle of a frame pins little.
@@ -123,6 +124,7 @@ pub struct Link<T, O> {
     backlog: Option<Box<Backlog>>,
     received: FrameMeter,
     sent: FrameMeter,
+    text: TextWatch,
     observer: O,
     max_message: usize,
     role: Role,
@@ -153,13 +155,15 @@ impl<T: Transport, O: Observer> Link<T, O> {
             backlog: None,
             received: FrameMeter::default(),
             sent: FrameMeter::default(),
+            text: TextWatch::default(),
             observer,
             max_message,
             role,
             dirty: false,
         };
         if !tail.is_empty() {
-            link.received.advance(&tail, |frame| link.observer.received(frame));
+            let (text, observer) = (&mut link.text, &link.observer);
+            link.received.advance_through(&tail, |piece| text.watch(piece), |frame| observer.received(frame));
             let config = Some(link.config());
             let engine = match &mut link.deflate {
                 Some(deflate) => {
@@ -193,6 +197,10 @@ impl<T: Transport, O: Observer> Link<T, O> {
             match self.with_engine(|engine, io| engine.read(io)) {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.transport.poll_read_ready(cx))?;
+                }
+                Err(Error::Io(_)) if self.text.is_invalid() => {
+                    self.dirty = true;
+                    return Poll::Ready(Err(Error::Utf8("in an unfinished frame".into())));
                 }
                 outcome => {
                     self.dirty = true;
@@ -252,6 +260,11 @@ impl<T: Transport, O: Observer> Link<T, O> {
         &self.transport
     }
 
+    /// The same, to change how it reads.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
     /// Gives the transport up as it is.
     pub fn into_transport(self) -> T {
         self.transport
@@ -282,6 +295,7 @@ impl<T: Transport, O: Observer> Link<T, O> {
                 backlog: &mut self.backlog,
                 received: &mut self.received,
                 sent: &mut self.sent,
+                text: &mut self.text,
                 observer: &self.observer,
             },
         };
@@ -302,13 +316,23 @@ struct Wire<'a, T, O> {
     backlog: &'a mut Option<Box<Backlog>>,
     received: &'a mut FrameMeter,
     sent: &'a mut FrameMeter,
+    text: &'a mut TextWatch,
     observer: &'a O,
 }
 
 impl<T: Transport, O: Observer> Wire<'_, T, O> {
     fn get(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Only now: the engine has worked through what came before.
+        if self.text.is_invalid() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let count = self.transport.try_read(buffer)?;
-        self.received.advance(&buffer[..count], |frame| self.observer.received(frame));
+        let (text, observer) = (&mut *self.text, self.observer);
+        self.received.advance_through(
+            &buffer[..count],
+            |piece| text.watch(piece),
+            |frame| observer.received(frame),
+        );
         Ok(count)
     }
 

@@ -54,6 +54,21 @@ pub struct SeenFrame {
     pub payload: u64,
 }
 
+/// Some of a frame's payload, as it is on the wire.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'a> {
+    /// The frame's first byte: FIN, reserved bits, opcode.
+    pub first: u8,
+    /// The masking key; zeros where there is none.
+    pub mask: [u8; 4],
+    /// How much of the payload came before.
+    pub offset: u64,
+    /// The bytes, masked as they came.
+    pub bytes: &'a [u8],
+    /// Whether the payload ends here.
+    pub ends: bool,
+}
+
 /// Position within one direction of a connection. Starts at the first byte after the HTTP upgrade.
 #[derive(Debug, Default)]
 pub struct FrameMeter {
@@ -65,17 +80,36 @@ pub struct FrameMeter {
     have: u8,
     need: u8,
     first: u8,
+    mask: [u8; 4],
     /// A fragmented message has begun and its FIN has not passed.
     in_message: bool,
 }
 
 impl FrameMeter {
     /// Advances over `bytes` and reports every frame that ends within them.
-    pub fn advance(&mut self, mut bytes: &[u8], mut seen: impl FnMut(SeenFrame)) {
+    pub fn advance(&mut self, bytes: &[u8], seen: impl FnMut(SeenFrame)) {
+        self.advance_through(bytes, |_| {}, seen);
+    }
+
+    /// The same, and shows the payload on the way: of a frame without payload an empty piece.
+    pub fn advance_through(
+        &mut self,
+        mut bytes: &[u8],
+        mut shown: impl FnMut(Piece<'_>),
+        mut seen: impl FnMut(SeenFrame),
+    ) {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let step = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                let offset = self.length - self.left;
                 self.left -= step as u64;
+                shown(Piece {
+                    first: self.first,
+                    mask: self.mask,
+                    offset,
+                    bytes: &bytes[..step],
+                    ends: self.left == 0,
+                });
                 bytes = &bytes[step..];
             } else {
                 self.header_byte(bytes[0]);
@@ -84,6 +118,9 @@ impl FrameMeter {
                     continue;
                 }
                 self.left = self.length;
+                if self.left == 0 {
+                    shown(Piece { first: self.first, mask: self.mask, offset: 0, bytes: &[], ends: true });
+                }
             }
             if self.left == 0 {
                 seen(self.finish());
@@ -113,9 +150,15 @@ impl FrameMeter {
                 };
                 self.length = length;
                 self.need = 2 + extended + mask;
+                self.mask = [0; 4];
             }
             at if at < self.length_end() => self.length = self.length << 8 | u64::from(byte),
-            _ => {}
+            at => {
+                let at = usize::from(at - self.length_end());
+                if let Some(key) = self.mask.get_mut(at) {
+                    *key = byte;
+                }
+            }
         }
         self.have += 1;
     }
@@ -185,6 +228,29 @@ mod tests {
                 let payloads: Vec<usize> = seen.iter().map(|frame| frame.payload as usize).collect();
                 assert_eq!(payloads, sizes, "masked {masked}, chunk {chunk}");
                 assert!(meter.at_message_boundary());
+            }
+        }
+    }
+
+    #[test]
+    fn payload_is_shown_whole_and_in_order_with_its_key() {
+        for masked in [false, true] {
+            let bytes: Vec<u8> =
+                [0, 3, 126, 70000].iter().flat_map(|size| frame(0x81, masked, *size)).collect();
+            for chunk in [1, 5, 4096, bytes.len()] {
+                let (mut meter, mut shown, mut ended) = (FrameMeter::default(), Vec::<u8>::new(), Vec::new());
+                for chunk in bytes.chunks(chunk) {
+                    let see = |piece: Piece<'_>| {
+                        assert_eq!((piece.first, piece.mask), (0x81, [if masked { 0xFF } else { 0 }; 4]));
+                        assert_eq!(piece.offset as usize, shown.len());
+                        shown.extend(piece.bytes);
+                        if piece.ends {
+                            ended.push(std::mem::take(&mut shown).len());
+                        }
+                    };
+                    meter.advance_through(chunk, see, |_| {});
+                }
+                assert_eq!(ended, [0, 3, 126, 70000], "masked {masked}, chunk {chunk}");
             }
         }
     }

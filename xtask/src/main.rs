@@ -27,6 +27,8 @@ enum Verb {
     Bench(verbs::bench::Bench),
     /// Build the eBPF object and say what is in it.
     BuildEbpf(verbs::build_ebpf::Arguments),
+    /// Hold headroom-server to Autobahn|Testsuite, and fail where it is not strict.
+    Conformance(verbs::conformance::Arguments),
     /// Show Headroom at work: the reference server, a crowd of clients, and the dashboard (or, without a terminal, the
     /// agent's table and events).
     Demo(verbs::demo::Arguments),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Bench(bench) => verbs::bench::run(&bench).map(done),
         Verb::BuildEbpf(arguments) => verbs::build_ebpf::run(&arguments).map(done),
+        Verb::Conformance(arguments) => verbs::conformance::run(&arguments),
         Verb::Demo(arguments) => verbs::demo::run(&arguments).map(done),
         Verb::Fuzz(arguments) => verbs::fuzz::run(&arguments).map(done),
         Verb::Test => verbs::test::run(),

@@ -36,6 +36,16 @@ impl Stop {
         Ok(())
     }
 
+    /// Sleeps, interruptibly.
+    pub(crate) fn pause(&self, time: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + time;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.check()?;
+            std::thread::sleep(left.min(POLL));
+        }
+        Ok(())
+    }
+
     /// Waits until `done` yields something.
     pub(crate) fn wait_for<T>(
         &self,
@@ -104,6 +114,11 @@ impl Running {
         }
         self.signal(Signal::KILL);
         self.child.wait()
+    }
+
+    /// Asks it to end, and does not wait.
+    pub(crate) fn ask_to_end(&mut self) {
+        self.signal(Signal::TERM);
     }
 
     fn signal(&mut self, signal: Signal) {

@@ -19,6 +19,7 @@ const NEEDED: &[(&[&str], &str)] = &[
     (&["awk", "BEGIN {}"], "mawk"),
     (&["python3", "--version"], "python3"),
     (&["python3", "-c", "import venv, ensurepip"], "python3-venv"),
+    (&["systemd-socket-activate", "--version"], "systemd"),
     // Servers, each with the language it needs. A Node of another origin does not know Debian's folder.
     (&["env", "NODE_PATH=/usr/share/nodejs", "node", "-e", "require('ws')"], "node-ws"),
     (&["perl", "-MMojolicious", "-e", "1"], "libmojolicious-perl"),

@@ -2,10 +2,14 @@
 
 pub(crate) mod bench;
 pub(crate) mod build_ebpf;
+pub(crate) mod conformance;
 mod crowd;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
+mod listening;
+mod python;
 pub(crate) mod test;
+mod usage;
 mod verifier;
 pub(crate) mod vm_test;
 

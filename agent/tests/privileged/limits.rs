@@ -1,5 +1,6 @@
 //! Limits other than memory and descriptors: what the agent says of them is what the kernel says in another place.
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -119,14 +120,16 @@ pub(crate) fn a_servers_watches_are_those_of_its_user() -> anyhow::Result<()> {
     mappings(&snapshot.ceilings, server.pid())
 }
 
-/// What the process's one epoll instance watches; several descriptors may lead to it.
+/// What the process's epoll instances watch. Several descriptors may lead to one, and then they list the same.
 fn watches(pid: u32) -> anyhow::Result<u64> {
-    let mut most = 0;
+    let mut lists = HashSet::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         let text = std::fs::read_to_string(entry?.path())?;
-        most = most.max(text.lines().filter(|line| line.starts_with("tfd:")).count() as u64);
+        lists.insert(
+            text.lines().filter(|line| line.starts_with("tfd:")).map(str::to_owned).collect::<Vec<_>>(),
+        );
     }
-    Ok(most)
+    Ok(lists.iter().map(Vec::len).sum::<usize>() as u64)
 }
 
 /// What CPUs may hold back of a percpu_counter (lib/percpu_counter.c, `compute_batch_value`).

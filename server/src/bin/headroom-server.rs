@@ -2,30 +2,45 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use agent::cli::{self, Exit, Failure, parse_duration, parse_size};
 use anyhow::Context;
 use clap::Parser;
-use server::daemon::{Options, Server};
-use server::deflate;
-use server::limits;
-use server::memory;
-use server::signals::Stop;
+use server::daemon::{Listener, Options, Server, Tls};
+use server::shards::{self, Shard};
+use server::signals::Signals;
+use server::{deflate, limits, memory, notify};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Reference WebSocket server: echoes on / and /echo, relays to all others on /broadcast.
 ///
-/// Prints one line, "listening on ws://ADDRESS:PORT", on standard output once it listens; everything else is logged
-/// to standard error (RUST_LOG). SIGTERM and SIGINT close every connection with 1001 and end the server.
+/// Prints a line "listening on ws://ADDRESS:PORT" for each socket on standard output once it serves; everything else is
+/// logged to standard error (RUST_LOG). SIGTERM and SIGINT close every connection with 1001 and end the server. Sockets
+/// that systemd hands over (LISTEN_FDS) are served besides those of --listen.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where to listen; port 0 takes any free port
-    #[arg(long, value_name = "ws://ADDR:PORT", value_parser = parse_listen)]
-    listen: SocketAddr,
+    /// Where to listen; port 0 takes any free port; may be given several times
+    #[arg(long, value_name = "ws[s]://ADDR:PORT", value_parser = parse_listen)]
+    listen: Vec<Listen>,
+    /// Certificate for wss, in PEM, with its chain after it; read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Let other servers that are told the same listen on the same ports (SO_REUSEPORT)
+    #[arg(long)]
+    reuse_port: bool,
+    /// Serve from this many processes that share the ports; every limit is that of one of them, and when one ends they all do
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    processes: u16,
+    #[arg(long, hide = true)]
+    shard: Option<Shard>,
     /// Time between pings on a connection; 0 sends none
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     ping_interval: Duration,
@@ -50,6 +65,12 @@ struct Arguments {
     /// How long nothing happens on a connection before its task and buffers are given back
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
     idle_after: Duration,
+    /// How long an HTTP/2 connection may be without a stream
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    http2_idle_timeout: Duration,
+    /// Streams that a peer may have open on an HTTP/2 connection
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    http2_max_streams: u32,
     /// Keep the soft limit on open descriptors instead of raising it to the hard limit
     #[arg(long)]
     no_raise_fd_limit: bool,
@@ -66,10 +87,18 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // Before anything opens a descriptor.
+    let shards = arguments.processes > 1 && arguments.shard.is_none();
+    let listeners = if shards { Vec::new() } else { sockets(&arguments)? };
+    let tls = tls(&arguments)?;
     log_to_stderr();
+    if shards {
+        return run_shards(&arguments);
+    }
     if !arguments.no_raise_fd_limit {
         match limits::raise() {
-            Ok(limit) => info!(before = limit.before, now = limit.now, "descriptor limit"),
+            Ok(limit) if limit.raised() => info!(before = limit.before, now = limit.now, "descriptor limit"),
+            Ok(_) => {}
             // Fewer connections fit; that is no reason not to serve those.
             Err(error) => warn!(%error, "cannot raise the descriptor limit"),
         }
@@ -84,28 +113,101 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         drain_timeout: arguments.drain_timeout,
         idle_after: arguments.idle_after,
         deflate: arguments.deflate.settings(),
+        http2_idle_timeout: arguments.http2_idle_timeout,
+        http2_max_streams: arguments.http2_max_streams,
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // As many as there are processors, in all.
+        .worker_threads((threads / usize::from(arguments.processes)).max(1))
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
     runtime.block_on(async {
         // Before the line that says we are ready: whoever waits for it may signal at once.
-        let stop = Stop::new().context("install signal handlers")?;
-        let server = Server::bind(arguments.listen, options).map_err(|error| {
-            let exit = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => Exit::NoPermission,
-                _ => Exit::Unavailable,
-            };
-            Failure::new(exit, format!("cannot listen on ws://{}: {error}", arguments.listen))
-        })?;
-        let address = server.local_addr().context("read the listening address")?;
+        let signals = Signals::new().context("install signal handlers")?;
+        let lines: Vec<String> =
+            listeners.iter().map(|listener| format!("listening on {listener}")).collect();
+        let server = Server::new(listeners, tls, options).context("prepare to serve")?;
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "listening on ws://{address}")
+        lines
+            .iter()
+            .try_for_each(|line| writeln!(stdout, "{line}"))
             .and_then(|()| stdout.flush())
             .context("write to stdout")?;
         drop(stdout);
-        server.serve(stop).await;
+        notify::ready();
+        server.serve(signals).await;
         Ok(())
     })
+}
+
+/// The sockets to serve: the parent's, or the service manager's and those of `--listen`.
+fn sockets(arguments: &Arguments) -> anyhow::Result<Vec<Listener>> {
+    if let Some(shard) = &arguments.shard {
+        // SAFETY: first thing in this process, which was started with these for us.
+        let listeners = unsafe { shard.take_over() }?;
+        // The parent made one for each `--listen`, in that order.
+        let secure = arguments.listen.iter().map(|listen| listen.secure);
+        return Ok(listeners.into_iter().zip(secure).map(|(one, secure)| one.secured(secure)).collect());
+    }
+    let mut listeners = handed_over()?;
+    for Listen { address, secure } in &arguments.listen {
+        let listener = Listener::bind(*address, arguments.reuse_port);
+        let listener = listener.map_err(|error| Listener::failure(*address, *secure, &error))?;
+        listeners.push(listener.secured(*secure));
+    }
+    if listeners.is_empty() {
+        return Err(nowhere());
+    }
+    Ok(listeners)
+}
+
+/// The certificate for wss.
+fn tls(arguments: &Arguments) -> anyhow::Result<Option<Tls>> {
+    if let (Some(certificate), Some(key)) = (&arguments.tls_certificate, &arguments.tls_key) {
+        let tls = Tls::load(certificate.clone(), key.clone());
+        return tls.map(Some).map_err(|error| Failure::new(Exit::Config, format!("{error:#}")).into());
+    }
+    if arguments.listen.iter().any(|listen| listen.secure) {
+        return Err(Failure::new(Exit::Usage, "wss needs --tls-certificate and --tls-key").into());
+    }
+    Ok(None)
+}
+
+/// What the service manager passed.
+fn handed_over() -> anyhow::Result<Vec<Listener>> {
+    let taken = sd_notify::listen_fds().and_then(|numbers| {
+        // SAFETY: LISTEN_FDS and LISTEN_PID say that these were passed to this process, and this is the first look at them.
+        unsafe { Listener::adopt(numbers) }
+    });
+    taken.map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("the sockets handed over by the service manager: {error}"))
+            .into()
+    })
+}
+
+fn nowhere() -> anyhow::Error {
+    let message =
+        "nowhere to listen: give --listen ws://ADDR:PORT, or have systemd hand sockets over (see --help)";
+    Failure::new(Exit::Usage, message).into()
+}
+
+/// Starts the processes of `--processes` and waits for them.
+fn run_shards(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.listen.is_empty() {
+        return Err(nowhere());
+    }
+    if std::env::var_os("LISTEN_FDS").is_some() {
+        let message = "--processes makes its own sockets and cannot spread one that systemd hands over: leave one of the two";
+        return Err(Failure::new(Exit::Usage, message).into());
+    }
+    shards::run(
+        usize::from(arguments.processes),
+        &arguments.listen.iter().map(|listen| listen.address).collect::<Vec<_>>(),
+        arguments.reuse_port,
+        arguments.listen.len(),
+    )
 }
 
 fn log_to_stderr() {
@@ -117,15 +219,26 @@ fn log_to_stderr() {
         .init();
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let Some(rest) = text.strip_prefix("ws://") else {
-        return Err("only ws://ADDR:PORT is supported".into());
+/// A socket to be made.
+#[derive(Debug, Clone, Copy)]
+struct Listen {
+    address: SocketAddr,
+    /// With TLS.
+    secure: bool,
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    let (secure, rest) = match (text.strip_prefix("ws://"), text.strip_prefix("wss://")) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        _ => return Err("only ws://ADDR:PORT and wss://ADDR:PORT are supported".into()),
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     authority
         .to_socket_addrs()
         .map_err(|error| error.to_string())?
         .next()
+        .map(|address| Listen { address, secure })
         .ok_or_else(|| "the name has no address".into())
 }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,22 +10,31 @@ use std::time::{Duration, Instant};
 use rustix::net::Shutdown;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
+use super::carrier::Carrier;
+use super::census::Over;
+use super::http2;
+use super::member::Member;
 use super::session::Session;
-use super::upgrade::{self, Upgraded};
+use super::tls::{self, Sealed, Tls};
+use super::upgrade::{self, UpgradeError, Upgraded};
 use super::{Shared, Slot};
-use crate::deflate::Adapter;
-use crate::link::Link;
 
 /// Time a refused or failed peer has to read the reason before the socket goes.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Accepts for ever. Failures (no descriptor left, a peer gone before accept) are logged once a second at most and
 /// waited out: the listener stays readable, so retrying at once would spin.
-pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> Infallible {
+///
+/// Those with `tls` begin with its handshake.
+pub(super) async fn accept_all(
+    listener: &TcpListener,
+    tls: Option<&Arc<Tls>>,
+    shared: &Arc<Shared>,
+) -> Infallible {
     let mut last_logged: Option<Instant> = None;
     let mut failures = 0_u64;
     loop {
@@ -47,14 +57,14 @@ pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> 
             Some(slot) => {
                 shared.roster.totals.accepted.fetch_add(1, Ordering::Relaxed);
                 // A task of its own, not the session's: its larger future dies with the handshake.
-                tokio::spawn(admit(tcp, slot));
+                tokio::spawn(admit(tcp, tls.cloned(), slot));
             }
             None => {
                 shared.roster.totals.refused.fetch_add(1, Ordering::Relaxed);
                 if let Ok(permit) = shared.refusals.clone().try_acquire_owned() {
-                    let shared = shared.clone();
+                    let (shared, tls) = (shared.clone(), tls.cloned());
                     tokio::spawn(async move {
-                        turn_away(tcp, shared).await;
+                        turn_away(tcp, tls, shared).await;
                         drop(permit);
                     });
                 }
@@ -63,36 +73,97 @@ pub(super) async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) -> 
     }
 }
 
-async fn admit(mut tcp: TcpStream, slot: Slot) {
+/// What a connection turned out to be.
+enum Entered {
+    WebSocket(TcpStream, Upgraded),
+    Sealed(TlsStream<TcpStream>, Upgraded),
+    /// With what has been read of it.
+    Http2(TcpStream, Vec<u8>),
+    SealedHttp2(TlsStream<TcpStream>),
+}
+
+async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
     let shared = slot.shared.clone();
     // Nagle would hold a small frame back until the previous one is acknowledged.
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
+    let member = Member::socket(tcp.as_raw_fd());
+    let deadline = tokio::time::Instant::now() + shared.options.handshake_timeout;
     let full = || shared.roster.draining();
-    let settings = shared.options.deflate.as_ref();
-    match timeout(shared.options.handshake_timeout, upgrade::answer(&mut tcp, full, settings)).await {
-        Ok(Ok(Upgraded { path, deflate, tail })) => {
-            let adapter = deflate
-                .zip(settings)
-                .map(|(agreed, settings)| Adapter::new(Role::Server, agreed.into(), settings));
-            let link = Link::compressed(tcp, Role::Server, shared.options.max_message, tail, (), adapter);
-            Session::start(link, path, slot);
+    let entered = match timeout_at(deadline, enter(tcp, tls, &shared, full)).await {
+        Ok(Some(entered)) => entered,
+        Ok(None) => return,
+        Err(_) => return debug!("no upgrade within the time allowed"),
+    };
+    match entered {
+        Entered::WebSocket(tcp, upgraded) => {
+            slot.serve(Over::Http1);
+            Session::start(tcp, member, upgraded, slot);
         }
-        Ok(Err(error)) => {
-            debug!(%error, "no upgrade");
-            linger(tcp).await;
-        }
-        Err(_) => debug!("no upgrade within the time allowed"),
+        Entered::Sealed(stream, upgraded) => match Sealed::new(stream) {
+            Ok(sealed) => {
+                slot.serve(Over::Http1Tls);
+                Session::start(sealed, member, upgraded, slot);
+            }
+            Err(error) => debug!(%error, "TLS failed after the upgrade"),
+        },
+        Entered::Http2(tcp, received) => http2::serve(tcp, received, Over::Http2, deadline, slot),
+        Entered::SealedHttp2(stream) => http2::serve(stream, Vec::new(), Over::Http2Tls, deadline, slot),
     }
 }
 
-/// Reads the request, so that the peer gets to see the answer instead of a reset, and answers 503.
-async fn turn_away(mut tcp: TcpStream, shared: Arc<Shared>) {
-    let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
-    if timeout(within, upgrade::answer(&mut tcp, || true, None)).await.is_ok() {
-        linger(tcp).await;
+/// Finds out what the peer wants; a request of HTTP/1.1 is answered. `None` when that is all.
+async fn enter(
+    mut tcp: TcpStream,
+    tls: Option<Arc<Tls>>,
+    shared: &Shared,
+    full: impl Fn() -> bool,
+) -> Option<Entered> {
+    let Some(tls) = tls else {
+        let mut received = Vec::with_capacity(1024);
+        let answered = match http2::preface(&mut tcp, &mut received).await {
+            Ok(true) => return Some(Entered::Http2(tcp, received)),
+            Ok(false) => upgrade::answer(&mut tcp, received, shared, full).await,
+            Err(error) => Err(UpgradeError::Io(error)),
+        };
+        return match answered {
+            Ok(upgraded) => Some(Entered::WebSocket(tcp, upgraded)),
+            Err(error) => {
+                debug!(%error, "no upgrade");
+                linger(tcp).await;
+                None
+            }
+        };
+    };
+    let mut stream = match tls.accept(tcp).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%error, "no TLS");
+            return None;
+        }
+    };
+    if tls::is_http2(&stream) {
+        return Some(Entered::SealedHttp2(stream));
     }
+    match upgrade::answer(&mut stream, Vec::with_capacity(1024), shared, full).await {
+        Ok(upgraded) => Some(Entered::Sealed(stream, upgraded)),
+        Err(error) => {
+            debug!(%error, "no upgrade");
+            if let Ok(sealed) = Sealed::new(stream) {
+                sealed.abandon().await;
+            }
+            None
+        }
+    }
+}
+
+/// Reads the request, so that the peer gets to see the answer instead of a reset, and answers 503. One that speaks HTTP/2 is
+/// not answered.
+async fn turn_away(tcp: TcpStream, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
+    let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
+    // The end is all that is left either way.
+    let _ = timeout(within + LINGER, enter(tcp, tls, &shared, || true)).await;
 }
 
 /// Ends our direction and swallows what the peer still sends: closing with unread input would reset the connection

@@ -8,20 +8,22 @@ use std::collections::{BTreeSet, VecDeque};
 
 use tokio_tungstenite::tungstenite::Message;
 
+use super::member::Member;
+
 /// Messages a slow member may be behind.
 const LOG: usize = 64;
 
-/// The room. Members are named by their descriptors; messages are numbered, wrapping.
+/// The room. Messages are numbered, wrapping.
 #[derive(Default)]
 pub(super) struct Room {
     log: VecDeque<Relayed>,
     /// Number of the next message.
     head: u32,
-    members: BTreeSet<usize>,
+    members: BTreeSet<Member>,
 }
 
 struct Relayed {
-    from: usize,
+    from: Member,
     /// `None` once everybody has got it.
     message: Option<Message>,
     /// Members that have not got it.
@@ -47,12 +49,12 @@ impl Place {
 }
 
 impl Room {
-    pub(super) fn join(&mut self, member: usize) -> Place {
+    pub(super) fn join(&mut self, member: Member) -> Place {
         self.members.insert(member);
         Place::at(self.head)
     }
 
-    pub(super) fn leave(&mut self, member: usize, place: &Place) {
+    pub(super) fn leave(&mut self, member: Member, place: &Place) {
         self.members.remove(&member);
         let behind = self.behind(place.cursor).min(self.log.len());
         let unseen = self.log.iter_mut().rev().take(behind);
@@ -60,8 +62,8 @@ impl Room {
         self.let_go();
     }
 
-    /// Members from descriptor `from` on.
-    pub(super) fn members(&self, from: usize) -> impl Iterator<Item = usize> {
+    /// Members from `from` on.
+    pub(super) fn members(&self, from: Member) -> impl Iterator<Item = Member> {
         self.members.range(from..).copied()
     }
 
@@ -71,7 +73,7 @@ impl Room {
     }
 
     /// Keeps `message` for everyone but its sender.
-    pub(super) fn publish(&mut self, from: usize, place: &mut Place, message: Message) {
+    pub(super) fn publish(&mut self, from: Member, place: &mut Place, message: Message) {
         let left = self.members.len() - usize::from(self.members.contains(&from));
         if left == 0 {
             return;
@@ -89,7 +91,7 @@ impl Room {
     }
 
     /// The next message for `member`.
-    pub(super) fn next(&mut self, member: usize, place: &mut Place) -> Option<Message> {
+    pub(super) fn next(&mut self, member: Member, place: &mut Place) -> Option<Message> {
         let missing = self.behind(place.cursor).saturating_sub(self.log.len());
         if missing > 0 {
             let own = place.own.is_some_and(|own| (own.wrapping_sub(place.cursor) as usize) < missing);
@@ -132,12 +134,13 @@ impl Relayed {
 mod tests {
     use super::*;
 
-    fn publish(room: &mut Room, from: usize, place: &mut Place, numbers: std::ops::Range<usize>) {
-        numbers.for_each(|number| room.publish(from, place, Message::text(number.to_string())));
+    fn publish(room: &mut Room, from: i32, place: &mut Place, numbers: std::ops::Range<usize>) {
+        numbers
+            .for_each(|number| room.publish(Member::socket(from), place, Message::text(number.to_string())));
     }
 
-    fn drain(room: &mut Room, member: usize, place: &mut Place) -> Vec<usize> {
-        std::iter::from_fn(|| room.next(member, place))
+    fn drain(room: &mut Room, member: i32, place: &mut Place) -> Vec<usize> {
+        std::iter::from_fn(|| room.next(Member::socket(member), place))
             .map(|message| message.into_text().unwrap().parse().unwrap())
             .collect()
     }
@@ -145,10 +148,10 @@ mod tests {
     #[test]
     fn a_slow_member_loses_the_oldest_and_it_is_counted() {
         let mut room = Room::default();
-        let (mut sender, mut slow) = (room.join(1), room.join(2));
+        let (mut sender, mut slow) = (room.join(Member::socket(1)), room.join(Member::socket(2)));
         publish(&mut room, 1, &mut sender, 0..LOG + 3);
         assert_eq!(drain(&mut room, 2, &mut slow), Vec::from_iter(3..LOG + 3));
-        assert_eq!(room.next(1, &mut sender), None);
+        assert_eq!(room.next(Member::socket(1), &mut sender), None);
         assert_eq!((slow.lost, sender.lost), (3, 0));
         assert!(room.log.is_empty());
     }
@@ -156,7 +159,8 @@ mod tests {
     #[test]
     fn nobody_hears_itself_and_its_own_message_is_never_lost_to_it() {
         let mut room = Room::default();
-        let mut places = [room.join(1), room.join(2), room.join(3)];
+        let mut places =
+            [room.join(Member::socket(1)), room.join(Member::socket(2)), room.join(Member::socket(3))];
         // 2 is one behind when it speaks.
         publish(&mut room, 1, &mut places[0], 0..1);
         publish(&mut room, 2, &mut places[1], 1..2);
@@ -174,14 +178,15 @@ mod tests {
     #[test]
     fn what_everybody_has_got_or_left_behind_is_let_go() {
         let mut room = Room::default();
-        let mut places = [room.join(1), room.join(2), room.join(3)];
+        let mut places =
+            [room.join(Member::socket(1)), room.join(Member::socket(2)), room.join(Member::socket(3))];
         publish(&mut room, 1, &mut places[0], 0..10);
         assert_eq!(drain(&mut room, 2, &mut places[1]).len(), 10);
         assert!(room.log.iter().all(|relayed| relayed.message.is_some()));
-        room.leave(3, &places[2]);
+        room.leave(Member::socket(3), &places[2]);
         assert!(room.log.is_empty());
         // Alone again, as when nobody else ever came.
-        room.leave(2, &places[1]);
+        room.leave(Member::socket(2), &places[1]);
         publish(&mut room, 1, &mut places[0], 0..1);
         assert!(room.log.is_empty());
     }

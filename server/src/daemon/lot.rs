@@ -22,8 +22,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::error;
 
 use super::Shared;
+use super::member::Member;
 use super::roster::Woken;
-use super::session::Session;
+use super::session;
 use crate::{deflate, memory};
 
 /// Events collected at once.
@@ -115,9 +116,9 @@ async fn relay(shared: &Arc<Shared>) -> Infallible {
     let mut woken = Vec::new();
     loop {
         shared.roster.relay.notified().await;
-        let mut from = Some(0);
-        while let Some(descriptor) = from {
-            from = shared.roster.relay(descriptor, &mut woken);
+        let mut from = Some(Member::FIRST);
+        while let Some(member) = from {
+            from = shared.roster.relay(member, &mut woken);
             resume(shared, &mut woken).await;
         }
     }
@@ -159,7 +160,7 @@ async fn tidy(shared: &Arc<Shared>) -> Infallible {
 
 /// Starts tasks for `woken`, and lets others run.
 async fn resume(shared: &Arc<Shared>, woken: &mut Vec<Woken>) {
-    woken.drain(..).for_each(|woken| Session::resume(shared, woken));
+    woken.drain(..).for_each(|woken| session::resume(shared, woken));
     tokio::task::yield_now().await;
 }
 

@@ -1,4 +1,5 @@
-//! Every open connection, active or parked, behind one lock: who they are, when they are pinged, who is in the room.
+//! Every open connection, active or parked, behind one lock: who they are, when they are pinged, who is in the room. Of
+//! an HTTP/2 connection it knows the [`Hub`], which knows the streams.
 //!
 //! The table is also the timer wheel: turn by turn, the connections whose descriptors leave one remainder are pinged, so
 //! pings are spread over the interval and none needs a timer. The first comes half to one and a half intervals after the
@@ -8,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::warn;
 
 use super::broadcast::{Place, Room};
+use super::http2::Hub;
+use super::member::Member;
 use super::quiet::Quiet;
 use super::table::{Beat, DRAIN, Entry, MAIL, PARK, PING, Parked, Table, index};
 use super::upgrade::Path;
@@ -61,9 +64,13 @@ pub(super) struct Roster {
 #[derive(Default)]
 struct State {
     table: Table,
+    /// HTTP/2 connections by their numbers.
+    hubs: BTreeMap<u32, Arc<Hub>>,
+    /// Number of the last of them.
+    last_hub: u32,
     room: Room,
-    /// What the peers of parked connections may still refer to in compressed messages, by descriptor.
-    histories: BTreeMap<usize, Box<[u8]>>,
+    /// What the peers of parked connections may still refer to in compressed messages.
+    histories: BTreeMap<Member, Box<[u8]>>,
     /// Turns of the wheel so far; wraps.
     turns: u32,
     draining: bool,
@@ -111,31 +118,33 @@ impl Roster {
     }
 
     /// Adds a connection. If the server is already going away, it hears so at once.
-    pub(super) fn join(&self, descriptor: RawFd, path: Path) -> (Arc<Beat>, Option<Place>) {
+    pub(super) fn join(&self, member: Member, path: Path) -> (Arc<Beat>, Option<Place>) {
         let mut state = self.lock();
         let beat = Arc::new(Beat::new(state.turns, 0));
         if state.draining {
             beat.pulse.raise(DRAIN);
         }
-        state.table.insert(descriptor, Entry::Active(beat.clone()));
-        let place = (path == Path::Broadcast).then(|| state.room.join(index(descriptor)));
-        drop(state);
-        self.quiet.watch(&beat);
+        if let Some(descriptor) = member.descriptor() {
+            state.table.insert(descriptor, Entry::Active(beat.clone()));
+        }
+        let place = (path == Path::Broadcast).then(|| state.room.join(member));
         (beat, place)
     }
 
-    /// Forgets an active connection. To be called before its descriptor is closed; if that could not be, and somebody
-    /// else has the descriptor by now, their entry stays.
-    pub(super) fn leave(&self, descriptor: RawFd, beat: &Arc<Beat>, place: Option<&Place>) {
+    /// Forgets an active connection. To be called before its descriptor is closed, or its place on an HTTP/2 connection
+    /// is free; if that could not be, and somebody else has the descriptor by now, their entry stays.
+    pub(super) fn leave(&self, member: Member, beat: &Arc<Beat>, place: Option<&Place>) {
         let mut state = self.lock();
         beat.leave();
-        let entry = state.table.get_mut(index(descriptor));
-        if !matches!(entry, Some(Entry::Active(listed)) if Arc::ptr_eq(listed, beat)) {
-            return;
+        if let Some(descriptor) = member.descriptor() {
+            let entry = state.table.get_mut(index(descriptor));
+            if !matches!(entry, Some(Entry::Active(listed)) if Arc::ptr_eq(listed, beat)) {
+                return;
+            }
+            state.table.vacate(descriptor);
         }
-        state.table.vacate(descriptor);
         if let Some(place) = place {
-            state.room.leave(index(descriptor), place);
+            state.room.leave(member, place);
         }
     }
 
@@ -150,9 +159,7 @@ impl Roster {
         history: Box<[u8]>,
     ) -> Result<(), (OwnedFd, Box<[u8]>)> {
         let mut state = self.lock();
-        let waiting = beat.pulse.pending() & !PARK != 0
-            || parked.path == Path::Broadcast && state.room.behind(parked.cursor) > 0;
-        if waiting || state.draining {
+        if state.wanted(beat, parked.idle.path, parked.idle.cursor) {
             return Err((parked.socket, history));
         }
         // Level-triggered: what arrived since the task last looked is reported at once.
@@ -162,7 +169,7 @@ impl Roster {
             return Err((parked.socket, history));
         }
         if !history.is_empty() {
-            state.histories.insert(parked.descriptor(), history);
+            state.histories.insert(Member::socket(parked.socket.as_raw_fd()), history);
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
         beat.leave();
@@ -190,7 +197,7 @@ impl Roster {
         };
         while let Some((heartbeat, size)) = control(rest) {
             rest = &rest[size..];
-            parked.unanswered = 0;
+            parked.idle.unanswered = 0;
             let Heartbeat::Ping(payload) = heartbeat else { continue };
             if let Written::Partly(backlog) = Outgoing::pong(&payload).write(&parked.socket) {
                 let wake = Wake { tail: rest.to_vec(), backlog: Some(backlog), ..Wake::default() };
@@ -208,23 +215,23 @@ impl Roster {
         let mut state = self.lock();
         let first = state.turns % self.slots;
         state.turns = state.turns.wrapping_add(1);
+        state.hubs.values().for_each(|hub| hub.turn(first, self.slots, state.turns));
         first as usize
     }
 
     /// Pings some connections from descriptor `from` on and says where to go on in this turn.
     pub(super) fn ping(&self, from: usize, woken: &mut Vec<Woken>) -> Option<usize> {
         let mut state = self.lock();
-        let (turns, half_round) = (state.turns, self.slots / 2);
+        let turns = state.turns;
         let stride = self.slots as usize;
         let mut descriptors = (from..state.table.len()).step_by(stride);
         for descriptor in descriptors.by_ref().take(CHUNK) {
             let joined = match state.table.get_mut(descriptor) {
                 Some(Entry::Active(beat)) => beat.joined,
-                Some(Entry::Parked(parked)) => parked.joined,
+                Some(Entry::Parked(parked)) => parked.idle.joined,
                 Some(Entry::Vacant) | None => continue,
             };
-            // A connection that only just opened has nothing to prove yet: its turn comes with the next round.
-            if turns.wrapping_sub(joined) <= half_round {
+            if self.newcomer(joined, turns) {
                 continue;
             }
             match state.table.get_mut(descriptor) {
@@ -241,13 +248,13 @@ impl Roster {
     }
 
     fn ping_parked(&self, parked: &mut Parked) -> Option<Wake> {
-        if parked.unanswered >= self.missed_limit {
+        if parked.idle.unanswered >= self.missed_limit {
             // Its task says why and ends it.
             return Some(Wake { bits: PING, ..Wake::default() });
         }
-        parked.unanswered += 1;
-        parked.pings += 1;
-        let payload = ping_payload(self.ping_size, parked.pings);
+        parked.idle.unanswered += 1;
+        parked.idle.pings += 1;
+        let payload = ping_payload(self.ping_size, parked.idle.pings);
         match Outgoing::ping(&payload).write(&parked.socket) {
             Written::Whole => None,
             // The peer takes nothing: the ping counts as missed.
@@ -258,13 +265,20 @@ impl Roster {
     }
 
     /// Keeps `message` for the others in the room and lets them know.
-    pub(super) fn publish(&self, from: RawFd, place: &mut Place, message: Message) {
+    pub(super) fn publish(&self, from: Member, place: &mut Place, message: Message) {
         let mut state = self.lock();
-        let State { table, room, .. } = &mut *state;
-        room.publish(index(from), place, message);
-        let mut parked = false;
-        for member in room.members(0).filter(|member| *member != index(from)) {
-            match table.get_mut(member) {
+        let State { table, hubs, room, .. } = &mut *state;
+        room.publish(from, place, message);
+        let (mut parked, mut told) = (false, 0);
+        for member in room.members(Member::FIRST).filter(|member| *member != from) {
+            let Some(descriptor) = member.descriptor() else {
+                // Its streams are neighbours: once for all of them.
+                let hub = hubs.get(&member.connection()).filter(|hub| hub.number != told);
+                told = member.connection();
+                hub.into_iter().for_each(|hub| hub.pulse.raise(MAIL));
+                continue;
+            };
+            match table.get_mut(index(descriptor)) {
                 Some(Entry::Active(beat)) => beat.pulse.raise(MAIL),
                 Some(Entry::Parked(_)) => parked = true,
                 Some(Entry::Vacant) | None => {}
@@ -275,31 +289,35 @@ impl Roster {
         }
     }
 
-    /// The next message for an active member of the room.
-    pub(super) fn next_message(&self, descriptor: RawFd, place: &mut Place) -> Option<Message> {
-        self.lock().room.next(index(descriptor), place)
+    /// The next message for a member of the room that its own task or its HTTP/2 connection serves.
+    pub(super) fn next_message(&self, member: Member, place: &mut Place) -> Option<Message> {
+        self.lock().room.next(member, place)
     }
 
-    /// Writes what is in the log to some parked members from descriptor `from` on and says where to go on. Members that
-    /// park meanwhile have got everything, so one pass in order of descriptors misses nobody.
-    pub(super) fn relay(&self, from: usize, woken: &mut Vec<Woken>) -> Option<usize> {
+    /// Writes what is in the log to some parked members that are sockets, from `from` on, and says where to go on. Members
+    /// that park meanwhile have got everything, so one pass in order of descriptors misses nobody.
+    pub(super) fn relay(&self, from: Member, woken: &mut Vec<Woken>) -> Option<Member> {
         let mut state = self.lock();
-        let members: Vec<usize> = state.room.members(from).take(CHUNK).collect();
+        let members = state.room.members(from).take_while(|member| member.descriptor().is_some());
+        let members: Vec<Member> = members.take(CHUNK).collect();
         for member in &members {
+            let descriptor = member.descriptor().map_or(0, index);
             let State { table, room, .. } = &mut *state;
-            let Some(parked) = table.parked_mut(*member) else { continue };
+            let Some(parked) = table.parked_mut(descriptor) else { continue };
             if let Some(wake) = relay_to(room, *member, parked) {
-                woken.extend(self.wake(&mut state, *member, wake));
+                woken.extend(self.wake(&mut state, descriptor, wake));
             }
         }
-        members.last().filter(|_| members.len() == CHUNK).map(|last| last + 1)
+        members.last().filter(|_| members.len() == CHUNK).map(|last| last.after())
     }
 
     /// Tells every connection, present and future, that the server is going away. Parked ones come back some at a time,
     /// until there are none.
     pub(super) fn drain(&self, from: usize, woken: &mut Vec<Woken>) -> Option<usize> {
         let mut state = self.lock();
-        state.draining = true;
+        if !std::mem::replace(&mut state.draining, true) {
+            state.hubs.values().for_each(|hub| hub.pulse.raise(DRAIN));
+        }
         let end = (from + CHUNK).min(state.table.len());
         for descriptor in from..end {
             match state.table.get_mut(descriptor) {
@@ -324,18 +342,26 @@ impl Roster {
             // It was added when it was parked, and nobody else has the descriptor.
             warn!(%error, "a parked connection was not watched");
         }
-        let patience = self.quiet.patience_after(parked.since, parked.patience);
-        let beat = Arc::new(Beat::new(parked.joined, patience));
+        let patience = self.quiet.patience_after(parked.idle.since, parked.idle.patience);
+        let beat = Arc::new(Beat::new(parked.idle.joined, patience));
         beat.pulse.raise(wake.bits);
         let parked = state.table.activate(descriptor, beat.clone())?;
         self.quiet.watch(&beat);
-        let history = state.histories.remove(&descriptor).unwrap_or_default();
+        let history = state.histories.remove(&Member::socket(parked.socket.as_raw_fd())).unwrap_or_default();
         Some(Woken { parked, beat, history, tail: wake.tail, backlog: wake.backlog })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while holding it, and the lists are valid at every point.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether something keeps a connection from being parked.
+    fn wanted(&self, beat: &Beat, path: Path, cursor: u32) -> bool {
+        let behind = path == Path::Broadcast && self.room.behind(cursor) > 0;
+        self.draining || behind || beat.pulse.pending() & !PARK != 0
     }
 }
 
@@ -347,13 +373,13 @@ fn watched(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Writes what waits for a parked member; what it cannot take brings it back.
-fn relay_to(room: &mut Room, member: usize, parked: &mut Parked) -> Option<Wake> {
-    if room.behind(parked.cursor) > MAX_BEHIND {
+fn relay_to(room: &mut Room, member: Member, parked: &mut Parked) -> Option<Wake> {
+    if room.behind(parked.idle.cursor) > MAX_BEHIND {
         return Some(Wake { bits: MAIL, ..Wake::default() });
     }
-    let mut place = Place::at(parked.cursor);
+    let mut place = Place::at(parked.idle.cursor);
     while let Some(message) = room.next(member, &mut place) {
-        parked.cursor = place.cursor;
+        parked.idle.cursor = place.cursor;
         match Outgoing::message(&message).map(|frame| frame.write(&parked.socket)) {
             Some(Written::Whole) | None => {}
             Some(Written::Partly(backlog)) => {
@@ -362,9 +388,10 @@ fn relay_to(room: &mut Room, member: usize, parked: &mut Parked) -> Option<Wake>
             Some(Written::Broken) => return Some(Wake::default()),
         }
     }
-    parked.cursor = place.cursor;
+    parked.idle.cursor = place.cursor;
     None
 }
 
+mod streams;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::mem;
 use std::net::TcpStream as IdleStream;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,15 +17,18 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tracing::{debug, warn};
 
-use super::accept::{LINGER, linger};
+use super::accept::LINGER;
 use super::broadcast::Place;
+use super::carrier::{Carrier, Refused};
+use super::census::Over;
+use super::member::Member;
 use super::roster::Woken;
-use super::table::{Beat, DRAIN, PARK, PING, Parked};
-use super::upgrade::Path;
+use super::table::{Beat, DRAIN, Idle, PARK, PING, Parked};
+use super::upgrade::{Path, Upgraded};
 use super::wire::ping_payload;
 use super::{Shared, Slot};
-use crate::deflate::{Adapter, Failure, Kept};
-use crate::link::Link;
+use crate::deflate::{Adapter, Agreed, Failure, Kept};
+use crate::link::{Backlog, Link};
 
 /// The connection is idle and somebody else's now.
 struct Parking;
@@ -33,17 +36,17 @@ struct Parking;
 /// Messages handled before other connections get their turn.
 const BUDGET: u32 = 64;
 
-pub(super) struct Session {
+pub(super) struct Session<C: Carrier> {
     /// Both are there until the connection ends or is handed on.
-    link: Option<Link<TcpStream, ()>>,
+    link: Option<Link<C, ()>>,
     slot: Option<Slot>,
     shared: Arc<Shared>,
     beat: Arc<Beat>,
-    descriptor: RawFd,
+    member: Member,
     path: Path,
     /// On `/broadcast`.
     place: Option<Place>,
-    pings: u64,
+    pings: u32,
     /// Pings since the peer last sent anything.
     unanswered: u32,
     /// Our Close is queued: nothing may follow it.
@@ -52,18 +55,50 @@ pub(super) struct Session {
     listed: bool,
 }
 
-impl Session {
-    /// Starts serving a new WebSocket.
-    pub(super) fn start(link: Link<TcpStream, ()>, path: Path, slot: Slot) {
+/// An idle connection that comes back, whatever carried it meanwhile.
+pub(super) struct Return {
+    pub(super) idle: Idle,
+    pub(super) beat: Arc<Beat>,
+    /// What the peer's compressed messages may still refer to.
+    pub(super) history: Box<[u8]>,
+    /// Read already, not yet handled.
+    pub(super) tail: Vec<u8>,
+    /// To be written before anything else.
+    pub(super) backlog: Option<Backlog>,
+}
+
+/// Goes on with a socket that was parked.
+pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
+    let Woken { parked: Parked { socket, idle }, beat, history, tail, backlog } = woken;
+    let member = Member::socket(socket.as_raw_fd());
+    let slot = Slot::resume(shared, Over::Http1);
+    match TcpStream::from_std(IdleStream::from(socket)) {
+        Ok(tcp) => Session::resume(tcp, member, Return { idle, beat, history, tail, backlog }, slot),
+        // The kernel has no memory for the registration; the descriptor is closed already.
+        Err(error) => {
+            warn!(%error, "a parked connection is lost");
+            let place = (idle.path == Path::Broadcast).then(|| Place::at(idle.cursor));
+            shared.roster.leave(member, &beat, place.as_ref());
+        }
+    }
+}
+
+impl<C: Carrier> Session<C> {
+    /// Starts serving a new WebSocket; how the rest of the server reaches it is the answer.
+    pub(super) fn start(carrier: C, member: Member, upgraded: Upgraded, slot: Slot) -> Arc<Beat> {
         let shared = slot.shared.clone();
-        let descriptor = link.transport().as_raw_fd();
-        let (beat, place) = shared.roster.join(descriptor, path);
+        let Upgraded { path, deflate, tail } = upgraded;
+        let link = connect(&shared, carrier, tail, deflate.map(Kept::from));
+        let (beat, place) = shared.roster.join(member, path);
+        if C::PARKS {
+            shared.roster.quiet.watch(&beat);
+        }
         tokio::spawn(Self {
             link: Some(link),
             slot: Some(slot),
             shared,
-            beat,
-            descriptor,
+            beat: beat.clone(),
+            member,
             path,
             place,
             pings: 0,
@@ -71,39 +106,33 @@ impl Session {
             closing: false,
             listed: true,
         });
+        beat
     }
 
     /// Goes on with one that was parked.
-    pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
-        let Woken { parked, beat, history, tail, backlog } = woken;
-        let Parked { pings, socket, unanswered, cursor, path, deflate, .. } = parked;
-        let kept = deflate.map(|agreed| Kept { agreed, history });
-        let descriptor = socket.as_raw_fd();
-        let mut session = Self {
-            link: None,
-            slot: Some(Slot::resume(shared)),
-            shared: shared.clone(),
+    pub(super) fn resume(carrier: C, member: Member, back: Return, slot: Slot) {
+        let shared = slot.shared.clone();
+        let Return { idle, beat, history, tail, backlog } = back;
+        let Idle { pings, unanswered, cursor, path, deflate, .. } = idle;
+        let unanswered = if tail.is_empty() { unanswered } else { 0 };
+        let mut link = connect(&shared, carrier, tail, keep(deflate, history));
+        if let Some(backlog) = backlog {
+            link.owe(backlog);
+        }
+        let place = (path == Path::Broadcast).then(|| Place::at(cursor));
+        tokio::spawn(Self {
+            link: Some(link),
+            slot: Some(slot),
+            shared,
             beat,
-            descriptor,
+            member,
             path,
-            place: (path == Path::Broadcast).then(|| Place::at(cursor)),
+            place,
             pings,
-            unanswered: if tail.is_empty() { unanswered } else { 0 },
+            unanswered,
             closing: false,
             listed: true,
-        };
-        match TcpStream::from_std(IdleStream::from(socket)) {
-            Ok(tcp) => {
-                let mut link = restore(shared, tcp, tail, kept);
-                if let Some(backlog) = backlog {
-                    link.owe(backlog);
-                }
-                session.link = Some(link);
-                tokio::spawn(session);
-            }
-            // The kernel has no memory for the registration; the descriptor is closed already.
-            Err(error) => warn!(%error, "a parked connection is lost"),
-        }
+        });
     }
 
     /// Runs until nothing more can be done now.
@@ -152,7 +181,7 @@ impl Session {
                     link.park();
                     if stirred {
                         self.stir();
-                    } else if bits & PARK != 0 && link.is_bare() && !self.closing {
+                    } else if C::PARKS && bits & PARK != 0 && link.is_bare() && !self.closing {
                         return self.park(cx);
                     }
                     return Poll::Pending;
@@ -182,7 +211,7 @@ impl Session {
     /// The next message of the room.
     fn mail(&mut self) -> Option<Message> {
         let place = self.place.as_mut().filter(|_| !self.closing)?;
-        self.shared.roster.next_message(self.descriptor, place)
+        self.shared.roster.next_message(self.member, place)
     }
 
     /// Hands the connection to the parking lot, unless something has come up meanwhile.
@@ -190,11 +219,10 @@ impl Session {
         let Some(link) = self.link.take() else {
             return Poll::Ready(Err(Error::AlreadyClosed));
         };
-        let (tcp, kept) = link.set_aside();
+        let (carrier, kept) = link.set_aside();
         let (deflate, history) = kept.map(|kept| (kept.agreed, kept.history)).unzip();
-        let parked = Parked {
+        let idle = Idle {
             pings: self.pings,
-            socket: OwnedFd::from(tcp.into_std()?),
             joined: self.beat.joined,
             unanswered: self.unanswered,
             cursor: self.place.as_ref().map_or(0, |place| place.cursor),
@@ -203,20 +231,18 @@ impl Session {
             path: self.path,
             deflate,
         };
-        // Before the roster has it: from then on another task may count and close it.
+        // Before anyone else has it: from then on another task may count and close it.
         let slot = self.slot.take();
         self.report_lost();
-        match self.shared.roster.park(&self.beat, parked, history.unwrap_or_default()) {
+        match carrier.park(&self.shared, &self.beat, idle, history.unwrap_or_default()) {
             Ok(()) => {
                 self.listed = false;
                 slot.into_iter().for_each(Slot::suspend);
                 Poll::Ready(Ok(Parking))
             }
-            Err((socket, history)) => {
-                let tcp = TcpStream::from_std(IdleStream::from(socket))?;
-                let kept = deflate.map(|agreed| Kept { agreed, history });
-                self.link = Some(restore(&self.shared, tcp, Vec::new(), kept));
+            Err(Refused { carrier, history }) => {
                 self.slot = slot;
+                self.link = Some(connect(&self.shared, carrier?, Vec::new(), keep(deflate, history)));
                 self.stir();
                 // Whatever came up, and the new registration, want to be looked at.
                 cx.waker().wake_by_ref();
@@ -232,7 +258,7 @@ impl Session {
             return Ok(());
         }
         match &mut self.place {
-            Some(place) => self.shared.roster.publish(self.descriptor, place, message),
+            Some(place) => self.shared.roster.publish(self.member, place, message),
             None => self.send(message)?,
         }
         Ok(())
@@ -256,7 +282,7 @@ impl Session {
                 if !matches!(timeout(LINGER, flush).await, Ok(Ok(()))) {
                     debug!("the peer did not take our Close");
                 }
-                linger(link.into_transport()).await;
+                link.into_transport().abandon().await;
                 // The descriptor is in use until here.
                 drop(slot);
             });
@@ -265,11 +291,19 @@ impl Session {
     }
 }
 
-impl Session {
+impl<C: Carrier> Session<C> {
+    /// After a complete closing handshake.
+    fn end(&mut self) {
+        self.unlist();
+        if let (Some(link), Some(slot)) = (self.link.take(), self.slot.take()) {
+            link.into_transport().end(slot);
+        }
+    }
+
     /// Tells the roster that the connection is no more. Before its descriptor is closed: it comes again at once.
     fn unlist(&mut self) {
         if mem::take(&mut self.listed) {
-            self.shared.roster.leave(self.descriptor, &self.beat, self.place.as_ref());
+            self.shared.roster.leave(self.member, &self.beat, self.place.as_ref());
         }
     }
 
@@ -282,31 +316,40 @@ impl Session {
     }
 }
 
-impl Future for Session {
+impl<C: Carrier> Future for Session<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.advance(cx)) {
             Ok(Parking) => {}
-            Err(error) => debug!(%error, "connection ended"),
+            Err(error) => {
+                debug!(%error, "connection ended");
+                if matches!(error, Error::ConnectionClosed) {
+                    self.end();
+                }
+            }
         }
         Poll::Ready(())
     }
 }
 
-impl Drop for Session {
+impl<C: Carrier> Drop for Session<C> {
     fn drop(&mut self) {
         self.unlist();
         self.report_lost();
     }
 }
 
-/// The link of a connection that was set aside, `tail` being what was read of it meanwhile.
-fn restore(shared: &Shared, tcp: TcpStream, tail: Vec<u8>, kept: Option<Kept>) -> Link<TcpStream, ()> {
+/// The link of a new connection, or of one that was set aside; `tail` is what has been read of it.
+fn connect<C: Carrier>(shared: &Shared, carrier: C, tail: Vec<u8>, kept: Option<Kept>) -> Link<C, ()> {
     let options = &shared.options;
     let adapter =
         kept.zip(options.deflate).map(|(kept, settings)| Adapter::new(Role::Server, kept, &settings));
-    Link::compressed(tcp, Role::Server, options.max_message, tail, (), adapter)
+    Link::compressed(carrier, Role::Server, options.max_message, tail, (), adapter)
+}
+
+fn keep(deflate: Option<Agreed>, history: Box<[u8]>) -> Option<Kept> {
+    deflate.map(|agreed| Kept { agreed, history })
 }
 
 fn close(code: CloseCode, reason: &'static str) -> Message {

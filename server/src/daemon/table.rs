@@ -1,4 +1,4 @@
-//! Every open connection by its descriptor.
+//! Every open connection that is a socket's only one, by its descriptor.
 //!
 //! The kernel gives out the lowest free descriptor, so a vector indexed by it is dense, needs no free list and no
 //! hashing, and is a timer wheel as it stands: connections whose descriptors leave the same remainder are one slot.
@@ -51,12 +51,11 @@ impl Beat {
     }
 }
 
-/// An idle connection: all there is of it in user space.
-#[derive(Debug)]
-pub(super) struct Parked {
-    /// Pings sent.
-    pub(super) pings: u64,
-    pub(super) socket: OwnedFd,
+/// What a connection is while it is idle, besides the byte stream that carries it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Idle {
+    /// Pings sent; wraps.
+    pub(super) pings: u32,
     /// As in [`Beat`].
     pub(super) joined: u32,
     /// Pings since the peer last sent anything.
@@ -69,6 +68,13 @@ pub(super) struct Parked {
     pub(super) path: Path,
     /// The compression negotiated. What the peer may still refer to is kept elsewhere: most have none.
     pub(super) deflate: Option<Agreed>,
+}
+
+/// An idle connection on a socket of its own: all there is of it in user space.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) socket: OwnedFd,
+    pub(super) idle: Idle,
 }
 
 pub(super) enum Entry {

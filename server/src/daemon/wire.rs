@@ -51,11 +51,11 @@ pub(super) fn control(bytes: &[u8]) -> Option<(Heartbeat, usize)> {
 }
 
 /// The payload of ping number `count`: that number as far as there is room for it.
-pub(super) fn ping_payload(size: usize, count: u64) -> Bytes {
+pub(super) fn ping_payload(size: usize, count: u32) -> Bytes {
     let mut payload = [0; MAX_CONTROL];
     let size = size.min(MAX_CONTROL);
     if size >= 8 {
-        payload[..8].copy_from_slice(&count.to_be_bytes());
+        payload[..8].copy_from_slice(&u64::from(count).to_be_bytes());
     }
     Bytes::copy_from_slice(&payload[..size])
 }
@@ -104,6 +104,11 @@ impl<'a> Outgoing<'a> {
         Self { header: header.into_inner(), header_size, payload }
     }
 
+    /// Its bytes.
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        [&self.header[..self.header_size], self.payload].concat()
+    }
+
     /// Writes it without waiting.
     pub(super) fn write(&self, socket: impl AsFd) -> Written {
         let header = &self.header[..self.header_size];
@@ -117,7 +122,7 @@ impl<'a> Outgoing<'a> {
         if sent == header.len() + self.payload.len() {
             return Written::Whole;
         }
-        Written::Partly(Backlog::new([header, self.payload].concat(), sent))
+        Written::Partly(Backlog::new(self.to_vec(), sent))
     }
 }
 
@@ -175,7 +180,7 @@ mod tests {
             let frame = Outgoing::message(&message).unwrap();
             let mut expected = Vec::new();
             Frame::message(text, OpCode::Data(Data::Text), true).format(&mut expected).unwrap();
-            assert_eq!([&frame.header[..frame.header_size], frame.payload].concat(), expected);
+            assert_eq!(frame.to_vec(), expected);
         }
         assert_eq!(Outgoing::ping(b"ab").header[..2], [0x89, 2]);
         assert_eq!(Outgoing::pong(b"").header[..2], [0x8A, 0]);

@@ -2,13 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod carriers;
 mod compressed_link;
 mod deflate;
 mod exact;
 mod keepalive;
 mod load;
 mod parking;
+mod processes;
 mod raw;
 mod rooms;
 mod serving;
+mod shapes;
 mod support;
+mod witness;

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::raw::{CLOSE, FIN, Raw, TEXT, frame};
 use crate::support::{Client, PATIENCE, Process, SERVER, TestServer, bounded};
 
 async fn next(client: &mut Client) -> Message {
@@ -50,6 +51,22 @@ fn a_message_too_big_ends_with_1009() {
         client.send(Message::binary(vec![0; 1025])).await.unwrap();
         let Message::Close(Some(frame)) = next(&mut client).await else { panic!("no close") };
         assert_eq!(frame.code, CloseCode::Size);
+    });
+}
+
+#[test]
+fn text_that_cannot_become_valid_ends_with_1007_before_its_frame_is_complete() {
+    bounded(async {
+        let server = TestServer::start(&[]);
+        let mut client = Raw::connect(server.address(), "/").await;
+        let good = frame(TEXT | FIN, b"before");
+        let bad = frame(TEXT | FIN, &[b"valid, then not \xF4\x90".as_slice(), &[b'x'; 1000]].concat());
+        // The rest never comes.
+        client.write_all(&[good, bad[..8 + 18].to_vec()].concat()).await;
+        assert_eq!(client.frame().await, Some((TEXT | FIN, b"before".to_vec())));
+        let (first, payload) = client.frame().await.expect("a Close");
+        assert_eq!((first, &payload[..2]), (CLOSE | FIN, 1007_u16.to_be_bytes().as_slice()));
+        assert_eq!(client.frame().await, None);
     });
 }
 
@@ -148,13 +165,17 @@ fn a_port_in_use_is_69() {
 fn bad_flags_are_64() {
     for arguments in [
         &["--listen", "ws://127.0.0.1:0", "--nonsense"][..],
-        &["--listen", "wss://127.0.0.1:0"],
+        &["--listen", "http://127.0.0.1:0"],
         &["--listen", "ws://127.0.0.1:0", "--ping-payload", "126B"],
         &["--listen", "ws://127.0.0.1:0", "--ping-interval", "30"],
-        &[],
+        &["--listen", "ws://127.0.0.1:0", "--processes", "0"],
+        &["--listen", "ws://127.0.0.1:0", "--shard", "0"],
     ] {
         Process::start(SERVER, arguments).end().expect_failure(64, "error: ");
     }
+    Process::start(SERVER, &["--listen", "wss://127.0.0.1:0"]).end().expect_failure(64, "--tls-certificate");
+    Process::start(SERVER, &[]).end().expect_failure(64, "nowhere to listen");
+    Process::start(SERVER, &["--processes", "2"]).end().expect_failure(64, "nowhere to listen");
 }
 
 #[test]

@@ -48,6 +48,10 @@ impl Process {
         Self { child, stdout, stderr }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -55,6 +59,11 @@ impl Process {
     /// The next line on standard output.
     pub(crate) fn line(&self) -> String {
         self.stdout.recv_timeout(PATIENCE).expect("a line on stdout")
+    }
+
+    /// The next line on standard error.
+    pub(crate) fn error_line(&self) -> String {
+        self.stderr.recv_timeout(PATIENCE).expect("a line on stderr")
     }
 
     /// How many descriptors each of its epoll sets watches.
@@ -149,6 +158,19 @@ impl TestServer {
         let url = format!("{}{path}", self.url);
         let connecting = tokio_tungstenite::connect_async(url);
         tokio::time::timeout(PATIENCE, connecting).await.expect("an answer").map(|(client, _)| client)
+    }
+}
+
+/// Connects to a server that is only just starting.
+pub(crate) async fn connect_when_possible(url: &str) -> Client {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match tokio::time::timeout(PATIENCE, tokio_tungstenite::connect_async(url)).await.expect("an answer")
+        {
+            Ok((client, _)) => return client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

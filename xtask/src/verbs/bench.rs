@@ -2,7 +2,9 @@
 
 mod ceilings;
 mod deflate;
+mod figures;
 mod idle;
+mod scale;
 mod server;
 
 use anyhow::ensure;
@@ -20,7 +22,9 @@ pub(crate) enum Bench {
     Packet,
     /// The agent's share of a core and its memory beside many idle connections.
     Idle(idle::Arguments),
-    /// Memory per idle connection of headroom-server, beside plain tokio-tungstenite.
+    /// A million WebSockets over TCP and two million over HTTP/2 on this machine, if it has what that takes.
+    Scale(scale::Arguments),
+    /// headroom-server beside what one would take instead: memory per idle connection, handshakes, echo.
     Server(server::Arguments),
 }
 
@@ -31,6 +35,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Deflate(arguments) => deflate::run(&stop, arguments),
         Bench::Packet => packet(&stop),
         Bench::Idle(arguments) => idle::run(&stop, arguments),
+        Bench::Scale(arguments) => scale::run(&stop, arguments),
         Bench::Server(arguments) => server::run(&stop, arguments),
     }
 }

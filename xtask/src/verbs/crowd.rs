@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
+use super::listening::Listening;
 use super::{cargo, target_dir};
 use crate::process::{Running, Stop, is_root};
-
-const READY: Duration = Duration::from_secs(20);
 
 /// What the demonstration takes loopback for, which has no speed of its own.
 pub(super) const LINK: &str = "lo=1G";
@@ -58,30 +57,18 @@ pub(super) fn privileged(name: &str) -> Command {
 
 /// headroom-server.
 pub(super) struct Server {
-    _running: Running,
-    /// `address:port`.
-    address: String,
+    listening: Listening,
     pub(super) port: u16,
 }
 
 impl Server {
     pub(super) fn start(stage: &Stage<'_>, ping_interval: &str) -> anyhow::Result<Self> {
-        let (output, log) = (stage.folder.join("server.txt"), stage.folder.join("server.log"));
         let mut command = Command::new(binary("headroom-server"));
         command.args(["--listen", "ws://127.0.0.1:0", "--ping-interval", ping_interval]);
-        command.stdout(File::create(&output)?).stderr(File::create(&log)?);
-        let mut running = Running::start(&mut command)?;
-        let address = stage.stop.wait_for("headroom-server", READY, || {
-            if let Some(status) = running.child.try_wait()? {
-                bail!("headroom-server ended with {status}; see {}", log.display());
-            }
-            let text = std::fs::read_to_string(&output)?;
-            let line = text.lines().find_map(|line| line.strip_prefix("listening on ws://"));
-            Ok(line.filter(|_| text.ends_with('\n')).map(str::to_owned))
-        })?;
-        let (_, port) = address.rsplit_once(':').context("headroom-server names no port")?;
-        println!("headroom-server listens on ws://{address} and pings every {ping_interval}");
-        Ok(Self { _running: running, port: port.parse()?, address })
+        let listening = Listening::start(stage.stop, &mut command, "headroom-server", &stage.folder)?;
+        let (_, port) = listening.address().rsplit_once(':').context("headroom-server names no port")?;
+        println!("headroom-server listens on {} and pings every {ping_interval}", listening.url);
+        Ok(Self { port: port.parse()?, listening })
     }
 }
 
@@ -103,7 +90,7 @@ impl Clients {
         let rate = (f64::from(stage.connections) / opening.as_secs_f64()).max(200.0);
         let mut command = Command::new(binary("headroom-load"));
         command.args(["--json", "--duration", "1d"]).args(traffic);
-        command.args(["--url", &format!("ws://{}/echo", server.address)]);
+        command.args(["--url", &format!("{}/echo", server.listening.url)]);
         command.args(["--connections", &stage.connections.to_string(), "--rate", &rate.to_string()]);
         command.stdout(File::create(&output)?).stderr(File::create(stage.folder.join("load.log"))?);
         Ok(Self { running: Running::start(&mut command)?, output })

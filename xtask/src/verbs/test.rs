@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use super::{build_ebpf, cargo, executable, target_dir, vm_test};
+use super::{build_ebpf, cargo, conformance, executable, target_dir, vm_test};
 use crate::process::{Running, Stop};
 use crate::setup;
 use crate::skip::{self, Skip};
@@ -69,6 +69,9 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         build_ebpf::verify(object.as_ref().context("the object was not built")?, &binaries, false)
     })?;
     run.step("test", |run| run.cargo(TESTS))?;
+    run.step("conformance, a subset", |run| {
+        conformance::subset(&run.stop, &binaries.join("headroom-server"))
+    })?;
     run.step("test, privileged", |run| {
         let mut command = Command::new(privileged.as_ref().context("they were not built")?);
         run.command(command.env("HEADROOM_BIN_DIR", &binaries))

@@ -4,6 +4,7 @@ use std::task::{Context, Waker};
 
 use rustix::event::Timespec;
 
+use super::super::table::Idle;
 use super::*;
 
 fn options(ping_interval: Duration) -> Options {
@@ -17,6 +18,8 @@ fn options(ping_interval: Duration) -> Options {
         drain_timeout: Duration::from_secs(1),
         idle_after: Duration::from_millis(100),
         deflate: None,
+        http2_idle_timeout: Duration::from_secs(1),
+        http2_max_streams: 1,
     }
 }
 
@@ -37,9 +40,8 @@ fn connection() -> (TcpStream, TcpStream) {
 }
 
 fn parked(socket: TcpStream, beat: &Beat, place: Option<&Place>) -> Parked {
-    Parked {
+    let idle = Idle {
         pings: 0,
-        socket: socket.into(),
         joined: beat.joined,
         unanswered: 0,
         cursor: place.map_or(0, |place| place.cursor),
@@ -47,7 +49,8 @@ fn parked(socket: TcpStream, beat: &Beat, place: Option<&Place>) -> Parked {
         patience: 0,
         path: if place.is_some() { Path::Broadcast } else { Path::Echo },
         deflate: None,
-    }
+    };
+    Parked { socket: socket.into(), idle }
 }
 
 /// What the epoll set reports now, handled.
@@ -71,7 +74,8 @@ fn a_whole_turn(roster: &Roster) -> Vec<Woken> {
 fn a_round_pings_everyone_once_evenly_except_newcomers() {
     with_roster(Duration::from_secs(1), |roster| {
         assert_eq!((roster.slots, roster.tick), (100, Some(Duration::from_millis(10))));
-        let beats: Vec<_> = (0..300).map(|descriptor| roster.join(descriptor, Path::Echo).0).collect();
+        let beats: Vec<_> =
+            (0..300).map(|descriptor| roster.join(Member::socket(descriptor), Path::Echo).0).collect();
         let cx = Context::from_waker(Waker::noop());
         for turn in 0..200 {
             assert!(a_whole_turn(roster).is_empty());
@@ -86,8 +90,8 @@ fn what_waits_for_a_connection_keeps_it_from_being_parked() {
     with_roster(Duration::ZERO, |roster| {
         let (server, _client) = connection();
         let descriptor = server.as_raw_fd();
-        let (beat, mut place) = roster.join(descriptor, Path::Broadcast);
-        let mut speaker = roster.join(1_000, Path::Broadcast).1.unwrap();
+        let (beat, mut place) = roster.join(Member::socket(descriptor), Path::Broadcast);
+        let mut speaker = roster.join(Member::socket(1_000), Path::Broadcast).1.unwrap();
         let mut socket = OwnedFd::from(server);
         for bit in [PING, MAIL, DRAIN] {
             beat.pulse.raise(bit);
@@ -98,12 +102,15 @@ fn what_waits_for_a_connection_keeps_it_from_being_parked() {
             beat.pulse.take(&Context::from_waker(Waker::noop()));
         }
         // Even if it has been told of the message and has not fetched it.
-        roster.publish(1_000, &mut speaker, Message::text("x"));
+        roster.publish(Member::socket(1_000), &mut speaker, Message::text("x"));
         beat.pulse.take(&Context::from_waker(Waker::noop()));
         socket =
             roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap_err().0;
         assert!(!beat.gone());
-        assert_eq!(roster.next_message(descriptor, place.as_mut().unwrap()), Some(Message::text("x")));
+        assert_eq!(
+            roster.next_message(Member::socket(descriptor), place.as_mut().unwrap()),
+            Some(Message::text("x"))
+        );
         // That it has been quiet for long does not keep it.
         beat.pulse.raise(PARK);
         roster.park(&beat, parked(socket.into(), &beat, place.as_ref()), Box::default()).unwrap();
@@ -116,7 +123,7 @@ fn what_arrived_before_it_was_parked_is_not_overlooked() {
     with_roster(Duration::ZERO, |roster| {
         let (server, mut client) = connection();
         client.write_all(&[0x81, 0x80, 0, 0, 0, 0, 0x81]).unwrap();
-        let (beat, _) = roster.join(server.as_raw_fd(), Path::Echo);
+        let (beat, _) = roster.join(Member::socket(server.as_raw_fd()), Path::Echo);
         roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let woken = attend(roster);
         assert_eq!(woken[0].tail, [0x81, 0x80, 0, 0, 0, 0, 0x81]);
@@ -130,7 +137,7 @@ fn parked_connections_are_pinged_until_they_miss_too_many() {
         assert_eq!(roster.slots, 1);
         let (server, mut client) = connection();
         let descriptor = server.as_raw_fd();
-        let (beat, _) = roster.join(descriptor, Path::Echo);
+        let (beat, _) = roster.join(Member::socket(descriptor), Path::Echo);
         roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
         let mut ping = [0; 10];
         for number in 1..=2 {
@@ -143,7 +150,7 @@ fn parked_connections_are_pinged_until_they_miss_too_many() {
         assert!(attend(roster).is_empty());
         assert!(a_whole_turn(roster).is_empty() && a_whole_turn(roster).is_empty());
         let woken = a_whole_turn(roster);
-        assert_eq!((woken[0].parked.pings, woken[0].parked.unanswered), (4, 2));
+        assert_eq!((woken[0].parked.idle.pings, woken[0].parked.idle.unanswered), (4, 2));
         assert_eq!(woken[0].beat.pulse.pending(), PING);
     });
 }
@@ -152,9 +159,9 @@ fn parked_connections_are_pinged_until_they_miss_too_many() {
 fn the_end_reaches_all_and_those_who_come_late_and_nobody_parks_any_more() {
     with_roster(Duration::ZERO, |roster| {
         let (server, _client) = connection();
-        let (beat, _) = roster.join(server.as_raw_fd(), Path::Echo);
+        let (beat, _) = roster.join(Member::socket(server.as_raw_fd()), Path::Echo);
         roster.park(&beat, parked(server, &beat, None), Box::default()).unwrap();
-        let (active, _) = roster.join(500, Path::Echo);
+        let (active, _) = roster.join(Member::socket(500), Path::Echo);
         let mut woken = Vec::new();
         let mut from = Some(0);
         while let Some(descriptor) = from {
@@ -163,7 +170,7 @@ fn the_end_reaches_all_and_those_who_come_late_and_nobody_parks_any_more() {
         assert_eq!((woken.len(), woken[0].beat.pulse.pending()), (1, DRAIN));
         assert_eq!(active.pulse.pending(), DRAIN);
         assert!(roster.draining());
-        let (late, _) = roster.join(501, Path::Echo);
+        let (late, _) = roster.join(Member::socket(501), Path::Echo);
         assert_eq!(late.pulse.pending(), DRAIN);
         let (server, _client) = connection();
         let quiet = Beat::default();
@@ -176,26 +183,26 @@ fn a_parked_member_gets_its_mail_and_comes_back_when_there_is_much_of_it() {
     with_roster(Duration::ZERO, |roster| {
         let (server, mut client) = connection();
         let descriptor = server.as_raw_fd();
-        let (beat, place) = roster.join(descriptor, Path::Broadcast);
-        let mut speaker = roster.join(1_000, Path::Broadcast).1.unwrap();
+        let (beat, place) = roster.join(Member::socket(descriptor), Path::Broadcast);
+        let mut speaker = roster.join(Member::socket(1_000), Path::Broadcast).1.unwrap();
         roster.park(&beat, parked(server, &beat, place.as_ref()), Box::default()).unwrap();
         let mut woken = Vec::new();
         for text in ["a", "b"] {
-            roster.publish(1_000, &mut speaker, Message::text(text));
+            roster.publish(Member::socket(1_000), &mut speaker, Message::text(text));
         }
-        assert_eq!(roster.relay(0, &mut woken), None);
+        assert_eq!(roster.relay(Member::FIRST, &mut woken), None);
         let mut frames = [0; 6];
         client.read_exact(&mut frames).unwrap();
         assert_eq!(&frames, b"\x81\x01a\x81\x01b");
         assert!(woken.is_empty());
         for _ in 0..=MAX_BEHIND {
-            roster.publish(1_000, &mut speaker, Message::text("c"));
+            roster.publish(Member::socket(1_000), &mut speaker, Message::text("c"));
         }
-        roster.relay(0, &mut woken);
+        roster.relay(Member::FIRST, &mut woken);
         assert_eq!(woken[0].beat.pulse.pending(), MAIL);
-        let mut place = Place::at(woken[0].parked.cursor);
+        let mut place = Place::at(woken[0].parked.idle.cursor);
         assert_eq!(
-            std::iter::from_fn(|| roster.next_message(descriptor, &mut place)).count(),
+            std::iter::from_fn(|| roster.next_message(Member::socket(descriptor), &mut place)).count(),
             MAX_BEHIND + 1
         );
     });
@@ -204,14 +211,17 @@ fn a_parked_member_gets_its_mail_and_comes_back_when_there_is_much_of_it() {
 #[test]
 fn leaving_late_does_not_take_a_successor_along() {
     with_roster(Duration::ZERO, |roster| {
-        let (first, place) = roster.join(400, Path::Broadcast);
-        let (second, mut its_place) = roster.join(400, Path::Broadcast);
-        roster.leave(400, &first, place.as_ref());
-        let mut speaker = roster.join(401, Path::Broadcast).1.unwrap();
-        roster.publish(401, &mut speaker, Message::text("x"));
+        let (first, place) = roster.join(Member::socket(400), Path::Broadcast);
+        let (second, mut its_place) = roster.join(Member::socket(400), Path::Broadcast);
+        roster.leave(Member::socket(400), &first, place.as_ref());
+        let mut speaker = roster.join(Member::socket(401), Path::Broadcast).1.unwrap();
+        roster.publish(Member::socket(401), &mut speaker, Message::text("x"));
         assert_eq!(second.pulse.pending(), MAIL);
-        assert_eq!(roster.next_message(400, its_place.as_mut().unwrap()), Some(Message::text("x")));
-        roster.leave(400, &second, its_place.as_ref());
+        assert_eq!(
+            roster.next_message(Member::socket(400), its_place.as_mut().unwrap()),
+            Some(Message::text("x"))
+        );
+        roster.leave(Member::socket(400), &second, its_place.as_ref());
         assert!(matches!(roster.lock().table.get_mut(400), Some(Entry::Vacant)));
     });
 }

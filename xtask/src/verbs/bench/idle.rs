@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
+use super::figures::Figure;
 use crate::process::{Running, Stop, is_root};
 use crate::verbs::crowd::{Clients, Server, Stage, privileged};
+use crate::verbs::usage;
 
 /// Until the programs are attached.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -52,11 +54,11 @@ pub(crate) fn run(stop: &Stop, arguments: &Arguments) -> anyhow::Result<()> {
     stop.wait_for("opening all connections", opening * 3 + Duration::from_secs(30), || {
         Ok((agents[0].last_tick()?["connections"] == expected).then_some(()))
     })?;
-    pause(stop, SETTLE)?;
+    stop.pause(SETTLE)?;
     for _ in 0..arguments.windows {
         let before = agents.iter().map(Agent::cpu_seconds).collect::<anyhow::Result<Vec<f64>>>()?;
         let start = Instant::now();
-        pause(stop, Duration::from_secs(arguments.seconds))?;
+        stop.pause(Duration::from_secs(arguments.seconds))?;
         let elapsed = start.elapsed().as_secs_f64();
         for (agent, before) in agents.iter_mut().zip(before) {
             agent.shares.push((agent.cpu_seconds()? - before) / elapsed * 100.0);
@@ -70,8 +72,8 @@ pub(crate) fn run(stop: &Stop, arguments: &Arguments) -> anyhow::Result<()> {
     );
     for agent in &agents {
         println!("  headroom-agent run, {}", agent.name);
-        println!("    share of a core  {} %", spread(&agent.shares));
-        println!("    resident memory  {} MiB", spread(&agent.resident));
+        println!("    share of a core  {} %", Figure::of(agent.shares.iter().copied()));
+        println!("    resident memory  {} MiB", Figure::of(agent.resident.iter().copied()));
         let tick = agent.last_tick()?;
         println!("    last visit of all connections took {} s of CPU time", tick["self"]["sweep_seconds"]);
     }
@@ -105,42 +107,11 @@ impl Agent {
         Ok(last["tick"].clone())
     }
 
-    /// User and system time so far (fields 14 and 15 of /proc/PID/stat, in hundredths).
     fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = self.proc("stat")?;
-        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat is malformed")?;
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).sum();
-        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        usage::cpu_seconds(self.running.child.id())
     }
 
     fn resident_mib(&self) -> anyhow::Result<f64> {
-        let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib / 1024.0)
-    }
-
-    fn proc(&self, file: &str) -> anyhow::Result<String> {
-        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.running.child.id()))?)
-    }
-}
-
-/// Sleeps, interruptibly.
-fn pause(stop: &Stop, time: Duration) -> anyhow::Result<()> {
-    let end = Instant::now() + time;
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        stop.check()?;
-        std::thread::sleep(left.min(Duration::from_millis(50)));
-    }
-    Ok(())
-}
-
-fn spread(values: &[f64]) -> String {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.as_slice() {
-        [] => "–".into(),
-        [least, .., most] => format!("{:.2} ({least:.2}–{most:.2})", sorted[sorted.len() / 2]),
-        [only] => format!("{only:.2}"),
+        Ok(usage::memory(self.running.child.id())?.resident / (1024.0 * 1024.0))
     }
 }

@@ -1,324 +1,190 @@
-//! What an idle connection costs: headroom-server beside plain tokio-tungstenite, in one run.
+//! headroom-server beside what one would take instead, in one run: memory of idle connections, handshakes, echo.
 //!
-//! Each row is a server of its own: it is warmed up with a few connections, then carries the crowd. What its resident memory
-//! grew by, long enough after the last message, is divided by the connections. Pings run all the time.
+//! Rounds are interleaved: each round measures every server, beginning with another one each time, so that what the machine
+//! does meanwhile falls on all.
 
-use std::fs::File;
+mod clients;
+mod idle;
+mod peers;
+mod speed;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::process::{Running, Stop};
-use crate::verbs::{cargo, target_dir};
-
-const READY: Duration = Duration::from_secs(20);
-/// Connections come at this many a second.
-const RATE: u32 = 5_000;
-/// Connections that touch what is touched once, such as the program's own pages.
-const WARMERS: u32 = 200;
-/// From the end of the warm-up to the first reading.
-const COOL: Duration = Duration::from_secs(4);
-
-/// Share of the messages that must have been carried for a row to be worth something.
-const ENOUGH: f64 = 0.995;
-
-/// Caches that hold nothing but sockets and what watches them.
-const SLABS: [&str; 6] = ["TCP", "sock_inode_cache", "filp", "eventpoll_epi", "eventpoll_pwq", "ep_head"];
+use crate::setup;
+use crate::verbs::{cargo, python, target_dir};
+use peers::Peer;
+use speed::{Measure, Series};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Connections to each server.
+    /// Idle connections to each server.
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// Time between two pings on a connection, in seconds.
+    /// Time between two pings on an idle connection, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     ping_interval: u32,
-    /// From the last message to the reading, in seconds.
+    /// From the last message to the reading of memory, in seconds.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=600))]
     settle: u64,
-}
-
-/// What goes over each connection before it is quiet.
-struct Traffic {
-    name: &'static str,
-    /// Messages a second on each connection, as headroom-load takes it, for how long, how large.
-    rate: &'static str,
+    /// Rounds of handshakes and echo; 0 leaves them out.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
+    rounds: u32,
+    /// Rounds of idle connections; 0 leaves them out.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
+    idle_rounds: u32,
+    /// How long each handshake and echo measurement runs, in seconds.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    size: &'static str,
-}
-
-const TRAFFIC: [Traffic; 4] = [
-    Traffic { name: "nothing", rate: "0", seconds: 0, size: "125B" },
-    Traffic { name: "125 B each way", rate: "0.2", seconds: 5, size: "125B" },
-    Traffic { name: "8 KiB each way", rate: "0.2", seconds: 5, size: "8KiB" },
-    Traffic { name: "8 KiB, all within 1 s", rate: "1", seconds: 1, size: "8KiB" },
-];
-
-const SERVERS: [&str; 3] = ["headroom-server", "tokio-tungstenite, default", "tokio-tungstenite, tuned"];
-
-/// One line of the table.
-struct Row {
-    server: &'static str,
-    traffic: &'static str,
-    /// Bytes a connection.
-    resident: f64,
-    anonymous: f64,
-    /// Both ends, for both are on this host; `None` where the kernel does not tell.
-    kernel: Option<f64>,
-    /// Of a core, while quiet.
-    cpu_percent: f64,
-}
-
-/// Memory of a process and of the kernel at one moment, in bytes.
-struct Reading {
-    resident: f64,
-    anonymous: f64,
-    slabs: Option<f64>,
+    /// Only servers whose name contains this, besides headroom-server.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: String,
 }
 
 pub(crate) fn run(stop: &Stop, arguments: &Arguments) -> anyhow::Result<()> {
+    let folder = prepare(stop)?;
+    let peers: Vec<Peer> = Peer::ALL
+        .into_iter()
+        .filter(|peer| *peer == Peer::Headroom || peer.name().contains(&arguments.only))
+        .collect();
+    let mut document = json!({
+        "schema": "headroom-bench-server/2",
+        "processors": std::thread::available_parallelism().map_or(0, usize::from),
+        "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+    });
+    let result = folder.join("result.json");
+    if arguments.rounds > 0 {
+        document["speed"] = speed(stop, arguments, &folder, &peers)?;
+        write(&result, &document)?;
+    }
+    if arguments.idle_rounds > 0 {
+        document["idle"] = idle(stop, arguments, &folder, &peers)?;
+        write(&result, &document)?;
+    }
+    println!("\nwritten to {}", result.display());
+    Ok(())
+}
+
+fn prepare(stop: &Stop) -> anyhow::Result<PathBuf> {
+    // What is missing makes those rows fail that need it, and no others.
+    if let Err(error) = setup::install(stop).and_then(|()| python::interpreter(stop).map(drop)) {
+        stop.check()?;
+        println!("{error:#}");
+    }
     println!("building the release binaries (the first time takes some minutes)");
-    let mut command = cargo("build --release --locked --package server --bins --example plain");
+    let mut command = cargo("build --release --locked --package server --bins --examples");
     let status = Running::start(&mut command)?.wait(stop)?;
     ensure!(status.success(), "the build failed: {status}");
     let folder = target_dir().join("bench-server");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    println!(
-        "{} idle connections, pinged every {} s; bytes a connection, {} s after the last message",
-        arguments.connections, arguments.ping_interval, arguments.settle
-    );
-    println!(
-        "{:<28}{:<24}{:>10}{:>11}{:>18}{:>7}",
-        "server", "after", "resident", "anonymous", "kernel, 2 ends", "CPU"
-    );
-    let mut rows = Vec::new();
-    for server in SERVERS {
-        for traffic in &TRAFFIC {
-            let row = measure(stop, arguments, &folder, server, traffic)?;
-            println!("{row}");
-            rows.push(row.json());
+    Ok(folder)
+}
+
+/// After each part, so that what was measured stays when a later one is interrupted.
+fn write(path: &Path, document: &Value) -> anyhow::Result<()> {
+    std::fs::write(path, format!("{document:#}\n")).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What begins a round comes to begin it each in its turn.
+fn turn<T: Copy>(all: &[T], round: u32) -> Vec<T> {
+    let mut order = all.to_vec();
+    order.rotate_left(round as usize % all.len().max(1));
+    order
+}
+
+fn speed(stop: &Stop, arguments: &Arguments, folder: &Path, peers: &[Peer]) -> anyhow::Result<Value> {
+    let time = Duration::from_secs(arguments.seconds);
+    let mut all: Vec<Series> =
+        peers.iter().map(|peer| Series { peer: *peer, rounds: Vec::new(), failures: Vec::new() }).collect();
+    for round in 0..arguments.rounds {
+        println!("round {} of {}", round + 1, arguments.rounds);
+        for peer in turn(peers, round) {
+            let outcome = speed::measure(stop, folder, peer, time);
+            stop.check()?;
+            let series = all.iter_mut().find(|series| series.peer == peer).context("no such series")?;
+            match outcome {
+                Ok(round) => series.rounds.push(Some(round)),
+                Err(error) => {
+                    println!("  {}: {error:#}", peer.name());
+                    series.failures.push(format!("{error:#}"));
+                    series.rounds.push(None);
+                }
+            }
         }
     }
-    let result = folder.join("result.json");
-    let document = json!({
-        "schema": "headroom-bench-server/1",
+    let reference = speed::reference(&all)?;
+    if reference.rounds.iter().all(Option::is_none) {
+        bail!("headroom-server could not be measured");
+    }
+    println!(
+        "\n{} rounds of {} s: median (least–most); ratios are to headroom-server in the same round",
+        arguments.rounds, arguments.seconds
+    );
+    let mut measures = Vec::new();
+    for measure in Measure::all() {
+        println!("\n{}\n{}", measure.name(), speed::heading());
+        all.iter().for_each(|series| println!("{}", series.line(measure, reference)));
+        let servers: Vec<Value> = all.iter().map(|series| series.json(measure, reference)).collect();
+        measures.push(json!({ "measure": measure.name(), "servers": servers }));
+    }
+    Ok(json!({ "rounds": arguments.rounds, "seconds": arguments.seconds, "measures": measures }))
+}
+
+fn idle(stop: &Stop, arguments: &Arguments, folder: &Path, peers: &[Peer]) -> anyhow::Result<Value> {
+    let settings = idle::Settings {
+        connections: arguments.connections,
+        ping_interval: arguments.ping_interval,
+        settle: Duration::from_secs(arguments.settle),
+    };
+    println!(
+        "\n{} idle connections, pinged every {} s; bytes a connection, {} s after the last message: median \
+         (least–most) of {}",
+        arguments.connections, arguments.ping_interval, arguments.settle, arguments.idle_rounds
+    );
+    println!("{}", idle::heading());
+    let mut rows: Vec<idle::Row> = Vec::new();
+    for traffic in &idle::TRAFFIC {
+        let first = rows.len();
+        rows.extend(peers.iter().map(|peer| idle::Row {
+            peer: *peer,
+            traffic: traffic.name,
+            samples: Vec::new(),
+            failures: Vec::new(),
+        }));
+        for round in 0..arguments.idle_rounds {
+            for index in turn(&(first..rows.len()).collect::<Vec<_>>(), round) {
+                let outcome = idle::measure(stop, folder, &settings, rows[index].peer, traffic);
+                stop.check()?;
+                match outcome {
+                    Ok(sample) => rows[index].samples.push(sample),
+                    Err(error) => rows[index].failures.push(format!("{error:#}")),
+                }
+            }
+        }
+        let reference = rows.get(first).filter(|row| row.peer == Peer::Headroom);
+        rows[first..].iter().for_each(|row| println!("{}", row.line(reference)));
+    }
+    Ok(json!({
         "connections": arguments.connections,
         "ping_interval_seconds": arguments.ping_interval,
         "settle_seconds": arguments.settle,
-        "rows": rows,
-    });
-    std::fs::write(&result, format!("{document:#}\n"))?;
-    println!("written to {}", result.display());
-    Ok(())
+        "rows": rows.iter().map(idle::Row::json).collect::<Vec<_>>(),
+    }))
 }
 
-fn measure(
-    stop: &Stop,
-    arguments: &Arguments,
-    folder: &Path,
-    name: &'static str,
-    traffic: &Traffic,
-) -> anyhow::Result<Row> {
-    let server = Server::start(stop, folder, name, arguments.ping_interval)?;
-    let warm = Traffic { name: "", rate: "2", seconds: 1, size: "8KiB" };
-    Clients::start(folder, &server.url, WARMERS, &warm, "0")?.finish(stop)?;
-    pause(stop, COOL)?;
-    let before = server.reading()?;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    let mut clients = Clients::start(folder, &server.url, arguments.connections, traffic, "1d")?;
-    let opening = Duration::from_secs(u64::from(arguments.connections / RATE));
-    stop.wait_for("opening all connections", opening * 5 + Duration::from_secs(30), || {
-        clients.check()?;
-        let open = std::fs::read_dir(server.proc("fd"))?.count();
-        Ok((open as u64 >= u64::from(arguments.connections)).then_some(()))
-    })?;
-    pause(stop, Duration::from_secs(traffic.seconds))?;
-    let (cpu, start) = (server.cpu_seconds()?, Instant::now());
-    pause(stop, Duration::from_secs(arguments.settle))?;
-    let cpu_percent = (server.cpu_seconds()? - cpu) / start.elapsed().as_secs_f64() * 100.0;
-    let after = server.reading()?;
-    clients.ask_to_end()?;
-    traffic.ensure_carried(arguments.connections, &clients.finish(stop)?)?;
-
-    let each = |after: f64, before: f64| (after - before) / f64::from(arguments.connections);
-    Ok(Row {
-        server: name,
-        traffic: traffic.name,
-        resident: each(after.resident, before.resident),
-        anonymous: each(after.anonymous, before.anonymous),
-        kernel: after.slabs.zip(before.slabs).map(|(after, before)| each(after, before)),
-        cpu_percent,
-    })
-}
-
-/// A server under measurement.
-struct Server {
-    running: Running,
-    url: String,
-}
-
-impl Server {
-    fn start(stop: &Stop, folder: &Path, name: &str, ping_interval: u32) -> anyhow::Result<Self> {
-        let (output, log) = (folder.join("server.txt"), folder.join("server.log"));
-        let release = target_dir().join("release");
-        let mut command = match name.split_once(", ") {
-            Some((_, settings)) => {
-                let mut command = Command::new(release.join("examples/plain"));
-                command.args([settings, &ping_interval.to_string()]);
-                command
-            }
-            None => {
-                let mut command = Command::new(release.join(name));
-                command.args([
-                    "--listen",
-                    "ws://127.0.0.1:0",
-                    "--ping-interval",
-                    &format!("{ping_interval}s"),
-                ]);
-                command
-            }
-        };
-        command.stdout(File::create(&output)?).stderr(File::create(&log)?);
-        let mut running = Running::start(&mut command)?;
-        let url = stop.wait_for(name, READY, || {
-            if let Some(status) = running.child.try_wait()? {
-                bail!("{name} ended with {status}; see {}", log.display());
-            }
-            let text = std::fs::read_to_string(&output)?;
-            let line = text.lines().find_map(|line| line.strip_prefix("listening on "));
-            Ok(line.filter(|_| text.ends_with('\n')).map(str::to_owned))
-        })?;
-        Ok(Self { running, url })
+    #[test]
+    fn every_server_begins_a_round_in_its_turn() {
+        assert_eq!(turn(&[1, 2, 3], 0), [1, 2, 3]);
+        assert_eq!(turn(&[1, 2, 3], 1), [2, 3, 1]);
+        assert_eq!(turn(&[1, 2, 3], 5), [3, 1, 2]);
+        assert_eq!(turn::<u32>(&[], 1), [0; 0]);
     }
-
-    fn proc(&self, file: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{file}", self.running.child.id()))
-    }
-
-    fn reading(&self) -> anyhow::Result<Reading> {
-        let status = std::fs::read_to_string(self.proc("status"))?;
-        let bytes = |field: &str| -> anyhow::Result<f64> {
-            let value = status.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
-            let kib: f64 = value.trim().trim_end_matches(" kB").parse()?;
-            Ok(kib * 1024.0)
-        };
-        Ok(Reading { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")?, slabs: slabs() })
-    }
-
-    /// User and system time so far (fields 14 and 15 of /proc/PID/stat, in hundredths).
-    fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(self.proc("stat"))?;
-        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat is malformed")?;
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).sum();
-        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-    }
-}
-
-/// Bytes of objects in use in [`SLABS`], all together. Root alone may read them; a cache that the kernel has merged
-/// into another is not among them.
-fn slabs() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/slabinfo").ok()?;
-    let mut sum = 0.0;
-    for line in text.lines() {
-        let mut fields = line.split_whitespace();
-        if fields.next().is_some_and(|name| SLABS.contains(&name)) {
-            let active: f64 = fields.next()?.parse().ok()?;
-            let size: f64 = fields.nth(1)?.parse().ok()?;
-            sum += active * size;
-        }
-    }
-    Some(sum)
-}
-
-/// headroom-load.
-struct Clients {
-    running: Running,
-    output: PathBuf,
-}
-
-impl Clients {
-    fn start(
-        folder: &Path,
-        url: &str,
-        connections: u32,
-        traffic: &Traffic,
-        linger: &str,
-    ) -> anyhow::Result<Self> {
-        let output = folder.join("load.json");
-        let mut command = Command::new(target_dir().join("release/headroom-load"));
-        command.args(["--json", "--url", url, "--connections", &connections.to_string()]);
-        command.args(["--rate", &RATE.to_string(), "--duration", &format!("{}s", traffic.seconds)]);
-        command.args(["--message-rate", traffic.rate, "--message-size", traffic.size, "--linger", linger]);
-        command.stdout(File::create(&output)?).stderr(File::create(folder.join("load.log"))?);
-        Ok(Self { running: Running::start(&mut command)?, output })
-    }
-
-    fn check(&mut self) -> anyhow::Result<()> {
-        match self.running.child.try_wait()? {
-            Some(status) => bail!("headroom-load ended with {status}; see its log beside the result"),
-            None => Ok(()),
-        }
-    }
-
-    fn ask_to_end(&mut self) -> anyhow::Result<()> {
-        self.check()?;
-        self.running.end()?;
-        Ok(())
-    }
-
-    /// Waits for its result.
-    fn finish(mut self, stop: &Stop) -> anyhow::Result<Value> {
-        let status = self.running.wait(stop)?;
-        ensure!(status.success(), "headroom-load ended with {status}");
-        Ok(serde_json::from_str(&std::fs::read_to_string(&self.output)?)?)
-    }
-}
-
-impl Traffic {
-    /// Holds headroom-load's result to what was asked for.
-    fn ensure_carried(&self, connections: u32, result: &Value) -> anyhow::Result<()> {
-        let rate: f64 = self.rate.parse()?;
-        let messages = rate * self.seconds as f64 * f64::from(connections);
-        let (opened, sent) = (&result["connections"]["opened"], &result["sent"]["text"]);
-        ensure!(*opened == connections, "opened {opened} of {connections} connections");
-        ensure!(result["received"]["text"] == *sent, "not all of {sent} messages came back");
-        // On a busy machine the schedule's end cuts off the last few.
-        let enough = sent.as_f64().is_some_and(|sent| sent >= ENOUGH * messages);
-        ensure!(enough, "only {sent} of {messages} messages were sent");
-        Ok(())
-    }
-}
-
-impl Row {
-    fn json(&self) -> Value {
-        json!({
-            "server": self.server,
-            "after": self.traffic,
-            "resident_bytes_per_connection": self.resident,
-            "anonymous_bytes_per_connection": self.anonymous,
-            "kernel_bytes_per_connection_both_ends": self.kernel,
-            "cpu_percent_while_quiet": self.cpu_percent,
-        })
-    }
-}
-
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kernel = self.kernel.map_or("–".into(), |kernel| format!("{kernel:.0}"));
-        let Self { server, traffic, resident, anonymous, cpu_percent, .. } = self;
-        write!(f, "{server:<28}{traffic:<24}{resident:>10.0}{anonymous:>11.0}{kernel:>18}{cpu_percent:>6.1}%")
-    }
-}
-
-/// Sleeps, interruptibly.
-fn pause(stop: &Stop, time: Duration) -> anyhow::Result<()> {
-    let end = Instant::now() + time;
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        stop.check()?;
-        std::thread::sleep(left.min(Duration::from_millis(50)));
-    }
-    Ok(())
 }

@@ -1,0 +1,83 @@
+//! What the roster does for HTTP/2 connections, which keep their idle streams themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::http2::Hub;
+use super::super::member::Member;
+use super::super::table::{Beat, DRAIN, Idle};
+use super::super::upgrade::Path;
+use super::{MAX_BEHIND, Place, Roster};
+
+impl Roster {
+    /// Takes a parked stream out of the room, and forgets its history.
+    pub(in super::super) fn forget(&self, member: Member, idle: &Idle) {
+        if idle.path == Path::Broadcast {
+            self.lock().room.leave(member, &Place::at(idle.cursor));
+        }
+        self.history(member, idle);
+    }
+
+    /// The history of a parked stream's compression, which is not kept any more.
+    pub(in super::super) fn history(&self, member: Member, idle: &Idle) -> Box<[u8]> {
+        let kept = idle.deflate.is_some_and(|agreed| agreed.client().takeover);
+        if kept { self.lock().histories.remove(&member).unwrap_or_default() } else { Box::default() }
+    }
+
+    /// Adds an HTTP/2 connection. If the server is already going away, it hears so at once.
+    pub(in super::super) fn enter(&self) -> Arc<Hub> {
+        let mut state = self.lock();
+        let mut number = state.last_hub;
+        while number == 0 || state.hubs.contains_key(&number) {
+            number = (number + 1) & Hub::MAX;
+        }
+        state.last_hub = number;
+        let hub = Arc::new(Hub::new(number));
+        if state.draining {
+            hub.pulse.raise(DRAIN);
+        }
+        state.hubs.insert(number, hub.clone());
+        hub
+    }
+
+    /// Forgets an HTTP/2 connection. No stream is handed to it any more.
+    pub(in super::super) fn exit(&self, hub: &Hub) {
+        self.lock().hubs.remove(&hub.number);
+    }
+
+    /// Lets `deliver` hand an idle stream to `hub`, without waiting; or does not, and says so, when something is waiting for
+    /// the stream, the server is going away, or the HTTP/2 connection has ended. The `history` of its compression stays
+    /// here, or comes back.
+    pub(in super::super) fn park_stream(
+        &self,
+        hub: &Hub,
+        place: u32,
+        beat: &Beat,
+        idle: &Idle,
+        history: Box<[u8]>,
+        deliver: impl FnOnce(),
+    ) -> Result<(), Box<[u8]>> {
+        let mut state = self.lock();
+        if state.wanted(beat, idle.path, idle.cursor) || !state.hubs.contains_key(&hub.number) {
+            return Err(history);
+        }
+        if !history.is_empty() {
+            state.histories.insert(Member::stream(hub.number, place), history);
+        }
+        self.parkings.fetch_add(1, Ordering::Relaxed);
+        beat.leave();
+        deliver();
+        Ok(())
+    }
+
+    /// Whether a connection that joined at turn `joined` only just opened, at turn `now`, and has nothing to prove yet:
+    /// its turn comes with the next round.
+    pub(in super::super) fn newcomer(&self, joined: u32, now: u32) -> bool {
+        now.wrapping_sub(joined) <= self.slots / 2
+    }
+
+    /// Whether a parked member whose cursor this is should rather have a task of its own.
+    pub(in super::super) fn far_behind(&self, cursor: u32) -> bool {
+        self.lock().room.behind(cursor) > MAX_BEHIND
+    }
+}
