@@ -1,6 +1,7 @@
 //! Headroom's reference WebSocket server and its load generator.
 //!
 //! - [`daemon`]: what `headroom-server` runs; the server whose costs the documentation quotes.
+//! - [`flags`]: those of its command-line flags that are about operating it.
 //! - [`load`]: what `headroom-load` runs; it opens connections and counts every frame exactly.
 //! - [`link`]: one WebSocket over one TCP socket, as small as it can be while idle; both use it.
 //! - [`memory`]: what makes the allocator let go of a burst's memory.
@@ -10,6 +11,7 @@
 //! tungstenite is the protocol engine. It does no I/O here of its own: [`link::Link`] lends it the socket.
 
 pub mod daemon;
+pub mod flags;
 pub mod limits;
 pub mod link;
 pub mod load;

@@ -10,6 +10,7 @@ use agent::cli::{self, Exit, Failure, parse_duration, parse_size};
 use anyhow::Context;
 use clap::Parser;
 use server::daemon::{Listener, Options, Server, Tls};
+use server::flags::Operations;
 use server::shards::{self, Shard};
 use server::signals::Signals;
 use server::{limits, memory, notify};
@@ -39,6 +40,8 @@ struct Arguments {
     /// Serve from this many processes that share the ports; every limit is that of one of them, and when one ends they all do
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     processes: u16,
+    #[command(flatten)]
+    operations: Operations,
     #[arg(long, hide = true)]
     shard: Option<Shard>,
     /// Time between pings on a connection; 0 sends none
@@ -112,6 +115,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         idle_after: arguments.idle_after,
         http2_idle_timeout: arguments.http2_idle_timeout,
         http2_max_streams: arguments.http2_max_streams,
+        ..arguments.operations.options()
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

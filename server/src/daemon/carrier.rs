@@ -33,7 +33,7 @@ pub(super) trait Carrier: Transport + Send + Sized + Unpin + 'static {
 impl Carrier for TcpStream {
     fn park(self, shared: &Shared, beat: &Beat, idle: Idle) -> Result<(), io::Result<Self>> {
         let socket = self.into_std().map_err(Err)?;
-        let parked = Parked::new(OwnedFd::from(socket), idle);
+        let parked = Parked { socket: OwnedFd::from(socket), idle };
         let roster: &Roster = &shared.roster;
         roster.park(beat, parked).map_err(|socket| Self::from_std(IdleStream::from(socket)))
     }

@@ -21,12 +21,14 @@ use super::accept::LINGER;
 use super::broadcast::Place;
 use super::carrier::Carrier;
 use super::census::Over;
+use super::door::Door;
 use super::member::Member;
-use super::roster::Woken;
-use super::table::{Beat, DRAIN, Idle, PARK, PING};
-use super::upgrade::Path;
+use super::policy::Route;
+use super::rooms::Service;
+use super::roster::{Joined, Woken};
+use super::table::{Beat, CROWDED, DRAIN, Idle, MAIL, PARK, PING, Parked, Stage, index};
 use super::wire::ping_payload;
-use super::{Shared, Slot};
+use super::{Shared, Slot, SlowConsumer};
 use crate::link::{Backlog, Link};
 
 /// The connection is idle and somebody else's now.
@@ -41,13 +43,14 @@ pub(super) struct Session<C: Carrier> {
     slot: Option<Slot>,
     shared: Arc<Shared>,
     beat: Arc<Beat>,
+    door: Door,
     member: Member,
-    path: Path,
-    /// On `/broadcast`.
+    service: Service,
+    /// In a room.
     place: Option<Place>,
-    pings: u64,
+    pings: u32,
     /// Pings since the peer last sent anything.
-    unanswered: u32,
+    unanswered: u16,
     /// Our Close is queued: nothing may follow it.
     closing: bool,
     /// The roster knows of it.
@@ -67,61 +70,69 @@ pub(super) struct Return {
 /// Goes on with a socket that was parked.
 pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
     let Woken { parked, beat, tail, backlog } = woken;
-    let (socket, idle) = parked.into_parts();
+    let Parked { socket, idle, .. } = parked;
     let member = Member::socket(socket.as_raw_fd());
-    let slot = Slot::resume(shared, Over::Http1);
+    let slot = Slot::resume(shared, Over::Http1, idle.door);
     match TcpStream::from_std(IdleStream::from(socket)) {
         Ok(tcp) => Session::resume(tcp, member, Return { idle, beat, tail, backlog }, slot),
         // The kernel has no memory for the registration; the descriptor is closed already.
         Err(error) => {
             warn!(%error, "a parked connection is lost");
-            let place = (idle.path == Path::Broadcast).then(|| Place::at(idle.cursor));
-            shared.roster.leave(member, &beat, place.as_ref());
+            let place = idle.service.room().map(|_| Place::at(idle.cursor));
+            shared.roster.leave(member, &beat, idle.service, place.as_ref());
+            shared.figures(idle.door).ended.add(1);
         }
     }
 }
 
 impl<C: Carrier> Session<C> {
-    /// Starts serving a new WebSocket; how the rest of the server reaches it is the answer.
-    pub(super) fn start(link: Link<C, ()>, member: Member, path: Path, slot: Slot) -> Arc<Beat> {
+    /// Starts serving a new WebSocket; how the rest of the server reaches it, and what it is for, is the answer.
+    pub(super) fn start(link: Link<C, ()>, member: Member, route: Route, slot: Slot) -> (Arc<Beat>, Service) {
         let shared = slot.shared.clone();
-        let (beat, place) = shared.roster.join(member, path);
+        let Joined { beat, service, place, turned_away } = shared.roster.join(member, route);
+        shared.figures(slot.door).opened.add(1);
+        if turned_away {
+            beat.pulse.raise(CROWDED);
+        }
         if C::PARKS {
             shared.roster.quiet.watch(&beat);
         }
         tokio::spawn(Self {
+            door: slot.door,
             link: Some(link),
             slot: Some(slot),
             shared,
             beat: beat.clone(),
             member,
-            path,
+            service,
             place,
             pings: 0,
             unanswered: 0,
             closing: false,
             listed: true,
         });
-        beat
+        (beat, service)
     }
 
     /// Goes on with one that was parked.
     pub(super) fn resume(carrier: C, member: Member, back: Return, slot: Slot) {
         let shared = slot.shared.clone();
-        let Return { idle: Idle { pings, unanswered, cursor, path, .. }, beat, tail, backlog } = back;
+        let Return { idle: Idle { pings, unanswered, cursor, service, door, .. }, beat, tail, backlog } =
+            back;
         let unanswered = if tail.is_empty() { unanswered } else { 0 };
         let mut link = Link::new(carrier, Role::Server, shared.options.max_message, tail, ());
         if let Some(backlog) = backlog {
             link.owe(backlog);
         }
-        let place = (path == Path::Broadcast).then(|| Place::at(cursor));
+        let place = service.room().map(|_| Place::at(cursor));
         tokio::spawn(Self {
             link: Some(link),
             slot: Some(slot),
+            door,
             shared,
             beat,
             member,
-            path,
+            service,
             place,
             pings,
             unanswered,
@@ -142,15 +153,29 @@ impl<C: Carrier> Session<C> {
             self.closing = true;
             link.send(close(CloseCode::Away, "server is going away"))?;
         }
+        if bits & CROWDED != 0 && !self.closing {
+            return Poll::Ready(Err(self.fail(CloseCode::Again, "too many rooms")));
+        }
+        if bits & MAIL != 0 && self.too_slow() {
+            return Poll::Ready(Err(self.send_away()));
+        }
+        let Some(link) = self.link.as_mut() else {
+            return Poll::Ready(Err(Error::AlreadyClosed));
+        };
         if bits & PING != 0 && !self.closing {
+            let figures = self.shared.figures(self.door);
+            if self.unanswered > 0 {
+                figures.missed.add(1);
+            }
             if self.unanswered >= self.shared.roster.missed_limit {
-                self.shared.roster.totals.ping_timeouts.fetch_add(1, Ordering::Relaxed);
+                figures.ping_timeouts.add(1);
                 return Poll::Ready(Err(self.fail(CloseCode::Error, "ping timeout")));
             }
             self.unanswered += 1;
-            self.pings += 1;
+            self.pings = self.pings.wrapping_add(1);
             // Behind output that the peer does not take, a ping would only pile up. It counts as missed all the same.
             if link.poll_flush(cx)?.is_ready() {
+                figures.pings.add(1);
                 link.send(Message::Ping(ping_payload(self.shared.options.ping_payload, self.pings)))?;
             }
         }
@@ -164,6 +189,9 @@ impl<C: Carrier> Session<C> {
                 return Poll::Pending;
             }
             if let Some(message) = self.mail() {
+                if self.too_slow() {
+                    return Poll::Ready(Err(self.send_away()));
+                }
                 stirred = true;
                 self.send(message)?;
                 continue;
@@ -206,7 +234,7 @@ impl<C: Carrier> Session<C> {
     /// The next message of the room.
     fn mail(&mut self) -> Option<Message> {
         let place = self.place.as_mut().filter(|_| !self.closing)?;
-        self.shared.roster.next_message(self.member, place)
+        self.shared.roster.next_message(self.member, self.service, place)
     }
 
     /// Hands the connection to the parking lot, unless something has come up meanwhile.
@@ -221,7 +249,9 @@ impl<C: Carrier> Session<C> {
             cursor: self.place.as_ref().map_or(0, |place| place.cursor),
             since: self.shared.roster.quiet.now() as u16,
             patience: self.beat.patience,
-            path: self.path,
+            door: self.door,
+            service: self.service,
+            stage: Stage::Open,
         };
         // Before anyone else has it: from then on another task may count and close it.
         let slot = self.slot.take();
@@ -245,19 +275,44 @@ impl<C: Carrier> Session<C> {
     }
 
     fn received(&mut self, message: Message) -> Result<(), Error> {
+        let figures = self.shared.figures(self.door);
+        if message.is_pong() {
+            figures.pongs.add(1);
+            if self.unanswered == 1
+                && let Some(descriptor) = self.member.descriptor()
+                && let Some(time) = self.shared.roster.wheel.since_ping(index(descriptor))
+            {
+                figures.round_trip(time);
+            }
+        }
         self.unanswered = 0;
         // The engine answers pings and the Close by itself; what arrives after our Close has nowhere to go.
         if self.closing || !(message.is_text() || message.is_binary()) {
             return Ok(());
         }
+        figures.received.add(message.len());
         match &mut self.place {
-            Some(place) => self.shared.roster.publish(self.member, place, message),
+            Some(place) => self.shared.roster.publish(self.member, self.service, place, message),
+            None if self.service == Service::SINK => {}
             None => self.send(message)?,
         }
         Ok(())
     }
 
+    /// Whether it has lost messages of its room and may not.
+    fn too_slow(&self) -> bool {
+        self.shared.options.slow_consumer == SlowConsumer::Close
+            && !self.closing
+            && self.place.as_ref().is_some_and(|place| self.shared.roster.overran(self.service, place))
+    }
+
+    fn send_away(&mut self) -> Error {
+        self.shared.figures(self.door).slow_closed.add(1);
+        self.fail(CloseCode::Policy, "slow consumer")
+    }
+
     fn send(&mut self, message: Message) -> Result<(), Error> {
+        self.shared.figures(self.door).sent.add(message.len());
         self.link.as_mut().map_or(Err(Error::AlreadyClosed), |link| link.send(message))
     }
 
@@ -296,15 +351,16 @@ impl<C: Carrier> Session<C> {
     /// Tells the roster that the connection is no more. Before its descriptor is closed: it comes again at once.
     fn unlist(&mut self) {
         if mem::take(&mut self.listed) {
-            self.shared.roster.leave(self.member, &self.beat, self.place.as_ref());
+            self.shared.roster.leave(self.member, &self.beat, self.service, self.place.as_ref());
+            self.shared.figures(self.door).ended.add(1);
         }
     }
 
     fn report_lost(&mut self) {
         let lost = self.place.as_mut().map_or(0, |place| mem::take(&mut place.lost));
         if lost > 0 {
-            self.shared.roster.totals.relay_dropped.fetch_add(lost, Ordering::Relaxed);
-            warn!(dropped = lost, "a slow consumer on /broadcast lost messages");
+            self.shared.figures(self.door).relay_dropped.add(lost);
+            debug!(dropped = lost, "a slow member of a room lost messages");
         }
     }
 }

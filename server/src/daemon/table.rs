@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::upgrade::Path;
+use super::door::Door;
+use super::rooms::Service;
 use crate::pulse::Pulse;
 
 /// A ping is due.
@@ -20,6 +21,8 @@ pub(super) const DRAIN: u32 = 2;
 pub(super) const MAIL: u32 = 4;
 /// It has been quiet for long enough to be parked.
 pub(super) const PARK: u32 = 8;
+/// Its room is one too many. Bits between are those of HTTP/2 connections.
+pub(super) const CROWDED: u32 = 256;
 
 /// An active connection as the rest of the server reaches it.
 #[derive(Default)]
@@ -53,32 +56,36 @@ impl Beat {
 /// An idle connection: all there is of it in user space.
 #[derive(Debug)]
 pub(super) struct Parked {
-    /// Pings sent.
-    pub(super) pings: u64,
     pub(super) socket: OwnedFd,
-    /// As in [`Beat`].
-    pub(super) joined: u32,
-    /// Pings since the peer last sent anything.
-    pub(super) unanswered: u32,
-    /// On `/broadcast`: number of the next message it is to get.
-    pub(super) cursor: u32,
-    /// The quiet clock's last bits when it was parked.
-    pub(super) since: u16,
-    pub(super) patience: u8,
-    pub(super) path: Path,
+    pub(super) idle: Idle,
 }
 
 /// What a connection is while it is idle, besides the byte stream that carries it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Idle {
-    /// As in [`Parked`], like all that follows.
-    pub(super) pings: u64,
+    /// Pings sent; wraps.
+    pub(super) pings: u32,
+    /// As in [`Beat`].
     pub(super) joined: u32,
-    pub(super) unanswered: u32,
+    /// In a room: number of the next message it is to get.
     pub(super) cursor: u32,
+    /// Which way it came in.
+    pub(super) door: Door,
+    /// Pings since the peer last sent anything.
+    pub(super) unanswered: u16,
+    /// The quiet clock's last bits when it was parked.
     pub(super) since: u16,
+    pub(super) service: Service,
     pub(super) patience: u8,
-    pub(super) path: Path,
+    pub(super) stage: Stage,
+}
+
+/// Whether an idle connection is coming to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// Our Close has been written; the peer's answer is the end.
+    Closing,
 }
 
 pub(super) enum Entry {
@@ -133,11 +140,29 @@ impl Table {
         }
     }
 
+    /// Takes a parked connection out.
+    pub(super) fn take(&mut self, descriptor: usize) -> Option<Parked> {
+        let entry = self.entries.get_mut(descriptor)?;
+        if !matches!(entry, Entry::Parked(_)) {
+            return None;
+        }
+        let taken = std::mem::replace(entry, Entry::Vacant);
+        self.shrink();
+        match taken {
+            Entry::Parked(parked) => Some(parked),
+            Entry::Vacant | Entry::Active(_) => None,
+        }
+    }
+
     /// Forgets a connection, before its descriptor is closed and may come again.
     pub(super) fn vacate(&mut self, descriptor: RawFd) {
         if let Some(entry) = self.entries.get_mut(index(descriptor)) {
             *entry = Entry::Vacant;
         }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
         while matches!(self.entries.last(), Some(Entry::Vacant)) {
             self.entries.pop();
         }
@@ -149,16 +174,6 @@ impl Table {
 }
 
 impl Parked {
-    pub(super) fn new(socket: OwnedFd, idle: Idle) -> Self {
-        let Idle { pings, joined, unanswered, cursor, since, patience, path } = idle;
-        Self { pings, socket, joined, unanswered, cursor, since, patience, path }
-    }
-
-    pub(super) fn into_parts(self) -> (OwnedFd, Idle) {
-        let Self { pings, socket, joined, unanswered, cursor, since, patience, path } = self;
-        (socket, Idle { pings, joined, unanswered, cursor, since, patience, path })
-    }
-
     pub(super) fn descriptor(&self) -> usize {
         index(self.socket.as_raw_fd())
     }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,9 +19,10 @@ use tracing::debug;
 use super::super::accept::LINGER;
 use super::super::census::Over;
 use super::super::member::Member;
+use super::super::rooms::Service;
 use super::super::session::{Return, Session};
 use super::super::table::{Beat, DRAIN, MAIL, PING};
-use super::super::upgrade::{Path, Refusal};
+use super::super::upgrade::lodge;
 use super::super::{Shared, Slot};
 use super::hub::{ARRIVED, Hub, RETURNED, STALLED};
 use super::incoming;
@@ -43,7 +43,7 @@ const GROWTH: usize = 16;
 /// A place for a stream.
 enum Entry {
     Vacant,
-    Active(Arc<Beat>, Path),
+    Active(Arc<Beat>, Service),
     Parked(Resting),
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Driver<S> {
     going: bool,
     /// Runs while there is no stream, and while the peer is to see that we are going.
     timer: Option<Pin<Box<Sleep>>>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             over,
             going: false,
             timer: Some(Box::pin(sleep_until(deadline))),
-            _slot: slot,
+            slot,
         }
     }
 
@@ -153,9 +153,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Passes `bit` on, at once to a session and in its turn to a parked stream.
     fn tell(&mut self, place: u32, bit: u32) {
         match &self.streams[place as usize] {
-            Entry::Active(_, path) if bit == MAIL && *path != Path::Broadcast => {}
+            Entry::Active(_, service) if bit == MAIL && service.room().is_none() => {}
             Entry::Active(beat, _) => beat.pulse.raise(bit),
-            Entry::Parked(resting) if bit == MAIL && resting.idle.path != Path::Broadcast => {}
+            Entry::Parked(resting) if bit == MAIL && resting.idle.service.room().is_none() => {}
             Entry::Parked(_) => self.work.push_back((place, bit)),
             Entry::Vacant => {}
         }
@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(resting) = resting else { return self.vacate(place) };
         // Nobody has waited for it since the session did.
         let mut bits = ARRIVED;
-        if resting.idle.path == Path::Broadcast {
+        if resting.idle.service.room().is_some() {
             bits |= MAIL;
         }
         self.streams[place as usize] = Entry::Parked(resting);
@@ -208,33 +208,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             next = Next::wake(DRAIN);
         }
         if matches!(next, Next::Stay) && bits & ARRIVED != 0 {
-            next = resting.attend(&self.hub, place);
+            next = resting.attend(roster, &self.hub, place);
         }
         if matches!(next, Next::Stay) && bits & MAIL != 0 {
             next = resting.relay(roster, member);
         }
         if matches!(next, Next::Stay) && bits & PING != 0 {
-            next = resting.ping(roster.missed_limit, options.ping_payload);
+            next = resting.ping(roster, options.ping_payload);
         }
         match next {
             Next::Stay => {}
             Next::Gone => {
-                roster.forget(member, &resting.idle);
-                drop(Slot::resume(&self.shared, self.over));
+                let idle = resting.idle;
+                roster.forget(member, &idle);
+                drop(Slot::resume(&self.shared, self.over, idle.door));
                 self.vacate(place);
             }
             Next::Wake { bits, tail, backlog } => {
                 let idle = resting.idle;
+                roster.figures[idle.door.listener()].unparked.add(1);
                 let patience = roster.quiet.patience_after(idle.since, idle.patience);
                 let beat = Arc::new(Beat::new(idle.joined, patience));
                 beat.pulse.raise(bits);
                 roster.quiet.watch(&beat);
-                let active = Entry::Active(beat.clone(), idle.path);
+                let active = Entry::Active(beat.clone(), idle.service);
                 let entry = mem::replace(&mut self.streams[place as usize], active);
                 let Entry::Parked(Resting { send, recv, .. }) = entry else { return };
                 let stream = Stream::new(send, recv, self.hub.clone(), place);
                 let back = Return { idle, beat, tail, backlog };
-                Session::resume(stream, member, back, Slot::resume(&self.shared, self.over));
+                Session::resume(stream, member, back, Slot::resume(&self.shared, self.over, idle.door));
             }
         }
     }
@@ -245,15 +247,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return incoming::answer(&request, &self.shared, respond);
         }
         let full = self.going || self.shared.roster.draining();
-        let grant = match incoming::judge(&request, full) {
+        let figures = self.shared.figures(self.slot.door);
+        let judged = incoming::judge(&request, &self.shared.options.policy, full);
+        let grant = match judged.and_then(|grant| lodge(grant, &self.shared)) {
             Ok(grant) => grant,
-            Err(refusal) => return incoming::refuse(refusal, respond),
+            Err(refusal) => {
+                figures.fail(refusal.why);
+                return incoming::refuse(refusal, respond);
+            }
         };
-        let Some(mut slot) = Slot::take(&self.shared) else {
-            self.shared.roster.totals.refused.fetch_add(1, Ordering::Relaxed);
-            return incoming::refuse(Refusal::BUSY, respond);
+        let mut slot = match self.slot.beside() {
+            Ok(slot) => slot,
+            Err(full) => {
+                figures.refuse(full.into());
+                return incoming::refuse(full.into(), respond);
+            }
         };
-        let path = grant.path;
+        let route = grant.route.clone();
         let Some(send) = incoming::accept(grant, respond) else { return };
         slot.serve(self.over);
         let index = self.find_place();
@@ -262,7 +272,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let stream = Stream::new(send, request.into_body(), self.hub.clone(), place);
         let link = Link::new(stream, Role::Server, self.shared.options.max_message, Vec::new(), ());
         let member = Member::stream(self.hub.number, place);
-        self.streams[index] = Entry::Active(Session::start(link, member, path, slot), path);
+        let (beat, service) = Session::start(link, member, route, slot);
+        self.streams[index] = Entry::Active(beat, service);
         self.occupied += 1;
     }
 
@@ -314,7 +325,7 @@ impl<S> Drop for Driver<S> {
             if let Entry::Parked(resting) = entry {
                 let member = Member::stream(self.hub.number, place as u32);
                 self.shared.roster.forget(member, &resting.idle);
-                drop(Slot::resume(&self.shared, self.over));
+                drop(Slot::resume(&self.shared, self.over, resting.idle.door));
             }
         }
     }

@@ -7,6 +7,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use super::super::Shared;
 use super::super::pages;
+use super::super::policy::Policy;
 use super::super::upgrade::{Grant, Refusal, grant};
 
 /// The protocol that this server speaks in an extended CONNECT.
@@ -16,7 +17,7 @@ const WEBSOCKET: &str = "websocket";
 ///
 /// # Errors
 /// What it is refused with.
-pub(super) fn judge<B>(request: &Request<B>, full: bool) -> Result<Grant, Refusal> {
+pub(super) fn judge<B>(request: &Request<B>, policy: &Policy, full: bool) -> Result<Grant, Refusal> {
     match request.extensions().get::<Protocol>().map(Protocol::as_str) {
         Some(WEBSOCKET) => {}
         Some(_) => return Err(Refusal::UNKNOWN_PROTOCOL),
@@ -27,7 +28,10 @@ pub(super) fn judge<B>(request: &Request<B>, full: bool) -> Result<Grant, Refusa
     if fields.get("sec-websocket-version").is_none_or(|version| version != "13") {
         return Err(Refusal::BAD_VERSION);
     }
-    grant(request.uri(), fields, full)
+    if full {
+        return Err(Refusal::DRAINING);
+    }
+    grant(policy, request.uri(), fields)
 }
 
 /// Answers an ordinary request.
@@ -70,10 +74,15 @@ pub(super) fn accept(grant: Grant, mut respond: SendResponse<Bytes>) -> Option<h
 mod tests {
     use http::StatusCode;
 
-    use super::super::super::upgrade::Path;
+    use super::super::super::policy::Route;
     use super::*;
 
-    fn judged(path: &str, protocol: Option<&'static str>, version: Option<&str>, full: bool) -> Result<Path, u16> {
+    fn judged(
+        path: &str,
+        protocol: Option<&'static str>,
+        version: Option<&str>,
+        full: bool,
+    ) -> Result<Route, u16> {
         let mut request = Request::builder().method("CONNECT").uri(format!("http://x{path}"));
         if let Some(version) = version {
             request = request.header("sec-websocket-version", version);
@@ -82,15 +91,17 @@ mod tests {
         if let Some(protocol) = protocol {
             request.extensions_mut().insert(Protocol::from_static(protocol));
         }
-        judge(&request, full).map(|grant| grant.path).map_err(|refusal| refusal.status.as_u16())
+        judge(&request, &Policy::default(), full)
+            .map(|grant| grant.route)
+            .map_err(|refusal| refusal.status.as_u16())
     }
 
     #[test]
     fn extended_connect() {
         let websocket = Some(WEBSOCKET);
-        assert_eq!(judged("/", websocket, Some("13"), false), Ok(Path::Echo));
-        assert_eq!(judged("/echo?x", websocket, Some("13"), false), Ok(Path::Echo));
-        assert_eq!(judged("/broadcast", websocket, Some("13"), false), Ok(Path::Broadcast));
+        assert_eq!(judged("/", websocket, Some("13"), false), Ok(Route::Echo));
+        assert_eq!(judged("/echo?x", websocket, Some("13"), false), Ok(Route::Echo));
+        assert_eq!(judged("/broadcast", websocket, Some("13"), false), Ok(Route::Room(String::new())));
         assert_eq!(judged("/other", websocket, Some("13"), false), Err(404));
         assert_eq!(judged("/", websocket, Some("13"), true), Err(503));
         assert_eq!(judged("/", websocket, Some("8"), false), Err(400));

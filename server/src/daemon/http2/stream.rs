@@ -86,7 +86,9 @@ impl Transport for Stream {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(Halves { send, .. }) = &mut self.halves else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let Some(Halves { send, .. }) = &mut self.halves else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
         send.reserve_capacity(bytes.len());
         let count = send.capacity().min(bytes.len());
         if count == 0 && !bytes.is_empty() {

@@ -6,15 +6,18 @@ use std::sync::atomic::Ordering;
 use super::super::http2::Hub;
 use super::super::member::Member;
 use super::super::table::{Beat, DRAIN, Idle};
-use super::super::upgrade::Path;
-use super::{MAX_BEHIND, Place, Roster};
+use super::mail::MAX_BEHIND;
+use super::{Place, Roster};
 
 impl Roster {
-    /// Takes a parked stream out of the room.
+    /// Forgets a parked stream.
     pub(in super::super) fn forget(&self, member: Member, idle: &Idle) {
-        if idle.path == Path::Broadcast {
-            self.lock().room.leave(member, &Place::at(idle.cursor));
+        if let Some(room) = idle.service.room() {
+            self.lock().rooms.leave(room, member, &Place::at(idle.cursor));
         }
+        let figures = &self.figures[idle.door.listener()];
+        figures.unparked.add(1);
+        figures.ended.add(1);
     }
 
     /// Adds an HTTP/2 connection. If the server is already going away, it hears so at once.
@@ -48,10 +51,11 @@ impl Roster {
         deliver: impl FnOnce(),
     ) -> bool {
         let state = self.lock();
-        if state.wanted(beat, idle.path, idle.cursor) || !state.hubs.contains_key(&hub.number) {
+        if state.wanted(beat, idle) || !state.hubs.contains_key(&hub.number) {
             return false;
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
+        self.figures[idle.door.listener()].parked.add(1);
         beat.leave();
         deliver();
         true
@@ -60,11 +64,11 @@ impl Roster {
     /// Whether a connection that joined at turn `joined` only just opened, at turn `now`, and has nothing to prove yet:
     /// its turn comes with the next round.
     pub(in super::super) fn newcomer(&self, joined: u32, now: u32) -> bool {
-        now.wrapping_sub(joined) <= self.slots / 2
+        now.wrapping_sub(joined) <= self.wheel.slots / 2
     }
 
     /// Whether a parked member whose cursor this is should rather have a task of its own.
-    pub(in super::super) fn far_behind(&self, cursor: u32) -> bool {
-        self.lock().room.behind(cursor) > MAX_BEHIND
+    pub(in super::super) fn far_behind(&self, idle: &Idle) -> bool {
+        self.lock().rooms.behind(idle.service, idle.cursor) > MAX_BEHIND
     }
 }
