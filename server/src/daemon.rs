@@ -10,6 +10,7 @@ mod accept;
 mod broadcast;
 mod carrier;
 mod census;
+mod complaints;
 mod door;
 mod farewell;
 mod figures;
@@ -17,11 +18,13 @@ mod http2;
 mod listen;
 mod lot;
 mod member;
+mod metrics;
 mod pages;
 pub mod policy;
 mod quiet;
 mod rooms;
 mod roster;
+mod scrapes;
 mod session;
 mod table;
 mod tls;
@@ -42,6 +45,7 @@ use tracing::{info, warn};
 use crate::notify;
 use crate::signals::{Request, Signals};
 use census::{Census, Over};
+use complaints::Complaints;
 use door::{Door, Full, Porter};
 use figures::Figures;
 pub use listen::Listener;
@@ -217,7 +221,10 @@ impl Drop for Slot {
 pub struct Server {
     /// Each with whether it is for TLS.
     listeners: Vec<(TcpListener, bool)>,
+    /// As they are named in the metrics.
+    names: Arc<[String]>,
     tls: Option<Arc<Tls>>,
+    metrics: Option<TcpListener>,
     shared: Arc<Shared>,
 }
 
@@ -228,6 +235,7 @@ impl Server {
     /// Those of epoll_create(2).
     pub fn new(listeners: Vec<Listener>, tls: Option<Tls>, options: Options) -> io::Result<Self> {
         let tls = tls.map(Arc::new);
+        let names = listeners.iter().map(Listener::to_string).collect();
         let listeners = listeners.into_iter().map(|listener| {
             let secure = listener.is_secure();
             Ok((TcpListener::from_std(listener.into_std()?)?, secure))
@@ -245,13 +253,22 @@ impl Server {
             empty: Notify::new(),
             options,
         });
-        Ok(Self { listeners, tls, shared })
+        Ok(Self { listeners, names, tls, metrics: None, shared })
+    }
+
+    /// Answers scrapes on `listener` as long as it serves.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn measured(self, listener: Listener) -> io::Result<Self> {
+        Ok(Self { metrics: Some(TcpListener::from_std(listener.into_std()?)?), ..self })
     }
 
     /// Serves until a signal asks for an end; then every peer gets Close 1001 and [`Options::drain_timeout`] to answer.
     /// A second signal ends the wait.
     pub async fn serve(self, mut signals: Signals) {
-        let Self { listeners, tls, shared } = self;
+        let Self { listeners, names, tls, metrics, shared } = self;
+        let scrapes = metrics.map(|listener| tokio::spawn(scrapes::serve(listener, shared.clone(), names)));
         let lot = tokio::spawn({
             let shared = shared.clone();
             async move { lot::serve(&shared).await }
@@ -262,8 +279,13 @@ impl Server {
             accepting
                 .spawn(async move { accept::accept_all(&listener, number, tls.as_ref(), &shared).await });
         }
+        let mut complaints = Complaints::default();
         let reason = loop {
-            match signals.next().await {
+            let request = tokio::select! {
+                request = signals.next() => request,
+                never = complaints.watch(&shared) => match never {},
+            };
+            match request {
                 Request::Stop(reason) => break reason,
                 Request::Reload => {
                     notify::reloading();
@@ -277,7 +299,7 @@ impl Server {
         };
         notify::stopping();
         accepting.shutdown().await;
-        info!(reason, open = shared.porter.open(), "closing");
+        info!(name: "closing", reason, open = shared.porter.open(), "closing");
         let drained = async {
             lot::drain(&shared).await;
             while shared.porter.open() > 0 {
@@ -287,12 +309,15 @@ impl Server {
         tokio::select! {
             _ = drained => {}
             _ = tokio::time::sleep(shared.options.drain_timeout) => {
-                warn!(open = shared.porter.open(), "peers did not close in time");
+                warn!(name: "drain_timeout", open = shared.porter.open(), "peers did not close in time");
             }
             _ = signals.stop() => {}
         }
+        complaints.complain(&shared);
         lot.abort();
+        scrapes.into_iter().for_each(|scrapes| scrapes.abort());
         info!(
+            name: "closed",
             accepted = shared.sum(|figures| figures.accepted.get()),
             refused = shared.sum(Figures::all_refused),
             ping_timeouts = shared.sum(|figures| figures.ping_timeouts.get()),

@@ -1,10 +1,12 @@
 //! Flags of headroom-server about who may come in and how much of what there may be.
 
-use agent::cli::parse_size;
+use std::net::SocketAddr;
+
+use agent::cli::{Exit, Failure, parse_size};
 use clap::Args;
 
 use crate::daemon::policy::{OriginRule, Policy};
-use crate::daemon::{Options, SlowConsumer};
+use crate::daemon::{Listener, Options, SlowConsumer};
 
 /// Limits and rules.
 #[derive(Debug, Args)]
@@ -31,9 +33,34 @@ pub struct Operations {
     /// What becomes of a member that falls further behind: it loses the oldest messages, or its connection ends with 1008
     #[arg(long, value_name = "POLICY", default_value = "drop")]
     slow_consumer: SlowConsumer,
+    /// Answer GET /metrics (OpenMetrics) there; with --processes, process I on PORT + I; says "metrics on URL" on standard output
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Operations {
+    /// The socket for scrapes of process `index`.
+    ///
+    /// # Errors
+    /// That it cannot be had.
+    pub fn scrapes(&self, index: usize) -> anyhow::Result<Option<Listener>> {
+        let Some(mut address) = self.metrics else { return Ok(None) };
+        if address.port() > 0 {
+            let port = u16::try_from(index).ok().and_then(|index| address.port().checked_add(index));
+            address.set_port(port.ok_or_else(|| {
+                Failure::new(
+                    Exit::Usage,
+                    format!("--metrics {address}: there is no port for process {index}"),
+                )
+            })?);
+        }
+        let listener = Listener::bind(address, false).map_err(|error| {
+            let exit = Listener::failure(address, false, &error).exit();
+            Failure::new(exit, format!("cannot listen on {address} for scrapes: {error}"))
+        })?;
+        Ok(Some(listener))
+    }
+
     /// As options; what they do not say is as usual.
     pub fn options(self) -> Options {
         Options {

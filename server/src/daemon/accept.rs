@@ -50,7 +50,7 @@ pub(super) async fn accept_all(
                 if last_logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                     last_logged = Some(Instant::now());
                     let open = shared.porter.open();
-                    warn!(%error, failures, open, "cannot accept connections");
+                    warn!(name: "accept_failed", %error, failures, open, "cannot accept connections");
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;

@@ -146,6 +146,10 @@ impl Figures {
         self.refused.iter().map(Count::get).sum()
     }
 
+    pub(super) fn all_failed(&self) -> u64 {
+        self.failed.iter().map(Count::get).sum()
+    }
+
     pub(super) fn fail(&self, reason: Failed) {
         self.failed[reason as usize].add(1);
     }

@@ -82,7 +82,7 @@ async fn attend(shared: &Arc<Shared>) -> Infallible {
             Ok(ready) => ready,
             Err(error) => {
                 // The runtime is shutting down.
-                error!(%error, "parked connections are not served any more");
+                error!(name: "lot_failed", %error, "parked connections are not served any more");
                 std::future::pending().await
             }
         };
@@ -102,7 +102,7 @@ fn attend_some(shared: &Shared, scratch: &mut [u8], departures: &mut Vec<Departu
         // A signal came: the next round gets the same events.
         Err(Errno::INTR) => return true,
         Err(error) => {
-            error!(%error, "parked connections cannot be watched");
+            error!(name: "lot_failed", %error, "parked connections cannot be watched");
             return false;
         }
     };

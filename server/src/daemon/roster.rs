@@ -183,7 +183,7 @@ impl Roster {
         // Level-triggered: what arrived since the task last looked is reported at once.
         let data = EventData::new_u64(parked.descriptor() as u64);
         if let Err(error) = epoll::add(self.epoll.get_ref(), &parked.socket, data, EventFlags::IN) {
-            warn!(%error, "cannot park a connection");
+            warn!(name: "park_failed", %error, "cannot park a connection");
             return Err(parked.socket);
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
@@ -227,7 +227,7 @@ impl Roster {
         let Some(parked) = state.table.parked_mut(descriptor) else { return };
         if let Err(error) = epoll::delete(self.epoll.get_ref(), &parked.socket) {
             // It was added when it was parked, and nobody else has the descriptor.
-            warn!(%error, "a parked connection was not watched");
+            warn!(name: "unwatch_failed", %error, "a parked connection was not watched");
         }
     }
 

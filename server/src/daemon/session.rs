@@ -28,8 +28,10 @@ use super::rooms::Service;
 use super::roster::{Joined, Woken};
 use super::table::{Beat, CROWDED, DRAIN, Idle, MAIL, PARK, PING, Parked, Stage, index};
 use super::wire::ping_payload;
-use super::{Shared, Slot, SlowConsumer};
+use super::{Shared, Slot};
 use crate::link::{Backlog, Link};
+
+mod membership;
 
 /// The connection is idle and somebody else's now.
 struct Parking;
@@ -77,7 +79,7 @@ pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
         Ok(tcp) => Session::resume(tcp, member, Return { idle, beat, tail, backlog }, slot),
         // The kernel has no memory for the registration; the descriptor is closed already.
         Err(error) => {
-            warn!(%error, "a parked connection is lost");
+            warn!(name: "resume_failed", %error, "a parked connection is lost");
             let place = idle.service.room().map(|_| Place::at(idle.cursor));
             shared.roster.leave(member, &beat, idle.service, place.as_ref());
             shared.figures(idle.door).ended.add(1);
@@ -231,12 +233,6 @@ impl<C: Carrier> Session<C> {
         self.beat.stirred.store(self.shared.roster.quiet.now(), Ordering::Relaxed);
     }
 
-    /// The next message of the room.
-    fn mail(&mut self) -> Option<Message> {
-        let place = self.place.as_mut().filter(|_| !self.closing)?;
-        self.shared.roster.next_message(self.member, self.service, place)
-    }
-
     /// Hands the connection to the parking lot, unless something has come up meanwhile.
     fn park(&mut self, cx: &Context<'_>) -> Poll<Result<Parking, Error>> {
         let Some(link) = self.link.take() else {
@@ -299,18 +295,6 @@ impl<C: Carrier> Session<C> {
         Ok(())
     }
 
-    /// Whether it has lost messages of its room and may not.
-    fn too_slow(&self) -> bool {
-        self.shared.options.slow_consumer == SlowConsumer::Close
-            && !self.closing
-            && self.place.as_ref().is_some_and(|place| self.shared.roster.overran(self.service, place))
-    }
-
-    fn send_away(&mut self) -> Error {
-        self.shared.figures(self.door).slow_closed.add(1);
-        self.fail(CloseCode::Policy, "slow consumer")
-    }
-
     fn send(&mut self, message: Message) -> Result<(), Error> {
         self.shared.figures(self.door).sent.add(message.len());
         self.link.as_mut().map_or(Err(Error::AlreadyClosed), |link| link.send(message))
@@ -353,14 +337,6 @@ impl<C: Carrier> Session<C> {
         if mem::take(&mut self.listed) {
             self.shared.roster.leave(self.member, &self.beat, self.service, self.place.as_ref());
             self.shared.figures(self.door).ended.add(1);
-        }
-    }
-
-    fn report_lost(&mut self) {
-        let lost = self.place.as_mut().map_or(0, |place| mem::take(&mut place.lost));
-        if lost > 0 {
-            self.shared.figures(self.door).relay_dropped.add(lost);
-            debug!(dropped = lost, "a slow member of a room lost messages");
         }
     }
 }

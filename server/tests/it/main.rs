@@ -5,7 +5,9 @@
 mod exact;
 mod keepalive;
 mod load;
+mod metrics;
 mod parking;
+mod policy;
 mod processes;
 mod raw;
 mod rooms;

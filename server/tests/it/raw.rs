@@ -46,9 +46,20 @@ impl Raw {
         Self::try_connect(address, path).await.expect("an upgrade")
     }
 
+    /// From an address of this host's own.
+    pub(crate) async fn connect_from(from: &str, address: &str, path: &str) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from.parse::<std::net::IpAddr>().unwrap(), 0).into()).unwrap();
+        let tcp = socket.connect(address.parse().unwrap()).await.unwrap();
+        Self::upgrade(tcp, address, path).await.expect("an upgrade")
+    }
+
     /// `None` when the server refuses.
     pub(crate) async fn try_connect(address: &str, path: &str) -> Option<Self> {
-        let mut tcp = TcpStream::connect(address).await.unwrap();
+        Self::upgrade(TcpStream::connect(address).await.unwrap(), address, path).await
+    }
+
+    async fn upgrade(mut tcp: TcpStream, address: &str, path: &str) -> Option<Self> {
         tcp.set_nodelay(true).unwrap();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
