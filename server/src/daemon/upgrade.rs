@@ -6,7 +6,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 
@@ -255,9 +255,7 @@ fn malformed(error: &WsError) -> Refusal {
     match error {
         WsError::Protocol(ProtocolError::WrongHttpMethod) => Refusal::ONLY_GET,
         WsError::Protocol(ProtocolError::WrongHttpVersion) => Refusal::BAD_HTTP,
-        WsError::Protocol(ProtocolError::HttparseError(httparse::Error::TooManyHeaders)) => {
-            Refusal::TOO_LARGE
-        }
+        WsError::Capacity(CapacityError::TooManyHeaders) => Refusal::TOO_LARGE,
         WsError::Protocol(
             ProtocolError::MissingUpgradeWebSocketHeader
             | ProtocolError::MissingConnectionUpgradeHeader

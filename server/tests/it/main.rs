@@ -10,6 +10,7 @@ mod parking;
 mod policy;
 mod processes;
 mod raw;
+mod refusals;
 mod rooms;
 mod serving;
 mod support;
