@@ -6,16 +6,19 @@ use std::sync::atomic::Ordering;
 use super::super::http2::Hub;
 use super::super::member::Member;
 use super::super::table::{Beat, DRAIN, Idle};
-use super::super::upgrade::Path;
-use super::{MAX_BEHIND, Place, Roster};
+use super::mail::MAX_BEHIND;
+use super::{Place, Roster};
 
 impl Roster {
-    /// Takes a parked stream out of the room, and forgets its history.
+    /// Forgets a parked stream, and its history.
     pub(in super::super) fn forget(&self, member: Member, idle: &Idle) {
-        if idle.path == Path::Broadcast {
-            self.lock().room.leave(member, &Place::at(idle.cursor));
+        if let Some(room) = idle.service.room() {
+            self.lock().rooms.leave(room, member, &Place::at(idle.cursor));
         }
         self.history(member, idle);
+        let figures = &self.figures[idle.door.listener()];
+        figures.unparked.add(1);
+        figures.ended.add(1);
     }
 
     /// The history of a parked stream's compression, which is not kept any more.
@@ -58,13 +61,14 @@ impl Roster {
         deliver: impl FnOnce(),
     ) -> Result<(), Box<[u8]>> {
         let mut state = self.lock();
-        if state.wanted(beat, idle.path, idle.cursor) || !state.hubs.contains_key(&hub.number) {
+        if state.wanted(beat, idle) || !state.hubs.contains_key(&hub.number) {
             return Err(history);
         }
         if !history.is_empty() {
             state.histories.insert(Member::stream(hub.number, place), history);
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
+        self.figures[idle.door.listener()].parked.add(1);
         beat.leave();
         deliver();
         Ok(())
@@ -73,11 +77,11 @@ impl Roster {
     /// Whether a connection that joined at turn `joined` only just opened, at turn `now`, and has nothing to prove yet:
     /// its turn comes with the next round.
     pub(in super::super) fn newcomer(&self, joined: u32, now: u32) -> bool {
-        now.wrapping_sub(joined) <= self.slots / 2
+        now.wrapping_sub(joined) <= self.wheel.slots / 2
     }
 
     /// Whether a parked member whose cursor this is should rather have a task of its own.
-    pub(in super::super) fn far_behind(&self, cursor: u32) -> bool {
-        self.lock().room.behind(cursor) > MAX_BEHIND
+    pub(in super::super) fn far_behind(&self, idle: &Idle) -> bool {
+        self.lock().rooms.behind(idle.service, idle.cursor) > MAX_BEHIND
     }
 }
