@@ -153,20 +153,21 @@ async fn watch(shared: &Arc<Shared>) -> Infallible {
 /// Gives back what many connections needed while they were active.
 async fn tidy(shared: &Arc<Shared>) -> Infallible {
     let mut ticks = every(LOOK);
-    let (mut seen, mut tidied, mut looks, mut contexts) = (0, 0, 0, 0);
+    let (mut seen, mut tidied, mut looks, mut until_contexts) = (0, 0, 0, LOOKS);
     loop {
         ticks.tick().await;
-        contexts += 1;
-        if contexts == LOOKS {
-            contexts = 0;
-            deflate::tidy();
+        until_contexts -= 1;
+        let mut freed = false;
+        if until_contexts == 0 {
+            until_contexts = LOOKS;
+            freed = deflate::tidy();
         }
         let parkings = shared.roster.parkings.load(Ordering::Relaxed);
         let calm = parkings - seen < MANY / 8;
         seen = parkings;
         looks += 1;
         let left = parkings - tidied;
-        if left >= MANY && calm || left > 0 && looks >= LOOKS {
+        if freed || left >= MANY && calm || left > 0 && looks >= LOOKS {
             (tidied, looks) = (parkings, 0);
             // It walks all free memory: not on a thread that serves.
             let _ = tokio::task::spawn_blocking(memory::give_back).await;
