@@ -5,6 +5,7 @@
 mod compressed_link;
 mod deflate;
 mod exact;
+mod http2;
 mod keepalive;
 mod load;
 mod parking;
