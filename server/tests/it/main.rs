@@ -5,6 +5,7 @@
 mod compressed_link;
 mod deflate;
 mod exact;
+mod foreign;
 mod http2;
 mod keepalive;
 mod load;
@@ -14,3 +15,4 @@ mod raw;
 mod rooms;
 mod serving;
 mod support;
+mod tls;

@@ -61,6 +61,11 @@ impl Process {
         self.stdout.recv_timeout(PATIENCE).expect("a line on stdout")
     }
 
+    /// The next line on standard error; `None` at its end or at `deadline`.
+    pub(crate) fn error_line(&self, deadline: Instant) -> Option<String> {
+        self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+    }
+
     /// How many descriptors each of its epoll sets watches.
     pub(crate) fn watched(&self) -> Vec<usize> {
         let folder = format!("/proc/{}/fdinfo", self.child.id());
