@@ -24,7 +24,7 @@ fn options(ping_interval: Duration) -> Options {
 }
 
 /// Runs `test` with a roster, which wants a runtime.
-fn with_roster(ping_interval: Duration, test: impl FnOnce(&Roster)) {
+pub(super) fn with_roster(ping_interval: Duration, test: impl FnOnce(&Roster)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { test(&Roster::new(&options(ping_interval)).unwrap()) });
 }
