@@ -178,6 +178,7 @@ fn experiment(stop: &Stop, plan: &Plan, rate: f64, record: &mut Record<'_>) -> a
     let mut clients = Clients::start(&servers, folder, plan, rate)?;
     let opening = open(stop, plan, sockets, &mut servers, &mut clients)?;
     record.note("opening_seconds", json!(opening))?;
+    let opened = Instant::now();
 
     stop.pause(SETTLE)?;
     let after = Reading {
@@ -190,14 +191,7 @@ fn experiment(stop: &Stop, plan: &Plan, rate: f64, record: &mut Record<'_>) -> a
     let cpu = keep(stop, plan, &mut servers, &mut clients)?;
     record.note("server_cpu_percent_while_idle", json!(cpu))?;
     if let Some(watch) = &watch {
-        let tick = watch.tick()?.context("the agent said nothing")?;
-        let mut summary = watch::summary(&tick);
-        summary["agent_resident_bytes"] = json!(usage::memory(watch.process())?.resident);
-        println!("  the agent: {} connections, both ends counted", summary["connections"]);
-        if let Some(first) = summary["first_ceiling"].as_object() {
-            println!("  the agent: first ceiling {} of {}", first["kind"], first["scope"]);
-        }
-        println!("  the agent: memory a connection {}", summary["memory"]["cost_per_connection"]);
+        let summary = said(stop, plan, watch, opened)?;
         record.note("agent", summary)?;
     }
     println!("  closing");
@@ -219,6 +213,28 @@ fn experiment(stop: &Stop, plan: &Plan, rate: f64, record: &mut Record<'_>) -> a
         watch.end()?;
     }
     judge(plan, results.len(), &totals)
+}
+
+/// What the agent says once it has visited the connections that are `opened`.
+fn said(stop: &Stop, plan: &Plan, watch: &Watch, opened: Instant) -> anyhow::Result<Value> {
+    let tick = match plan.transport {
+        Transport::Tcp => watch.visited(stop, opened)?,
+        // It sees no WebSocket inside HTTP/2, so there is nothing to wait for.
+        Transport::Http2(_) => watch.tick()?.context("the agent said nothing")?,
+    };
+    let mut summary = watch::summary(&tick);
+    summary["agent_resident_bytes"] = json!(usage::memory(watch.process())?.resident);
+    println!("  the agent: {} connections, both ends counted", summary["connections"]);
+    if let Some(first) = summary["first_ceiling"].as_object() {
+        println!(
+            "  the agent: first ceiling {} of {}, {} connections left",
+            first["kind"], first["scope"], first["connections_left"]
+        );
+    }
+    let memory = &summary["memory"];
+    println!("  the agent: memory a connection {} ({})", memory["cost_per_connection"], memory["basis"]);
+    println!("  the agent: {} events lost", summary["self"]["events_dropped"]);
+    Ok(summary)
 }
 
 /// Until every client has opened what it can; how long that took, in seconds. `base` sockets were there before.
