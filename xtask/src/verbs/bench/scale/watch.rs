@@ -3,8 +3,9 @@
 //! A stream and not a snapshot, because only an agent that saw the handshakes knows every idle connection at once. A tick has the
 //! snapshot's ceilings and processes, and the number of connections instead of each.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use super::Place;
 use crate::process::{Running, Stop};
-use crate::verbs::crowd::privileged;
 
 const ATTACH: Duration = Duration::from_secs(30);
 /// Share of a core for visits of the connections. With the usual hundredth, one of two million sockets would come every few minutes.
@@ -29,8 +30,9 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Starts it and waits until it sees. Only connections to `port` are its business: others come and go.
-    pub(super) fn start(stop: &Stop, port: &str, log: std::fs::File) -> anyhow::Result<Self> {
-        let mut command = privileged("headroom-agent");
+    pub(super) fn start(stop: &Stop, place: &Place, port: &str) -> anyhow::Result<Self> {
+        let mut command = Command::new(place.binaries.join("headroom-agent"));
+        let log = File::create(place.folder.join("agent.log"))?;
         command
             .args(["run", "--port", port, "--sweep-budget", SWEEP_BUDGET])
             .stdout(Stdio::piped())
