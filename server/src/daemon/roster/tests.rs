@@ -70,7 +70,7 @@ fn parked(socket: TcpStream, joined: &Joined) -> Parked {
 }
 
 fn join(roster: &Roster, descriptor: i32, route: Route) -> Joined {
-    roster.join(Member::socket(descriptor), route)
+    roster.join(Member::socket(descriptor), route).unwrap()
 }
 
 /// Joins and parks the server's end of a new connection; its number and the client's end.
