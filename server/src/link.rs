@@ -109,6 +109,11 @@ impl Backlog {
         Self { frame, sent }
     }
 
+    /// What the kernel has not taken.
+    pub fn rest(&self) -> &[u8] {
+        self.frame.get(self.sent..).unwrap_or_default()
+    }
+
     /// Whether the kernel has taken nothing: the frame may be forgotten.
     pub fn untouched(&self) -> bool {
         self.sent == 0
@@ -258,6 +263,11 @@ impl<T: Transport, O: Observer> Link<T, O> {
     /// What carries the bytes.
     pub fn transport(&self) -> &T {
         &self.transport
+    }
+
+    /// The same, to change how it reads.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
     }
 
     /// Gives the transport up as it is.

@@ -1,37 +1,47 @@
 //! The load generator: opens connections, keeps them, sends on an open-loop schedule, and counts every frame exactly.
 //!
-//! Exactness comes from [`crate::meter`]: a frame counts when the kernel took or gave its last byte, never when the
-//! protocol engine queued it. So pongs and Close replies that tungstenite sends by itself are counted too, and a
-//! frame that a full socket buffer swallowed half of is not.
+//! Exactness comes from [`crate::meter`]: a frame counts when the kernel took or gave its last byte (over TLS and HTTP/2:
+//! when their layer did), never when the protocol engine queued it. So pongs and Close replies that tungstenite sends by
+//! itself are counted too, and a frame that a full socket buffer swallowed half of is not.
+//!
+//! Connections are served in bundles ([`bundle`]), and an idle one costs next to nothing: no task, no engine.
 
+mod bits;
+mod bundle;
+mod carrier;
 mod client;
+mod compression;
+pub mod flags;
+mod http2;
+mod mailbox;
+mod message;
+mod opening;
 mod pacer;
+mod probe;
 mod progress;
 pub mod report;
+mod run;
 mod session;
 pub mod target;
+pub mod tls;
 mod totals;
+mod turnover;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use tokio::sync::{Notify, Semaphore};
-
+use crate::deflate::Settings;
+use crate::memory;
 use crate::signals::Stop;
-use pacer::Schedule;
-use report::{Connections, Report};
-use session::{Line, Session};
+pub use message::{Payload, Sizes};
+pub use pacer::Arrival;
+use probe::Kind;
+use report::{Probe, Report, Storm};
+use run::Run;
 use target::Target;
-use totals::Totals;
-
-/// Upgrades under way at once; more would only queue in the server's backlog and fall out of it.
-const IN_FLIGHT: u32 = 512;
-
-/// How long the closing handshakes may take, all together.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+use tls::Tls;
 
 /// What to do to the server.
 #[derive(Debug, Clone)]
@@ -46,42 +56,52 @@ pub struct Options {
     pub linger: Duration,
     /// Messages per second on each connection; 0 leaves them idle.
     pub message_rate: f64,
-    /// Payload of a message in bytes.
-    pub message_size: usize,
+    /// When they are due.
+    pub arrival: Arrival,
+    /// On each connection the next message is sent when the last has come back; the rate has no meaning.
+    pub closed_loop: bool,
+    /// Sizes of payloads.
+    pub sizes: Sizes,
+    /// What they consist of.
+    pub payload: Payload,
     /// Binary messages instead of text.
     pub binary: bool,
+    /// What chance decides depends on this alone.
+    pub seed: u64,
+    /// Share of connections that read slowly, 0 to 1.
+    pub slow_readers: f64,
+    /// What they read, in bytes per second each.
+    pub read_rate: f64,
+    /// Share of connections that end with a reset, 0 to 1.
+    pub abort: f64,
+    /// Connections per second that end and come back while messages are sent; 0 for none.
+    pub churn: f64,
+    /// After the messages, all connections are dropped at once and come back.
+    pub storm: bool,
+    /// Before the end every connection sends a ping, and the answers are waited for.
+    pub ping_all: bool,
+    /// The same with a message.
+    pub message_all: bool,
+    /// WebSockets on each HTTP/2 connection; `None` is HTTP/1.1.
+    pub streams_per_connection: Option<u32>,
+    /// Number of the first block of source addresses on loopback: other processes take others.
+    pub first_source: u32,
+    /// Offer compression.
+    pub deflate: Option<Settings>,
     /// Paint progress on standard error.
     pub progress: bool,
+    /// Say on standard error when the connections have been opened.
+    pub announce: bool,
 }
 
-/// What the connections share.
-struct Run {
-    options: Options,
-    target: Target,
-    totals: Arc<Totals>,
-    opened: AtomicU64,
-    failed: AtomicU64,
-    refused: AtomicU64,
-    closed_by_peer: AtomicU64,
-    errors: Mutex<BTreeMap<String, u64>>,
-    /// Nanoseconds.
-    connect_times: Mutex<Histogram<u64>>,
-    echo_times: Mutex<Histogram<u64>>,
-    lines: Mutex<Lines>,
-    /// Upgrades under way and open connections.
-    active: AtomicUsize,
-    /// Notified when `active` falls to zero.
-    idle: Notify,
-    schedule: OnceLock<Schedule>,
+impl Options {
+    /// TCP connections that will be open at once.
+    pub fn descriptors(&self) -> u32 {
+        self.streams_per_connection.map_or(self.connections, |streams| self.connections.div_ceil(streams))
+    }
 }
 
-#[derive(Default)]
-struct Lines {
-    open: Vec<Arc<Line>>,
-    closing: bool,
-}
-
-/// Why a run cannot start.
+/// Why a run cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The histograms cannot be made.
@@ -89,52 +109,114 @@ pub enum LoadError {
     Histogram(#[from] hdrhistogram::CreationError),
     /// No thread can be had.
     #[error("cannot start the pacing thread: {0}")]
-    Pacer(#[from] std::io::Error),
+    Pacer(#[source] io::Error),
+    /// No epoll set can be had.
+    #[error("cannot make an epoll set: {0}")]
+    Epoll(#[source] io::Error),
 }
 
-/// Runs the load and reports. A signal on `stop` ends whatever phase it is in; the report is of what was done.
+/// What the phases after the opening found.
+#[derive(Default)]
+struct Found {
+    duration: Duration,
+    storm: Option<Storm>,
+    ping_all: Option<Probe>,
+    message_all: Option<Probe>,
+}
+
+/// Runs the load and reports. `targets` are used in turn and not empty. A signal on `stop` ends the phase it comes in, and
+/// everything that only waits; the probes and the closing that follow end with the next. The report is of what was done.
 ///
 /// # Errors
-/// Only before the first connection or for want of a thread; failures of connections are in the report.
-pub async fn run(options: Options, target: Target, mut stop: Stop) -> Result<Report, LoadError> {
-    let run = Arc::new(Run {
-        totals: Arc::default(),
-        opened: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-        refused: AtomicU64::new(0),
-        closed_by_peer: AtomicU64::new(0),
-        errors: Mutex::default(),
-        connect_times: Mutex::new(histogram()?),
-        echo_times: Mutex::new(histogram()?),
-        lines: Mutex::default(),
-        active: AtomicUsize::new(0),
-        idle: Notify::new(),
-        schedule: OnceLock::new(),
-        options,
-        target,
-    });
+/// Only for want of memory, a thread or a descriptor of its own; failures of connections are in the report.
+pub async fn run(
+    options: Options,
+    targets: Vec<Target>,
+    tls: Option<Tls>,
+    mut stop: Stop,
+) -> Result<Report, LoadError> {
+    let run = Run::new(options, targets, tls)?;
+    opening::prepare(&run)?;
     let progress = run.options.progress.then(|| tokio::spawn(progress::paint(run.clone())));
-
-    let mut stopped = tokio::select! {
-        () = open_all(&run) => false,
-        _ = stop.requested() => true,
-    };
-    let began = Instant::now();
-    if !stopped {
-        let pacer = pacer::start(&run, began)?;
-        stopped = !wait(run.options.duration, &mut stop).await;
-        pacer.end();
+    let found = phases(&run, &mut stop).await?;
+    tokio::select! {
+        () = turnover::close_all(&run) => {}
+        _ = stop.requested() => {}
     }
-    let duration = if stopped { began.elapsed() } else { run.options.duration };
-    if !stopped {
-        wait(run.options.linger, &mut stop).await;
-    }
-    close_all(&run, &mut stop).await;
+    run.count_errors("close_timeout", run.alive.load(Ordering::Acquire) as u64);
     if let Some(task) = progress {
         task.abort();
         progress::clear();
     }
-    Ok(run.report(duration))
+    Ok(report(&run, found))
+}
+
+/// Everything between the start and the closing.
+async fn phases(run: &Arc<Run>, stop: &mut Stop) -> Result<Found, LoadError> {
+    let options = &run.options;
+    let mut found = Found::default();
+    let ranks: Vec<u32> = (0..options.connections).collect();
+    let mut going = tokio::select! {
+        () = opening::open_all(run, &ranks, Some(options.rate)) => true,
+        _ = stop.requested() => false,
+    };
+    drop(ranks);
+    tidy().await;
+    if options.announce {
+        let opened = run.fates.opened.load(Ordering::Relaxed);
+        // Whoever does not listen any more does not need it.
+        let _ =
+            writeln!(io::stderr(), "headroom-load: {opened} of {} connections opened", options.connections);
+    }
+    let began = Instant::now();
+    if going {
+        going = send(run, began, stop).await?;
+        found.duration = if going { options.duration } else { began.elapsed() };
+    }
+    if going && options.storm {
+        tokio::select! {
+            storm = turnover::storm(run) => found.storm = Some(storm),
+            _ = stop.requested() => going = false,
+        }
+    }
+    if going {
+        tidy().await;
+        wait(options.linger, stop).await;
+    }
+    if options.ping_all {
+        found.ping_all = Some(probe::probe(run, Kind::Ping, stop).await?);
+    }
+    if options.message_all {
+        found.message_all = Some(probe::probe(run, Kind::Message, stop).await?);
+    }
+    Ok(found)
+}
+
+/// Sends for the run's duration. Whether no signal came.
+async fn send(run: &Arc<Run>, began: Instant, stop: &mut Stop) -> Result<bool, LoadError> {
+    run.sending.store(true, Ordering::Release);
+    let pacer = pacer::start(run, began).map_err(LoadError::Pacer)?;
+    let recycled = AtomicU64::new(0);
+    let churn = async {
+        match run.options.churn {
+            0.0 => std::future::pending().await,
+            rate => turnover::churn(run, rate, &recycled).await,
+        }
+    };
+    let going = tokio::select! {
+        going = wait(run.options.duration, stop) => going,
+        () = churn => false,
+    };
+    run.sending.store(false, Ordering::Release);
+    pacer.end();
+    turnover::settle(run, recycled.load(Ordering::Relaxed)).await;
+    Ok(going)
+}
+
+/// Gives back what was needed for a while, so that what idle connections cost can be seen.
+async fn tidy() {
+    // It walks all free memory: not on a thread that serves.
+    let _ = tokio::task::spawn_blocking(memory::give_back).await;
 }
 
 /// Whether `time` passed without a signal.
@@ -145,139 +227,26 @@ async fn wait(time: Duration, stop: &mut Stop) -> bool {
     }
 }
 
-/// Starts connections at the rate asked for and returns when each has opened or failed.
-async fn open_all(run: &Arc<Run>) {
-    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT as usize));
-    let start = tokio::time::Instant::now();
-    for index in 0..run.options.connections {
-        tokio::time::sleep_until(start + Duration::from_secs_f64(f64::from(index) / run.options.rate)).await;
-        // The semaphore is never closed.
-        let Ok(permit) = in_flight.clone().acquire_owned().await else {
-            return;
-        };
-        let active = Active::new(run);
-        tokio::spawn(async move {
-            open_one(index, active).await;
-            drop(permit);
-        });
+fn report(run: &Run, found: Found) -> Report {
+    let options = &run.options;
+    let unsent = options.message_rate == 0.0 && !options.closed_loop && !options.message_all;
+    let no_echo = if unsent { "no message was sent: the message rate is 0" } else { "no message came back" };
+    let urls = run.targets.iter().map(|target| target.url.clone()).collect();
+    let mut report = Report::new(urls, run.fates.report(), found.duration);
+    if options.streams_per_connection.is_some() {
+        report.http2_connections = Some(run.fates.http2_connections.load(Ordering::Relaxed));
     }
-    // All permits back: nothing is under way.
-    let _ = in_flight.acquire_many(IN_FLIGHT).await;
-}
-
-async fn open_one(index: u32, active: Active) {
-    let run = active.0.clone();
-    let started = Instant::now();
-    match client::open(&run.target, index).await {
-        Ok(opened) => {
-            let elapsed = started.elapsed();
-            run.opened.fetch_add(1, Ordering::Relaxed);
-            record(&run.connect_times, elapsed);
-            let line = run.join();
-            // Not awaited here: this task's future is larger than the session's and ends now.
-            tokio::spawn(Session::new(opened, line, active));
-        }
-        Err(error) => {
-            let counter = if error.is_refusal() { &run.refused } else { &run.failed };
-            counter.fetch_add(1, Ordering::Relaxed);
-            run.count_error(&error.kind());
-        }
-    }
-}
-
-/// Asks every connection for its closing handshake and waits a bounded time: a stopped peer answers nothing.
-async fn close_all(run: &Arc<Run>, stop: &mut Stop) {
-    {
-        let mut lines = run.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.closing = true;
-        lines.open.iter().for_each(|line| line.close());
-    }
-    let all_gone = async {
-        while run.active.load(Ordering::Acquire) > 0 {
-            run.idle.notified().await;
-        }
-    };
-    tokio::select! {
-        () = all_gone => {}
-        () = tokio::time::sleep(CLOSE_TIMEOUT) => {}
-        _ = stop.requested() => {}
-    }
-    for _ in 0..run.active.load(Ordering::Acquire) {
-        run.count_error("close_timeout");
-    }
-}
-
-impl Run {
-    /// A place in the schedule for a new connection.
-    fn join(&self) -> Arc<Line> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = Arc::new(Line::new(lines.open.len() as u32));
-        if lines.closing {
-            line.close();
-        }
-        lines.open.push(line.clone());
-        line
-    }
-
-    fn count_error(&self, kind: &str) {
-        self.count_errors(kind, 1);
-    }
-
-    fn count_errors(&self, kind: &str, count: u64) {
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        *errors.entry(kind.to_owned()).or_default() += count;
-    }
-
-    fn report(&self, duration: Duration) -> Report {
-        let echo_missing = if self.options.message_rate == 0.0 {
-            "no message was sent: the message rate is 0"
-        } else {
-            "no message came back"
-        };
-        let mut report = Report::new(
-            self.target.url.clone(),
-            Connections {
-                requested: u64::from(self.options.connections),
-                opened: self.opened.load(Ordering::Relaxed),
-                failed: self.failed.load(Ordering::Relaxed),
-                refused: self.refused.load(Ordering::Relaxed),
-                closed_by_peer: self.closed_by_peer.load(Ordering::Relaxed),
-            },
-            duration,
-        );
-        report.sent = self.totals.sent.snapshot();
-        report.received = self.totals.received.snapshot();
-        report.connect(&self.connect_times.lock().unwrap_or_else(PoisonError::into_inner));
-        report.echo(&self.echo_times.lock().unwrap_or_else(PoisonError::into_inner), echo_missing);
-        report.errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        report
-    }
-}
-
-/// One upgrade or connection among [`Run::active`].
-struct Active(Arc<Run>);
-
-impl Active {
-    fn new(run: &Arc<Run>) -> Self {
-        run.active.fetch_add(1, Ordering::AcqRel);
-        Self(run.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_one();
-        }
-    }
-}
-
-/// Nanoseconds up to an hour, to three significant digits.
-fn histogram() -> Result<Histogram<u64>, hdrhistogram::CreationError> {
-    Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
-}
-
-fn record(histogram: &Mutex<Histogram<u64>>, time: Duration) {
-    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    histogram.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanoseconds);
+    report.sent = run.totals.sent.snapshot();
+    report.received = run.totals.received.snapshot();
+    report.connect(&run.connect_times.lock());
+    report.handshake(&run.handshake_times.lock());
+    report.echo(&run.echo_times.lock(), no_echo);
+    let seconds = found.duration.as_secs_f64();
+    let echoes = run.echoes.load(Ordering::Relaxed);
+    report.echoes_per_second = (echoes > 0 && seconds > 0.0).then(|| echoes as f64 / seconds);
+    report.storm = found.storm;
+    report.ping_all = found.ping_all;
+    report.message_all = found.message_all;
+    report.errors = run.errors();
+    report
 }

@@ -10,6 +10,8 @@ use crate::records;
 
 const MESSAGES: usize = 2_000;
 
+type Messages = Vec<Vec<u8>>;
+
 /// windowBits, memLevel and level.
 const SHAPES: [(u8, u8, u8); 8] =
     [(15, 8, 6), (15, 8, 1), (12, 5, 6), (12, 5, 3), (12, 5, 1), (11, 3, 1), (9, 1, 6), (9, 1, 1)];
@@ -22,7 +24,7 @@ pub(crate) fn print(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     )?;
     writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
     for size in [125, 637, 8_192] {
-        let messages: Vec<Vec<u8>> = (0..MESSAGES as u64).map(|seed| records(seed, size)).collect();
+        let messages: Messages = (0..MESSAGES as u64).map(|seed| records(seed, size)).collect();
         for (bits, mem_level, level) in SHAPES {
             let shape = Shape { bits, mem_level, level };
             let (reset, packed) = deflate(shape, &messages, true)?;
@@ -44,9 +46,9 @@ pub(crate) fn print(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
 }
 
 /// Microseconds a message, and the messages.
-fn deflate(shape: Shape, messages: &[Vec<u8>], reset: bool) -> Result<(f64, Vec<Vec<u8>>), Box<dyn Error>> {
+fn deflate(shape: Shape, messages: &Messages, reset: bool) -> Result<(f64, Messages), Box<dyn Error>> {
     let mut deflater = Deflater::new(shape)?;
-    let mut packed: Vec<Vec<u8>> = messages.iter().map(|message| Vec::with_capacity(message.len())).collect();
+    let mut packed: Messages = messages.iter().map(|message| Vec::with_capacity(message.len())).collect();
     let start = Instant::now();
     for (message, packed) in messages.iter().zip(&mut packed) {
         if reset {

@@ -6,34 +6,71 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Run;
-use super::session::Line;
+use clap::ValueEnum;
+use fastrand::Rng;
+
+use super::mailbox::Task;
+use super::run::Run;
 
 /// Longest sleep, so that an end is noticed.
 const MAX_SLEEP: Duration = Duration::from_millis(20);
 
-/// When messages are due: connection `rank` of `lines` sends number `n` at `start + interval * (n + rank / lines)`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Schedule {
-    start: Instant,
-    /// Seconds between two messages on one connection.
-    interval: f64,
-    lines: u32,
+/// When messages arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Arrival {
+    /// At equal intervals, the connections taking turns.
+    Constant,
+    /// Independently of each other: exponential gaps, connections at random.
+    Poisson,
+}
+
+/// The messages of all connections, in the order in which they are due.
+struct Schedule {
+    arrival: Arrival,
+    /// Seconds between two messages, on average.
+    gap: f64,
+    connections: usize,
+    rng: Rng,
+    index: u64,
+    /// Seconds from the start.
+    at: f64,
 }
 
 impl Schedule {
-    pub(super) fn due(&self, rank: u32, number: u32) -> Instant {
-        self.at(u64::from(number) * u64::from(self.lines) + u64::from(rank))
+    /// `rate` is a connection's, in messages per second.
+    fn new(arrival: Arrival, rate: f64, connections: usize, seed: u64) -> Self {
+        let gap = 1.0 / (rate * connections as f64);
+        let mut schedule = Self { arrival, gap, connections, rng: Rng::with_seed(seed), index: 0, at: 0.0 };
+        if arrival == Arrival::Poisson {
+            schedule.at = schedule.exponential();
+        }
+        schedule
     }
 
-    /// When the `index`th message of all is due.
-    fn at(&self, index: u64) -> Instant {
-        self.start + Duration::from_secs_f64(self.interval * index as f64 / f64::from(self.lines))
+    /// When the next message is due, in seconds from the start, and whose it is.
+    fn next(&mut self) -> (f64, usize) {
+        let at = self.at;
+        self.index += 1;
+        let whose = match self.arrival {
+            Arrival::Constant => {
+                // Not by adding up, which would drift.
+                self.at = self.gap * self.index as f64;
+                ((self.index - 1) % self.connections as u64) as usize
+            }
+            Arrival::Poisson => {
+                self.at += self.exponential();
+                self.rng.usize(..self.connections)
+            }
+        };
+        (at, whose)
+    }
+
+    fn exponential(&mut self) -> f64 {
+        -(1.0 - self.rng.f64()).ln() * self.gap
     }
 }
 
@@ -49,36 +86,37 @@ impl Pacer {
     }
 }
 
-/// Starts pacing the connections open now, for the run's duration from `start`. Without a message rate it does nothing.
+/// Starts pacing the connections open now, for the run's duration from `start`. Without a message rate it does nothing;
+/// in a closed loop each connection sends at once, and goes on by itself.
 pub(super) fn start(run: &Arc<Run>, start: Instant) -> io::Result<Pacer> {
     let ended = Arc::new(AtomicBool::new(false));
-    let lines = run.lines.lock().unwrap_or_else(PoisonError::into_inner).open.clone();
-    if run.options.message_rate > 0.0 && !lines.is_empty() {
-        let schedule =
-            Schedule { start, interval: 1.0 / run.options.message_rate, lines: lines.len() as u32 };
-        // Set once per run, here.
-        let schedule = *run.schedule.get_or_init(|| schedule);
-        // A duration beyond the clock's range has no end.
-        let (end, ended) = (start.checked_add(run.options.duration), ended.clone());
-        thread::Builder::new().name("pacer".into()).spawn(move || pace(&schedule, &lines, end, &ended))?;
+    let ranks = run.open_ranks();
+    let options = &run.options;
+    if options.closed_loop {
+        let due = run.since(start);
+        ranks.iter().for_each(|rank| run.order(*rank, Task::Send(due)));
+    } else if options.message_rate > 0.0 && !ranks.is_empty() {
+        let schedule = Schedule::new(options.arrival, options.message_rate, ranks.len(), options.seed);
+        let (run, ended) = (run.clone(), ended.clone());
+        thread::Builder::new()
+            .name("pacer".into())
+            .spawn(move || pace(schedule, &run, &ranks, start, &ended))?;
     }
     Ok(Pacer { ended })
 }
 
-fn pace(schedule: &Schedule, lines: &[Arc<Line>], end: Option<Instant>, ended: &AtomicBool) {
-    let mut index = 0_u64;
-    loop {
-        let due = schedule.at(index);
-        if end.is_some_and(|end| due >= end) || ended.load(Ordering::Acquire) {
-            return;
-        }
+fn pace(mut schedule: Schedule, run: &Run, ranks: &[u32], start: Instant, ended: &AtomicBool) {
+    let end = run.options.duration.as_secs_f64();
+    let mut next = schedule.next();
+    while next.0 < end && !ended.load(Ordering::Acquire) {
+        let due = start + Duration::from_secs_f64(next.0);
         let now = Instant::now();
         if due > now {
             thread::sleep((due - now).min(MAX_SLEEP));
             continue;
         }
-        lines[(index % lines.len() as u64) as usize].one_more_due();
-        index += 1;
+        run.order(ranks[next.1], Task::Send(run.since(due)));
+        next = schedule.next();
     }
 }
 
@@ -88,12 +126,33 @@ mod tests {
 
     #[test]
     fn connections_take_turns_within_the_interval() {
-        let start = Instant::now();
-        let schedule = Schedule { start, interval: 1.0, lines: 4 };
-        let offset = |rank, number| (schedule.due(rank, number) - start).as_millis();
-        assert_eq!(
-            [offset(0, 0), offset(1, 0), offset(3, 0), offset(0, 1), offset(2, 7)],
-            [0, 250, 750, 1000, 7500]
-        );
+        let mut schedule = Schedule::new(Arrival::Constant, 1.0, 4, 0);
+        let due: Vec<_> = (0..31).map(|_| schedule.next()).collect();
+        assert_eq!([due[0], due[1], due[3], due[4]], [(0.0, 0), (0.25, 1), (0.75, 3), (1.0, 0)]);
+        assert_eq!(due[30], (7.5, 2));
+    }
+
+    #[test]
+    fn poisson_gaps_have_mean_and_spread_of_their_kind_and_depend_on_the_seed() {
+        let gaps = |seed| {
+            let mut schedule = Schedule::new(Arrival::Poisson, 10.0, 10, seed);
+            let due: Vec<f64> = (0..20_000).map(|_| schedule.next().0).collect();
+            due.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<f64>>()
+        };
+        let seen = gaps(1);
+        let mean = seen.iter().sum::<f64>() / seen.len() as f64;
+        let variance = seen.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / seen.len() as f64;
+        assert!((mean - 0.01).abs() < 0.0005, "{mean}");
+        // An exponential distribution's deviation is its mean.
+        assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "{variance}");
+        assert!(seen == gaps(1) && seen != gaps(2));
+    }
+
+    #[test]
+    fn poisson_chooses_every_connection_about_as_often() {
+        let mut schedule = Schedule::new(Arrival::Poisson, 1.0, 10, 3);
+        let mut times = [0; 10];
+        (0..10_000).for_each(|_| times[schedule.next().1] += 1);
+        assert!(times.iter().all(|times| (850..1150).contains(times)), "{times:?}");
     }
 }

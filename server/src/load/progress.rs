@@ -2,10 +2,9 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Run;
+use super::run::Run;
 
 const REFRESH: Duration = Duration::from_millis(200);
 const WIDTH: u64 = 30;
@@ -16,9 +15,9 @@ pub(super) async fn paint(run: Arc<Run>) {
     let mut ticks = tokio::time::interval(REFRESH);
     loop {
         ticks.tick().await;
-        let opened = run.opened.load(Ordering::Relaxed);
-        let tried = opened + run.failed.load(Ordering::Relaxed) + run.refused.load(Ordering::Relaxed);
-        let line = line(tried, opened, u64::from(run.options.connections), started.elapsed());
+        let so_far = run.fates.report();
+        let tried = so_far.opened + so_far.failed + so_far.refused;
+        let line = line(tried, so_far.opened, so_far.requested, started.elapsed());
         // A terminal that went away is no reason to stop the load.
         let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
     }

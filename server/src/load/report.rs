@@ -1,40 +1,56 @@
 //! The result of a run: one JSON object for programs, a table for people. Both come from [`Report`].
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+mod table;
+
 /// Name and version of the JSON object.
-pub const SCHEMA: &str = "headroom-load/1";
+pub const SCHEMA: &str = "headroom-load/2";
 
 /// What a run did and saw, from the client's point of view, all connections together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The URL loaded.
-    pub url: String,
+    /// The URLs loaded.
+    pub urls: Vec<String>,
     /// What became of the connections.
     pub connections: Connections,
+    /// HTTP/2 connections opened below them; null over HTTP/1.1, where each has its own.
+    pub http2_connections: Option<u64>,
     /// Seconds from the moment all connections were open (or had failed) until sending ended. Linger is not in it.
     pub duration_seconds: f64,
     /// Frames the kernel took from us.
     pub sent: Traffic,
     /// Frames read from the peer.
     pub received: Traffic,
-    /// Time for TCP and upgrade together.
+    /// Time to make a TCP connection, and TLS over it where the URL says so.
     pub connect_seconds: Option<Percentiles>,
     /// Why `connect_seconds` is null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_seconds_reason: Option<String>,
+    /// Time from the request for a WebSocket to its acceptance.
+    pub handshake_seconds: Option<Percentiles>,
+    /// Why `handshake_seconds` is null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_seconds_reason: Option<String>,
     /// Round trip of an echoed message, from the moment it was due.
     pub echo_seconds: Option<Percentiles>,
     /// Why `echo_seconds` is null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo_seconds_reason: Option<String>,
+    /// Echoes that came within `duration_seconds`, by them; null when none came.
+    pub echoes_per_second: Option<f64>,
+    /// What `--storm` found; null when it was not asked for.
+    pub storm: Option<Storm>,
+    /// What `--ping-all` found; null when it was not asked for.
+    pub ping_all: Option<Probe>,
+    /// What `--message-all` found; null when it was not asked for.
+    pub message_all: Option<Probe>,
     /// Errors by kind.
     pub errors: BTreeMap<String, u64>,
 }
@@ -42,7 +58,7 @@ pub struct Report {
 /// Connections by outcome. Unless a signal cut the run short, `requested = opened + failed + refused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connections {
-    /// Asked for.
+    /// Asked for, those to come back included.
     pub requested: u64,
     /// Upgraded.
     pub opened: u64,
@@ -52,6 +68,36 @@ pub struct Connections {
     pub refused: u64,
     /// Opened, then ended by the peer before we closed them.
     pub closed_by_peer: u64,
+    /// Opened, then ended by us with a TCP reset or RST_STREAM.
+    pub aborted: u64,
+    /// Ended by us to be opened again: the churn's, not the storm's.
+    pub recycled: u64,
+}
+
+/// All connections dropped at once.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Storm {
+    /// Open before.
+    pub dropped: u64,
+    /// Open again afterwards.
+    pub returned: u64,
+    /// From the drop until each had come back or failed; null when none came back.
+    pub seconds: Option<f64>,
+    /// From the drop, which is when each was due, until it was open again.
+    pub return_seconds: Option<Percentiles>,
+}
+
+/// One ping or message on every open connection.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Connections asked.
+    pub asked: u64,
+    /// Connections that answered.
+    pub answered: u64,
+    /// From the first question to the last answer; null when there was none.
+    pub seconds: Option<f64>,
+    /// From each question to its answer.
+    pub round_trip_seconds: Option<Percentiles>,
 }
 
 /// One direction's frames and bytes. Headers are in no byte count.
@@ -96,7 +142,7 @@ pub struct Percentiles {
 
 impl Percentiles {
     /// From a histogram of nanoseconds; `None` when it is empty.
-    fn of(histogram: &Histogram<u64>) -> Option<Self> {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Option<Self> {
         let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
         let at = |quantile| seconds(histogram.value_at_quantile(quantile));
         (!histogram.is_empty()).then(|| Self {
@@ -111,18 +157,25 @@ impl Percentiles {
 }
 
 impl Report {
-    pub(super) fn new(url: String, connections: Connections, duration: Duration) -> Self {
+    pub(super) fn new(urls: Vec<String>, connections: Connections, duration: Duration) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
-            url,
+            urls,
             connections,
+            http2_connections: None,
             duration_seconds: duration.as_secs_f64(),
             sent: Traffic::default(),
             received: Traffic::default(),
             connect_seconds: None,
             connect_seconds_reason: None,
+            handshake_seconds: None,
+            handshake_seconds_reason: None,
             echo_seconds: None,
             echo_seconds_reason: None,
+            echoes_per_second: None,
+            storm: None,
+            ping_all: None,
+            message_all: None,
             errors: BTreeMap::new(),
         }
     }
@@ -130,7 +183,13 @@ impl Report {
     pub(super) fn connect(&mut self, times: &Histogram<u64>) {
         self.connect_seconds = Percentiles::of(times);
         self.connect_seconds_reason =
-            self.connect_seconds.is_none().then(|| "no connection was opened".to_owned());
+            self.connect_seconds.is_none().then(|| "no connection was made".to_owned());
+    }
+
+    pub(super) fn handshake(&mut self, times: &Histogram<u64>) {
+        self.handshake_seconds = Percentiles::of(times);
+        self.handshake_seconds_reason =
+            self.handshake_seconds.is_none().then(|| "no connection was opened".to_owned());
     }
 
     pub(super) fn echo(&mut self, times: &Histogram<u64>, missing: &str) {
@@ -139,72 +198,22 @@ impl Report {
     }
 }
 
-/// The table for people.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Connections { requested, opened, failed, refused, closed_by_peer } = self.connections;
-        writeln!(f, "{} for {:.1} s", self.url, self.duration_seconds)?;
-        writeln!(f)?;
-        writeln!(f, "connections  {opened} of {requested} opened, {failed} failed, {refused} refused")?;
-        writeln!(f, "             {closed_by_peer} closed by the peer")?;
-        writeln!(f)?;
-        writeln!(f, "frames       {:>12} {:>12}", "sent", "received")?;
-        let (sent, received) = (&self.sent, &self.received);
-        for (name, sent, received) in [
-            ("all", sent.frames, received.frames),
-            ("text", sent.text, received.text),
-            ("binary", sent.binary, received.binary),
-            ("continuation", sent.continuation, received.continuation),
-            ("ping", sent.ping, received.ping),
-            ("pong", sent.pong, received.pong),
-            ("close", sent.close, received.close),
-            ("payload B", sent.payload_bytes, received.payload_bytes),
-            ("control B", sent.control_bytes, received.control_bytes),
-        ] {
-            writeln!(f, "{name:<12} {sent:>12} {received:>12}")?;
-        }
-        writeln!(f)?;
-        writeln!(
-            f,
-            "milliseconds {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "count", "p50", "p90", "p99", "p99.9", "max"
-        )?;
-        times(f, "connect", self.connect_seconds, self.connect_seconds_reason.as_deref())?;
-        times(f, "echo", self.echo_seconds, self.echo_seconds_reason.as_deref())?;
-        if !self.errors.is_empty() {
-            writeln!(f)?;
-            for (kind, count) in &self.errors {
-                writeln!(f, "error        {kind}: {count}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn times(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    times: Option<Percentiles>,
-    reason: Option<&str>,
-) -> fmt::Result {
-    let Some(t) = times else {
-        return writeln!(f, "{name:<12} {}", reason.unwrap_or("not measured"));
-    };
-    write!(f, "{name:<12} {:>9}", t.count)?;
-    for seconds in [t.p50, t.p90, t.p99, t.p999, t.max] {
-        write!(f, " {:>9.3}", seconds * 1e3)?;
-    }
-    writeln!(f)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_unknown_is_null_with_a_reason() {
-        let connections = Connections { requested: 1, opened: 0, failed: 1, refused: 0, closed_by_peer: 0 };
-        let mut report = Report::new("ws://x/".into(), connections, Duration::from_secs(1));
+        let connections = Connections {
+            requested: 1,
+            opened: 0,
+            failed: 1,
+            refused: 0,
+            closed_by_peer: 0,
+            aborted: 0,
+            recycled: 0,
+        };
+        let mut report = Report::new(vec!["ws://x/".into()], connections, Duration::from_secs(1));
         let mut times = Histogram::new(3).unwrap();
         report.echo(&times, "why");
         times.record(2_000_000).unwrap();

@@ -29,7 +29,7 @@ fn what_is_sent_comes_back_and_is_timed() {
     )
     .end()
     .report();
-    assert_eq!((report.schema.as_str(), report.url), ("headroom-load/1", url));
+    assert_eq!((report.schema.as_str(), report.urls), ("headroom-load/2", vec![url]));
     assert_eq!((report.connections.opened, report.connections.closed_by_peer), (20, 0));
     assert_eq!((report.sent.text, report.received.text), (1000, 1000));
     assert_eq!((report.sent.payload_bytes, report.received.payload_bytes), (64_000, 64_000));
@@ -39,7 +39,7 @@ fn what_is_sent_comes_back_and_is_timed() {
     let echo = report.echo_seconds.unwrap();
     assert_eq!(echo.count, 1000);
     assert!(echo.p50 > 1e-6 && echo.p50 <= echo.p99 && echo.p99 <= echo.max && echo.max < 10.0, "{echo:?}");
-    assert_eq!(report.connect_seconds.unwrap().count, 20);
+    assert_eq!((report.connect_seconds.unwrap().count, report.handshake_seconds.unwrap().count), (20, 20));
     assert!(report.errors.is_empty(), "{:?}", report.errors);
 }
 
@@ -120,8 +120,8 @@ fn only_loopback_is_loaded() {
     for (url, why) in [
         ("ws://192.0.2.1:9/", "not loopback"),
         ("ws://[2001:db8::1]:9/", "not loopback"),
-        ("wss://127.0.0.1:9/", "not supported yet"),
-        ("http://127.0.0.1:9/", "not a ws:// URL"),
+        ("wss://127.0.0.1:9/", "needs --tls-ca or --tls-insecure"),
+        ("http://127.0.0.1:9/", "not a ws:// or wss:// URL"),
         ("nonsense", "not a URL"),
     ] {
         Process::start(LOAD, &["--url", url, "--connections", "1"]).end().expect_failure(64, why);

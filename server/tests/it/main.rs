@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod carriers;
 mod compressed_link;
 mod deflate;
 mod exact;
@@ -9,10 +10,15 @@ mod foreign;
 mod http2;
 mod keepalive;
 mod load;
+mod metrics;
 mod parking;
+mod policy;
 mod processes;
 mod raw;
+mod refusals;
 mod rooms;
 mod serving;
+mod shapes;
 mod support;
 mod tls;
+mod witness;

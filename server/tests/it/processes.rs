@@ -147,7 +147,8 @@ fn what_is_handed_over_must_be_a_socket_that_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()
     };
-    let mut command = Command::new("sh");
+    // Not every shell knows numbers of more than one digit.
+    let mut command = Command::new("bash");
     let script = format!("exec 3<&{}; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\"", connected.as_raw_fd());
     command.args(["-c", &script, SERVER]);
     rustix::io::fcntl_setfd(&connected, rustix::io::FdFlags::empty()).unwrap();

@@ -6,16 +6,19 @@ use std::sync::atomic::Ordering;
 use super::super::http2::Hub;
 use super::super::member::Member;
 use super::super::table::{Beat, DRAIN, Idle};
-use super::super::upgrade::Path;
-use super::{MAX_BEHIND, Place, Roster};
+use super::mail::MAX_BEHIND;
+use super::{Place, Roster};
 
 impl Roster {
-    /// Takes a parked stream out of the room, and forgets its history.
+    /// Forgets a parked stream, and its history.
     pub(in super::super) fn forget(&self, member: Member, idle: &Idle) {
-        if idle.path == Path::Broadcast {
-            self.lock().room.leave(member, &Place::at(idle.cursor));
+        if let Some(room) = idle.service.room() {
+            self.lock().rooms.leave(room, member, &Place::at(idle.cursor));
         }
         self.history(member, idle);
+        let figures = &self.figures[idle.door.listener()];
+        figures.unparked.add(1);
+        figures.ended.add(1);
     }
 
     /// The history of a parked stream's compression, which is not kept any more.
@@ -58,13 +61,14 @@ impl Roster {
         deliver: impl FnOnce(),
     ) -> Result<(), Box<[u8]>> {
         let mut state = self.lock();
-        if state.wanted(beat, idle.path, idle.cursor) || !state.hubs.contains_key(&hub.number) {
+        if state.wanted(beat, idle) || !state.hubs.contains_key(&hub.number) {
             return Err(history);
         }
         if !history.is_empty() {
             state.histories.insert(Member::stream(hub.number, place), history);
         }
         self.parkings.fetch_add(1, Ordering::Relaxed);
+        self.figures[idle.door.listener()].parked.add(1);
         beat.leave();
         deliver();
         Ok(())
@@ -73,12 +77,12 @@ impl Roster {
     /// Whether a connection that joined at turn `joined` only just opened, at turn `now`, and has nothing to prove yet:
     /// its turn comes with the next round.
     pub(in super::super) fn newcomer(&self, joined: u32, now: u32) -> bool {
-        now.wrapping_sub(joined) <= self.slots / 2
+        now.wrapping_sub(joined) <= self.wheel.slots / 2
     }
 
     /// Whether a parked member whose cursor this is should rather have a task of its own.
-    pub(in super::super) fn far_behind(&self, cursor: u32) -> bool {
-        self.lock().room.behind(cursor) > MAX_BEHIND
+    pub(in super::super) fn far_behind(&self, idle: &Idle) -> bool {
+        self.lock().rooms.behind(idle.service, idle.cursor) > MAX_BEHIND
     }
 }
 
@@ -89,25 +93,30 @@ mod tests {
 
     use tokio_tungstenite::tungstenite::Message;
 
+    use super::super::super::quiet::Patience;
     use super::super::super::table::{MAIL, PARK, PING};
-    use super::super::tests::with_roster;
+    use super::super::Joined;
+    use super::super::tests::{door, room, with_roster};
     use super::*;
 
-    const IDLE: Idle = Idle {
-        pings: 0,
-        joined: 0,
-        unanswered: 0,
-        cursor: 0,
-        since: 0,
-        patience: 0,
-        path: Path::Broadcast,
-        deflate: None,
-    };
+    fn idle(joined: &Joined) -> Idle {
+        Idle {
+            pings: 0,
+            joined: 0,
+            cursor: joined.place.as_ref().map_or(0, |place| place.cursor),
+            door: door(),
+            unanswered: 0,
+            since: 0,
+            service: joined.service,
+            patience: Patience::One,
+            deflate: None,
+        }
+    }
 
-    fn parks(roster: &Roster, hub: &Hub, beat: &Beat, cursor: u32) -> bool {
+    fn parks(roster: &Roster, hub: &Hub, joined: &Joined) -> bool {
         let mut delivered = false;
-        let idle = Idle { cursor, ..IDLE };
-        let outcome = roster.park_stream(hub, 0, beat, &idle, Box::default(), || delivered = true);
+        let deliver = || delivered = true;
+        let outcome = roster.park_stream(hub, 0, &joined.beat, &idle(joined), Box::default(), deliver);
         assert_eq!(outcome.is_ok(), delivered);
         delivered
     }
@@ -116,23 +125,23 @@ mod tests {
     fn a_stream_is_parked_unless_something_waits_for_it_or_nobody_would_take_it() {
         with_roster(Duration::ZERO, |roster| {
             let hub = roster.enter();
-            let cx = Context::from_waker(Waker::noop());
-            let (beat, place) = roster.join(Member::stream(hub.number, 0), Path::Broadcast);
-            let mut place = place.unwrap();
-            beat.pulse.raise(PING | PARK);
-            assert!(!parks(roster, &hub, &beat, place.cursor));
-            beat.pulse.take(&cx);
+            let member = Member::stream(hub.number, 0);
+            let mut joined = roster.join(member, room());
+            joined.beat.pulse.raise(PING | PARK);
+            assert!(!parks(roster, &hub, &joined));
+            joined.beat.pulse.take(&Context::from_waker(Waker::noop()));
             // A message that it has not been told of yet.
             let speaker = Member::socket(7);
-            let mut its_place = roster.join(speaker, Path::Broadcast).1.unwrap();
-            roster.publish(speaker, &mut its_place, Message::text("x"));
-            assert!(!parks(roster, &hub, &beat, place.cursor));
-            assert!(roster.next_message(Member::stream(hub.number, 0), &mut place).is_some());
-            assert!(!beat.gone());
-            beat.pulse.raise(PARK);
-            assert!(parks(roster, &hub, &beat, place.cursor) && beat.gone());
+            let Joined { service, place, .. } = roster.join(speaker, room());
+            roster.publish(speaker, service, &mut place.unwrap(), Message::text("x"));
+            assert!(!parks(roster, &hub, &joined));
+            assert!(roster.next_message(member, service, joined.place.as_mut().unwrap()).is_some());
+            assert!(!joined.beat.gone());
+            joined.beat.pulse.raise(PARK);
+            assert!(parks(roster, &hub, &joined) && joined.beat.gone());
+            let late = roster.join(Member::stream(hub.number, 1), room());
             roster.exit(&hub);
-            assert!(!parks(roster, &hub, &Beat::default(), place.cursor));
+            assert!(!parks(roster, &hub, &late));
         });
     }
 
@@ -142,17 +151,22 @@ mod tests {
             let (one, two, empty) = (roster.enter(), roster.enter(), roster.enter());
             assert!(one.number != two.number && two.number != empty.number && one.number != 0);
             let members = [(&one, 0), (&one, 1), (&two, 0)].map(|(hub, at)| Member::stream(hub.number, at));
-            let mut places = members.map(|member| roster.join(member, Path::Broadcast).1.unwrap());
-            roster.publish(members[0], &mut places[0], Message::text("x"));
+            let mut joined = members.map(|member| roster.join(member, room()));
+            let service = joined[0].service;
+            roster.publish(members[0], service, joined[0].place.as_mut().unwrap(), Message::text("x"));
             let told = [&one, &two, &empty].map(|hub| hub.pulse.pending() & MAIL != 0);
             assert_eq!(told, [true, true, false]);
-            assert_eq!(roster.next_message(members[0], &mut places[0]), None);
-            for at in [1, 2] {
-                assert!(roster.next_message(members[at], &mut places[at]).is_some());
-                roster.forget(members[at], &Idle { cursor: places[at].cursor, ..IDLE });
+            for (at, message) in
+                [None, Some(Message::text("x")), Some(Message::text("x"))].into_iter().enumerate()
+            {
+                let place = joined[at].place.as_mut().unwrap();
+                assert_eq!(roster.next_message(members[at], service, place), message);
             }
-            roster.forget(members[0], &Idle { cursor: places[0].cursor, ..IDLE });
-            assert!(roster.lock().room.members(Member::FIRST).next().is_none());
+            for (at, member) in members.into_iter().enumerate() {
+                assert_eq!(roster.lock().rooms.len(), 1);
+                roster.forget(member, &idle(&joined[at]));
+            }
+            assert_eq!(roster.lock().rooms.len(), 0);
         });
     }
 
@@ -160,7 +174,7 @@ mod tests {
     fn those_who_come_late_hear_that_the_server_is_going_away() {
         with_roster(Duration::ZERO, |roster| {
             let early = roster.enter();
-            roster.drain(0, &mut Vec::new());
+            roster.begin_drain();
             for hub in [early, roster.enter()] {
                 assert_eq!(hub.pulse.pending(), DRAIN);
             }

@@ -25,10 +25,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts it and waits until it sees.
-    pub(super) fn start(stop: &Stop, log: std::fs::File) -> anyhow::Result<Self> {
+    /// Starts it and waits until it sees. Only connections to `port` are its business: others come and go.
+    pub(super) fn start(stop: &Stop, port: &str, log: std::fs::File) -> anyhow::Result<Self> {
         let mut command = privileged("headroom-agent");
-        command.arg("run").stdout(Stdio::piped()).stderr(log);
+        command.args(["run", "--port", port]).stdout(Stdio::piped()).stderr(log);
         let mut running = Running::start(&mut command)?;
         let pipe = running.child.stdout.take().context("no stdout")?;
         let last = Arc::new(Mutex::new(None));
