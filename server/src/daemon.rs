@@ -25,6 +25,7 @@ mod quiet;
 mod rooms;
 mod roster;
 mod scrapes;
+mod seat;
 mod session;
 mod table;
 mod tls;

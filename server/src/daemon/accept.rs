@@ -92,7 +92,7 @@ async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
     }
     let member = Member::socket(tcp.as_raw_fd());
     let deadline = tokio::time::Instant::now() + shared.options.handshake_timeout;
-    let gate = Gate { shared: &shared, figures: Some(shared.figures(slot.door)), refusal: None };
+    let gate = Gate { shared: &shared, member, figures: Some(shared.figures(slot.door)), refusal: None };
     let entered = match timeout_at(deadline, enter(tcp, tls, &gate)).await {
         Ok(Some(entered)) => entered,
         Ok(None) => return,
@@ -104,12 +104,12 @@ async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
     match entered {
         Entered::WebSocket(tcp, upgraded) => {
             slot.serve(Over::Http1);
-            Session::start(tcp, member, upgraded, slot);
+            Session::start(tcp, upgraded, slot);
         }
         Entered::Sealed(stream, upgraded) => match Sealed::new(stream) {
             Ok(sealed) => {
                 slot.serve(Over::Http1Tls);
-                Session::start(sealed, member, upgraded, slot);
+                Session::start(sealed, upgraded, slot);
             }
             Err(error) => debug!(%error, "TLS failed after the upgrade"),
         },
@@ -164,7 +164,8 @@ async fn enter(mut tcp: TcpStream, tls: Option<Arc<Tls>>, gate: &Gate<'_>) -> Op
 /// Reads the request, so that the peer gets to see the answer instead of a reset, and answers with `refusal`. One that speaks HTTP/2 is
 /// not answered.
 async fn turn_away(tcp: TcpStream, tls: Option<Arc<Tls>>, shared: Arc<Shared>, refusal: Refusal) {
-    let gate = Gate { shared: &shared, figures: None, refusal: Some(refusal) };
+    let member = Member::socket(tcp.as_raw_fd());
+    let gate = Gate { shared: &shared, member, figures: None, refusal: Some(refusal) };
     let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
     // The end is all that is left either way.
     let _ = timeout(within + LINGER, enter(tcp, tls, &gate)).await;

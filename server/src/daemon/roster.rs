@@ -74,8 +74,6 @@ pub(super) struct Joined {
     pub(super) service: Service,
     /// In a room.
     pub(super) place: Option<Place>,
-    /// Its room is one too many: it is to be sent away.
-    pub(super) turned_away: bool,
 }
 
 /// What becomes of a connection that leaves the lot.
@@ -144,20 +142,19 @@ impl Roster {
         })
     }
 
-    /// Adds a connection. If the server is already going away, it hears so at once.
-    pub(super) fn join(&self, member: Member, route: Route) -> Joined {
+    /// Adds a connection; `None` where there are too many rooms for it. If the server is already going away, it hears so at
+    /// once.
+    pub(super) fn join(&self, member: Member, route: Route) -> Option<Joined> {
         let beat = Arc::new(Beat::new(self.wheel.turns(), Patience::One));
         let mut state = self.lock();
+        let (service, place) = state.rooms.join(member, route)?;
         if state.draining {
             beat.pulse.raise(DRAIN);
         }
         if let Some(descriptor) = member.descriptor() {
             state.table.insert(descriptor, Entry::Active(beat.clone()));
         }
-        let joined = state.rooms.join(member, route);
-        let turned_away = joined.is_none();
-        let (service, place) = joined.unwrap_or((Service::SINK, None));
-        Joined { beat, service, place, turned_away }
+        Some(Joined { beat, service, place })
     }
 
     /// Forgets an active connection. To be called before its descriptor is closed, or its place on an HTTP/2 connection
@@ -205,14 +202,6 @@ impl Roster {
         beat.leave();
         state.table.insert(parked.socket.as_raw_fd(), Entry::Parked(parked));
         Ok(())
-    }
-
-    /// Whether a connection with that route could come in now.
-    pub(super) fn has_room(&self, route: &Route) -> bool {
-        match route {
-            Route::Echo | Route::Sink => true,
-            Route::Room(name) => self.lock().rooms.have(name),
-        }
     }
 
     /// How many rooms there are.

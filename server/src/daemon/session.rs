@@ -25,7 +25,7 @@ use super::door::Door;
 use super::member::Member;
 use super::rooms::Service;
 use super::roster::{Joined, Woken};
-use super::table::{Beat, CROWDED, DRAIN, Idle, MAIL, PARK, PING, Parked, index};
+use super::table::{Beat, DRAIN, Idle, MAIL, PARK, PING, Parked, index};
 use super::upgrade::Upgraded;
 use super::wire::ping_payload;
 use super::{Shared, Slot};
@@ -39,6 +39,8 @@ struct Parking;
 
 /// Messages handled before other connections get their turn.
 const BUDGET: u32 = 64;
+/// The same in bytes: what is a megabyte here may have been a kilobyte on the wire.
+const BYTES: usize = 256 << 10;
 
 pub(super) struct Session<C: Carrier> {
     /// Both are there until the connection ends or is handed on.
@@ -91,15 +93,13 @@ pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
 
 impl<C: Carrier> Session<C> {
     /// Starts serving a new WebSocket; how the rest of the server reaches it, and what it is for, is the answer.
-    pub(super) fn start(carrier: C, member: Member, upgraded: Upgraded, slot: Slot) -> (Arc<Beat>, Service) {
+    pub(super) fn start(carrier: C, upgraded: Upgraded, slot: Slot) -> Option<(Arc<Beat>, Service)> {
         let shared = slot.shared.clone();
-        let Upgraded { route, deflate, tail } = upgraded;
+        let Upgraded { seat, deflate, tail } = upgraded;
         let link = connect(&shared, carrier, tail, deflate.map(Kept::from));
-        let Joined { beat, service, place, turned_away } = shared.roster.join(member, route);
+        let (member, joined) = seat.occupy();
+        let Joined { beat, service, place } = joined?;
         shared.figures(slot.door).opened.add(1);
-        if turned_away {
-            beat.pulse.raise(CROWDED);
-        }
         if C::PARKS {
             shared.roster.quiet.watch(&beat);
         }
@@ -117,7 +117,7 @@ impl<C: Carrier> Session<C> {
             closing: false,
             listed: true,
         });
-        (beat, service)
+        Some((beat, service))
     }
 
     /// Goes on with one that was parked.
@@ -159,9 +159,6 @@ impl<C: Carrier> Session<C> {
             self.closing = true;
             link.send(close(CloseCode::Away, "server is going away"))?;
         }
-        if bits & CROWDED != 0 && !self.closing {
-            return Poll::Ready(Err(self.fail(CloseCode::Again, "too many rooms")));
-        }
         if bits & MAIL != 0 && self.too_slow() {
             return Poll::Ready(Err(self.send_away()));
         }
@@ -185,7 +182,11 @@ impl<C: Carrier> Session<C> {
                 link.send(Message::Ping(ping_payload(self.shared.options.ping_payload, self.pings)))?;
             }
         }
+        let mut bytes = 0;
         for _ in 0..BUDGET {
+            if bytes > BYTES {
+                break;
+            }
             let Some(link) = self.link.as_mut() else {
                 return Poll::Ready(Err(Error::AlreadyClosed));
             };
@@ -217,6 +218,7 @@ impl<C: Carrier> Session<C> {
                 }
                 Poll::Ready(Ok(message)) => {
                     stirred = true;
+                    bytes += message.len();
                     self.received(message)?;
                 }
                 Poll::Ready(Err(error)) => {

@@ -23,9 +23,6 @@ pub(super) const DRAIN: u32 = 2;
 pub(super) const MAIL: u32 = 4;
 /// It has been quiet for long enough to be parked.
 pub(super) const PARK: u32 = 8;
-/// Its room is one too many. Bits between are those of HTTP/2 connections.
-pub(super) const CROWDED: u32 = 256;
-
 /// An active connection as the rest of the server reaches it.
 #[derive(Default)]
 pub(super) struct Beat {

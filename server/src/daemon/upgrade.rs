@@ -1,6 +1,7 @@
 //! The server's half of the HTTP/1.1 upgrade (RFC 6455 section 4.2), and what HTTP/2 has in common with it.
 
 use std::io;
+use std::sync::Arc;
 
 use http::header::SEC_WEBSOCKET_EXTENSIONS;
 use http::uri::Authority;
@@ -13,8 +14,10 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response
 
 use super::door::Full;
 use super::figures::{Failed, Figures};
+use super::member::Member;
 use super::pages::{self, Page};
 use super::policy::{Denial, Route};
+use super::seat::Seat;
 use super::{Options, Shared};
 use crate::deflate::{Agreed, negotiate};
 
@@ -23,7 +26,7 @@ pub(super) const MAX_REQUEST: usize = 16 * 1024;
 
 /// A finished handshake.
 pub(super) struct Upgraded {
-    pub(super) route: Route,
+    pub(super) seat: Seat,
     /// The compression negotiated, if any.
     pub(super) deflate: Option<Agreed>,
     /// Bytes that came after the request.
@@ -57,7 +60,9 @@ impl UpgradeError {
 
 /// What a connection has to pass before it is a WebSocket.
 pub(super) struct Gate<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a Arc<Shared>,
+    /// Who comes.
+    pub(super) member: Member,
     /// Where failures are counted; `None` where the connection has been counted already.
     pub(super) figures: Option<&'a Figures>,
     /// What every request gets, whatever it asks for.
@@ -111,7 +116,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, Failed::NoUpgrade).with(&[("sec-websocket-version", "13")]);
     const BAD_HTTP: Self = Self::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, Failed::Malformed);
     const FORBIDDEN: Self = Self::new(StatusCode::FORBIDDEN, Failed::Origin);
-    const NO_ROOM: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, Failed::Rooms).with(RETRY);
+    pub(super) const NO_ROOM: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, Failed::Rooms).with(RETRY);
     const TOO_LARGE: Self = Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Failed::TooLarge);
     const ONLY_GET: Self =
         Self::new(StatusCode::METHOD_NOT_ALLOWED, Failed::Method).with(&[("allow", "GET")]);
@@ -152,7 +157,11 @@ pub(super) struct Grant {
 /// How a request of HTTP/1.1 is answered.
 enum Answer {
     /// With the 101 response.
-    WebSocket(Grant, Vec<u8>),
+    WebSocket {
+        seat: Seat,
+        deflate: Option<Agreed>,
+        response: Vec<u8>,
+    },
     Page(Page),
 }
 
@@ -172,14 +181,6 @@ pub(super) fn grant(options: &Options, uri: &Uri, fields: &HeaderMap) -> Result<
         grant.fields.push((SEC_WEBSOCKET_EXTENSIONS, answer));
     }
     Ok(grant)
-}
-
-/// Lets `granted` in if there is a room for it.
-///
-/// # Errors
-/// That there are too many rooms.
-pub(super) fn lodge(granted: Grant, shared: &Shared) -> Result<Grant, Refusal> {
-    if shared.roster.has_room(&granted.route) { Ok(granted) } else { Err(Refusal::NO_ROOM) }
 }
 
 /// Reads one request, which begins with what was `received` already, and answers it: 101, a page, or the status that says
@@ -205,10 +206,10 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let (error, bytes) = match answer {
-        Ok((size, Answer::WebSocket(Grant { route, deflate, .. }, response))) => {
+        Ok((size, Answer::WebSocket { seat, deflate, response })) => {
             io.write_all(&response).await?;
             io.flush().await?;
-            return Ok(Upgraded { route, deflate, tail: received.split_off(size) });
+            return Ok(Upgraded { seat, deflate, tail: received.split_off(size) });
         }
         Ok((_, Answer::Page(page))) => (UpgradeError::Page, page.to_http1()),
         Err(refusal) => (UpgradeError::Refused(refusal), refusal.to_http1()),
@@ -229,7 +230,9 @@ fn judge(request: &Request, gate: &Gate<'_>) -> Result<Answer, Refusal> {
         return Err(refusal);
     }
     let (granted, response) = accept(request, &gate.shared.options)?;
-    Ok(Answer::WebSocket(lodge(granted, gate.shared)?, response))
+    let deflate = granted.deflate;
+    let seat = Seat::take(gate.shared, gate.member, granted.route).ok_or(Refusal::NO_ROOM)?;
+    Ok(Answer::WebSocket { seat, deflate, response })
 }
 
 /// What is granted, and the 101 response.

@@ -124,8 +124,9 @@ fn chromium() {
         .arg(format!("https://localhost:{port}/test"));
     let browser = Process::spawn(command);
     let mut said = Vec::new();
+    let deadline = Instant::now() + 2 * PATIENCE;
     let passed = loop {
-        match browser.try_error_line() {
+        match browser.error_line_by(deadline) {
             Some(line) if line.contains("passed: 5 messages") => break true,
             Some(line) if line.contains("failed: ") => break false,
             Some(line) => said.push(line),

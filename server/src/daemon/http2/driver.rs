@@ -19,9 +19,10 @@ use super::super::accept::LINGER;
 use super::super::census::Over;
 use super::super::member::Member;
 use super::super::rooms::Service;
+use super::super::seat::Seat;
 use super::super::session::{Return, Session};
 use super::super::table::{Beat, DRAIN, MAIL, PING};
-use super::super::upgrade::{Upgraded, lodge};
+use super::super::upgrade::{Refusal, Upgraded};
 use super::super::{Shared, Slot};
 use super::hub::{ARRIVED, Hub, NEIGHBOURS, RETURNED, WINDOW};
 use super::incoming;
@@ -272,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let full = self.going || self.shared.roster.draining();
         let figures = self.shared.figures(self.slot.door);
         let judged = incoming::judge(&request, &self.shared.options, full);
-        let grant = match judged.and_then(|grant| lodge(grant, &self.shared)) {
+        let grant = match judged {
             Ok(grant) => grant,
             Err(refusal) => {
                 figures.fail(refusal.why);
@@ -286,18 +287,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return incoming::refuse(full.into(), respond);
             }
         };
-        let (route, deflate) = (grant.route.clone(), grant.deflate);
-        let Some(send) = incoming::accept(grant, respond) else { return };
-        slot.serve(self.over);
         let index = self.find_place();
         // There are never more than h2 allows, which counts in u32.
         let place = index as u32;
+        let (member, deflate) = (Member::stream(self.hub.number, place), grant.deflate);
+        let Some(seat) = Seat::take(&self.shared, member, grant.route.clone()) else {
+            self.shared.figures(self.slot.door).fail(Refusal::NO_ROOM.why);
+            return incoming::refuse(Refusal::NO_ROOM, respond);
+        };
+        let Some(send) = incoming::accept(grant, respond) else { return };
+        slot.serve(self.over);
         let stream = Stream::new(send, request.into_body(), self.hub.clone(), place);
-        let upgraded = Upgraded { route, deflate, tail: Vec::new() };
-        let member = Member::stream(self.hub.number, place);
-        let (beat, service) = Session::start(stream, member, upgraded, slot);
-        self.streams[index] = Entry::Active(beat, service);
-        self.occupied += 1;
+        let upgraded = Upgraded { seat, deflate, tail: Vec::new() };
+        if let Some((beat, service)) = Session::start(stream, upgraded, slot) {
+            self.streams[index] = Entry::Active(beat, service);
+            self.occupied += 1;
+        }
     }
 
     /// Ends a connection on which there is nothing, in two steps.

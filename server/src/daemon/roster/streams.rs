@@ -93,25 +93,10 @@ mod tests {
 
     use tokio_tungstenite::tungstenite::Message;
 
-    use super::super::super::quiet::Patience;
     use super::super::super::table::{MAIL, PARK, PING};
     use super::super::Joined;
-    use super::super::tests::{door, room, with_roster};
+    use super::super::tests::{idle, room, with_roster};
     use super::*;
-
-    fn idle(joined: &Joined) -> Idle {
-        Idle {
-            pings: 0,
-            joined: 0,
-            cursor: joined.place.as_ref().map_or(0, |place| place.cursor),
-            door: door(),
-            unanswered: 0,
-            since: 0,
-            service: joined.service,
-            patience: Patience::One,
-            deflate: None,
-        }
-    }
 
     fn parks(roster: &Roster, hub: &Hub, joined: &Joined) -> bool {
         let mut delivered = false;
@@ -125,23 +110,26 @@ mod tests {
     fn a_stream_is_parked_unless_something_waits_for_it_or_nobody_would_take_it() {
         with_roster(Duration::ZERO, |roster| {
             let hub = roster.enter();
+            let cx = Context::from_waker(Waker::noop());
             let member = Member::stream(hub.number, 0);
-            let mut joined = roster.join(member, room());
+            let mut joined = roster.join(member, room()).unwrap();
             joined.beat.pulse.raise(PING | PARK);
             assert!(!parks(roster, &hub, &joined));
-            joined.beat.pulse.take(&Context::from_waker(Waker::noop()));
+            joined.beat.pulse.take(&cx);
             // A message that it has not been told of yet.
             let speaker = Member::socket(7);
-            let Joined { service, place, .. } = roster.join(speaker, room());
-            roster.publish(speaker, service, &mut place.unwrap(), Message::text("x"));
+            let mut other = roster.join(speaker, room()).unwrap();
+            roster.publish(speaker, other.service, other.place.as_mut().unwrap(), Message::text("x"));
             assert!(!parks(roster, &hub, &joined));
-            assert!(roster.next_message(member, service, joined.place.as_mut().unwrap()).is_some());
+            joined.beat.pulse.take(&cx);
+            assert!(!parks(roster, &hub, &joined));
+            let place = joined.place.as_mut().unwrap();
+            assert!(roster.next_message(member, joined.service, place).is_some());
             assert!(!joined.beat.gone());
             joined.beat.pulse.raise(PARK);
             assert!(parks(roster, &hub, &joined) && joined.beat.gone());
-            let late = roster.join(Member::stream(hub.number, 1), room());
             roster.exit(&hub);
-            assert!(!parks(roster, &hub, &late));
+            assert!(!parks(roster, &hub, &joined));
         });
     }
 
@@ -151,21 +139,17 @@ mod tests {
             let (one, two, empty) = (roster.enter(), roster.enter(), roster.enter());
             assert!(one.number != two.number && two.number != empty.number && one.number != 0);
             let members = [(&one, 0), (&one, 1), (&two, 0)].map(|(hub, at)| Member::stream(hub.number, at));
-            let mut joined = members.map(|member| roster.join(member, room()));
+            let mut joined = members.map(|member| roster.join(member, room()).unwrap());
             let service = joined[0].service;
             roster.publish(members[0], service, joined[0].place.as_mut().unwrap(), Message::text("x"));
             let told = [&one, &two, &empty].map(|hub| hub.pulse.pending() & MAIL != 0);
             assert_eq!(told, [true, true, false]);
-            for (at, message) in
-                [None, Some(Message::text("x")), Some(Message::text("x"))].into_iter().enumerate()
-            {
+            for (at, has) in [(0, false), (1, true), (2, true)] {
                 let place = joined[at].place.as_mut().unwrap();
-                assert_eq!(roster.next_message(members[at], service, place), message);
+                assert_eq!(roster.next_message(members[at], service, place).is_some(), has);
+                roster.forget(members[at], &idle(&joined[at]));
             }
-            for (at, member) in members.into_iter().enumerate() {
-                assert_eq!(roster.lock().rooms.len(), 1);
-                roster.forget(member, &idle(&joined[at]));
-            }
+            // The room has gone with its last member.
             assert_eq!(roster.lock().rooms.len(), 0);
         });
     }

@@ -20,7 +20,7 @@ pub(super) fn room() -> Route {
 }
 
 /// The door of a connection that nobody counts.
-pub(super) fn door() -> Door {
+fn door() -> Door {
     Porter::new(1, None).enter(0, [127, 0, 0, 1].into()).unwrap()
 }
 
@@ -50,24 +50,27 @@ fn connection() -> (TcpStream, TcpStream) {
     (server, client)
 }
 
-fn parked(socket: TcpStream, joined: &Joined) -> Parked {
-    let cursor = joined.place.as_ref().map_or(0, |place| place.cursor);
-    let idle = Idle {
+/// What is left of a connection that joined so, as it goes idle.
+pub(super) fn idle(joined: &Joined) -> Idle {
+    Idle {
         pings: 0,
         joined: joined.beat.joined,
-        cursor,
+        cursor: joined.place.as_ref().map_or(0, |place| place.cursor),
         door: door(),
         unanswered: 0,
         since: 0,
         service: joined.service,
         patience: Patience::One,
         deflate: None,
-    };
-    Parked { socket: socket.into(), idle, stage: Stage::Open }
+    }
+}
+
+fn parked(socket: TcpStream, joined: &Joined) -> Parked {
+    Parked { socket: socket.into(), idle: idle(joined), stage: Stage::Open }
 }
 
 fn join(roster: &Roster, descriptor: i32, route: Route) -> Joined {
-    roster.join(Member::socket(descriptor), route)
+    roster.join(Member::socket(descriptor), route).unwrap()
 }
 
 /// Joins and parks the server's end of a new connection; its number and the client's end.

@@ -5,7 +5,7 @@
 //! When a turn began is noted for each remainder. So the time a pong took is known without a connection's keeping a time:
 //! since its turn began, which is too much by what that turn needed to get to it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{CHUNK, Departure, Roster, Wake};
@@ -59,6 +59,8 @@ pub(crate) struct Wheel {
     begun: Vec<AtomicU64>,
     /// The slot whose turn has not ended; `SLOTS` is none.
     turning: AtomicU32,
+    /// The descriptor at which that turn goes on.
+    reached: AtomicUsize,
 }
 
 impl Wheel {
@@ -73,6 +75,7 @@ impl Wheel {
             started: Instant::now(),
             begun: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             turning: AtomicU32::new(SLOTS),
+            reached: AtomicUsize::new(0),
         }
     }
 
@@ -83,21 +86,27 @@ impl Wheel {
     /// Begins a turn: its slot.
     fn begin_turn(&self) -> usize {
         let slot = self.turns.fetch_add(1, Ordering::Relaxed) % self.slots;
+        self.reached.store(0, Ordering::Relaxed);
         self.turning.store(slot, Ordering::Relaxed);
         self.begun[slot as usize].store(self.now(), Ordering::Relaxed);
         slot as usize
     }
 
-    fn end_turn(&self) {
-        self.turning.store(SLOTS, Ordering::Relaxed);
+    /// The turn goes on at `next`, or ends.
+    fn reach(&self, next: Option<usize>) {
+        match next {
+            Some(next) => self.reached.store(next, Ordering::Relaxed),
+            None => self.turning.store(SLOTS, Ordering::Relaxed),
+        }
     }
 
     /// Time since the turn began in which the connection with that descriptor was pinged last. `None` when that cannot be
-    /// said: its next turn has begun, and whether it was pinged is not known.
+    /// said: its next turn has begun and has not come to it.
     pub(crate) fn since_ping(&self, descriptor: usize) -> Option<Duration> {
         let slot = descriptor % self.slots as usize;
         let begun = self.begun[slot].load(Ordering::Relaxed);
-        if begun == 0 || self.turning.load(Ordering::Relaxed) as usize == slot {
+        let turning = self.turning.load(Ordering::Relaxed) as usize == slot;
+        if begun == 0 || turning && descriptor >= self.reached.load(Ordering::Relaxed) {
             return None;
         }
         Some(Duration::from_nanos(self.now().saturating_sub(begun)))
@@ -137,9 +146,7 @@ impl Roster {
             }
         }
         let next = descriptors.next();
-        if next.is_none() {
-            self.wheel.end_turn();
-        }
+        self.wheel.reach(next);
         next
     }
 
