@@ -17,9 +17,8 @@ function message(seed, number) {
 async function talk(seed, perMessageDeflate) {
   const options = { perMessageDeflate: { threshold: 0, ...perMessageDeflate } };
   const connection = new WebSocket(`ws://127.0.0.1:${process.argv[2]}/echo`, options);
-  const [{ headers }] = await once(connection, 'upgrade');
+  const [[{ headers }]] = await Promise.all([once(connection, 'upgrade'), once(connection, 'open')]);
   const agreed = headers['sec-websocket-extensions'] ?? '';
-  await once(connection, 'open');
   if (!agreed.startsWith('permessage-deflate')) throw new Error(`agreed: ${agreed}`);
   for (let number = 0; number < MESSAGES; number += 1) {
     const said = message(seed, number);

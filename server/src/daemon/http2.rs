@@ -8,8 +8,8 @@
 mod driver;
 mod hub;
 mod incoming;
+mod inlet;
 mod parked;
-mod replay;
 mod stream;
 
 use std::io;
@@ -22,21 +22,23 @@ use tokio_tungstenite::tungstenite::Bytes;
 use tracing::debug;
 
 use super::census::Over;
+use super::figures::Failed;
 use super::upgrade::MAX_REQUEST;
 use super::{Options, Slot};
 use driver::Driver;
 pub(super) use hub::Hub;
-use replay::Replay;
+use inlet::Inlet;
 
 /// What every client begins with. h2 checks the rest of it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// Bytes that a peer may send on a stream, and on a connection, before we have read any.
 ///
-/// The second bounds what one connection makes us keep, and how many frames are in h2's lists at once: they never
-/// shrink. A stream that is not read for want of window in the other direction does not count towards it.
+/// The second bounds what one connection makes us keep, and how many frames are in h2's lists at once, which never shrink.
+/// It grows while much is read, and by as much as streams hold that are not read for want of window in the other direction:
+/// they stop nobody else.
 const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 2 * 65_535;
+const CONNECTION_WINDOW: u32 = 65_535;
 
 /// Bytes on their way out that h2 keeps for a stream.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -57,14 +59,20 @@ pub(super) fn serve<S>(io: S, received: Vec<u8>, over: Over, deadline: Instant, 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = Replay::new(io, received);
+    let io = Inlet::new(io, received);
     // A task of its own: that of the handshake may have been larger.
     tokio::spawn(async move {
         let handshake = settings(&slot.shared.options).handshake::<_, Bytes>(io);
         match timeout_at(deadline, handshake).await {
             Ok(Ok(connection)) => Driver::new(connection, over, deadline, slot).await,
-            Ok(Err(error)) => debug!(%error, "no HTTP/2"),
-            Err(_) => debug!("no HTTP/2 within the time allowed"),
+            Ok(Err(error)) => {
+                debug!(%error, "no HTTP/2");
+                slot.shared.figures(slot.door).fail(Failed::Transport);
+            }
+            Err(_) => {
+                debug!("no HTTP/2 within the time allowed");
+                slot.shared.figures(slot.door).fail(Failed::Timeout);
+            }
         }
     });
 }

@@ -1,7 +1,7 @@
 //! How sessions, wakers and the rest of the server reach the task of an HTTP/2 connection.
 
 use std::mem;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -12,13 +12,22 @@ use crate::pulse::Pulse;
 pub(super) const RETURNED: u32 = 16;
 /// Something has arrived on a parked stream.
 pub(super) const ARRIVED: u32 = 32;
-/// Another number of streams is stalled.
-pub(super) const STALLED: u32 = 64;
+/// The connection's window may have to be another.
+pub(super) const WINDOW: u32 = 64;
 /// The first of [`GROUPS`] bits: that group's pings are due.
 const GROUP: u32 = 1 << 16;
 /// Parts of a round in which a connection's streams are pinged. Finer ones would save nobody a burst: the pings of a part
 /// leave in one packet.
 const GROUPS: u32 = 16;
+
+/// Read without a pause, it makes the connection's window grow.
+const BULK: usize = 16 * super::CONNECTION_WINDOW as usize;
+/// Largest factor, which makes the window 1 MiB.
+const MAX_GROWTH: u32 = 16;
+
+/// Streams that share a bell. One each would be an allocation made while the stream's buffers still are, and hold the page that
+/// they leave; to look at some streams in vain costs less than a microsecond.
+pub(super) const NEIGHBOURS: usize = 8;
 
 /// One HTTP/2 connection.
 #[derive(Debug)]
@@ -31,6 +40,8 @@ pub(in super::super) struct Hub {
     groups: AtomicU32,
     /// Sessions that the peer gives no window.
     stalled: AtomicU32,
+    /// Bytes that sessions have read since the connection was last quiet.
+    read: AtomicUsize,
     returned: Mutex<Vec<(u32, Option<Resting>)>>,
     arrived: Mutex<Vec<u32>>,
 }
@@ -46,6 +57,7 @@ impl Hub {
             now: AtomicU32::new(0),
             groups: AtomicU32::new(1),
             stalled: AtomicU32::new(0),
+            read: AtomicUsize::new(0),
             returned: Mutex::default(),
             arrived: Mutex::default(),
         }
@@ -84,14 +96,14 @@ impl Hub {
         mem::take(&mut *self.returned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The places on whose streams something has arrived since the last call.
+    /// First places of the [`NEIGHBOURS`] on whose streams something has arrived since the last call.
     pub(super) fn take_arrived(&self) -> Vec<u32> {
         mem::take(&mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What h2 is to wake when something arrives on the parked stream at `place`.
-    pub(super) fn bell(self: &Arc<Self>, place: u32) -> Waker {
-        Waker::from(Arc::new(Bell { hub: self.clone(), place }))
+    /// What h2 is to wake when something arrives on a parked stream at `first` or one of the [`NEIGHBOURS`] from there on.
+    pub(super) fn bell(self: &Arc<Self>, first: u32) -> Waker {
+        Waker::from(Arc::new(Bell { hub: self.clone(), first }))
     }
 
     /// One more session or one less is stalled.
@@ -100,23 +112,47 @@ impl Hub {
             true => self.stalled.fetch_add(1, Ordering::Relaxed),
             false => self.stalled.fetch_sub(1, Ordering::Relaxed),
         };
-        self.pulse.raise(STALLED);
+        self.pulse.raise(WINDOW);
     }
 
     pub(super) fn stalled(&self) -> u32 {
         self.stalled.load(Ordering::Relaxed)
     }
+
+    /// A session has read `count` bytes.
+    pub(super) fn count_read(&self, count: usize) {
+        let before = self.read.fetch_add(count, Ordering::Relaxed);
+        if before / BULK != (before + count) / BULK {
+            self.pulse.raise(WINDOW);
+        }
+    }
+
+    /// How many times as large as usual the connection's window should be for as much as is being read.
+    pub(super) fn growth(&self) -> u32 {
+        // A power of two at most.
+        let bulks = (self.read.load(Ordering::Relaxed) / BULK).min(MAX_GROWTH as usize - 1) as u32;
+        (bulks + 1).next_power_of_two()
+    }
+
+    /// The connection is quiet.
+    pub(super) fn settle(&self) {
+        self.read.store(0, Ordering::Relaxed);
+    }
 }
 
-/// Names the stream on which something has arrived.
+/// Says that something has arrived on one of some streams.
 struct Bell {
     hub: Arc<Hub>,
-    place: u32,
+    first: u32,
 }
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.hub.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.hub.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(self.first);
         self.hub.pulse.raise(ARRIVED);
     }
 }

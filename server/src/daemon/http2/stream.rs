@@ -78,6 +78,7 @@ impl Transport for Stream {
         let count = self.received.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.received.split_to(count));
         halves.recv.flow_control().release_capacity(count).map_err(broken)?;
+        self.hub.count_read(count);
         if self.received.is_empty() {
             // An empty rest would keep the whole read buffer of the connection.
             self.received = Bytes::new();

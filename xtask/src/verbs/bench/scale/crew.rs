@@ -1,17 +1,18 @@
 //! The many processes: servers that share a port, and clients that share the connections out among them.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use super::Place;
 use super::needs::{Plan, Transport};
 use crate::process::{Running, Stop};
 use crate::verbs::listening::Listening;
-use crate::verbs::{target_dir, usage};
+use crate::verbs::usage;
 
 /// headroom-server in as many processes as the plan says.
 pub(super) struct Servers {
@@ -19,14 +20,19 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn start(stop: &Stop, folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
-        let mut command = Command::new(binary("headroom-server"));
+    pub(super) fn start(stop: &Stop, place: &Place, plan: &Plan) -> anyhow::Result<Self> {
+        let mut command = Command::new(place.binaries.join("headroom-server"));
         command.args(["--listen", "ws://127.0.0.1:0", "--processes", &plan.servers.to_string()]);
         command.args(["--ping-interval", &format!("{}s", plan.ping_interval)]);
         if let Transport::Http2(streams) = plan.transport {
             command.args(["--http2-max-streams", &streams.to_string()]);
         }
-        Ok(Self { listening: Listening::start(stop, &mut command, "headroom-server", folder)? })
+        Ok(Self { listening: Listening::start(stop, &mut command, "headroom-server", &place.folder)? })
+    }
+
+    pub(super) fn port(&self) -> anyhow::Result<&str> {
+        let (_, port) = self.listening.address().rsplit_once(':').context("headroom-server names no port")?;
+        Ok(port)
     }
 
     /// All its processes.
@@ -65,15 +71,20 @@ struct Client {
 }
 
 impl Clients {
-    pub(super) fn start(servers: &Servers, folder: &Path, plan: &Plan, rate: f64) -> anyhow::Result<Self> {
+    pub(super) fn start(servers: &Servers, place: &Place, plan: &Plan, rate: f64) -> anyhow::Result<Self> {
         let mut clients = Self { all: Vec::new() };
+        let mut source = 0;
         for (index, share) in plan.shares().into_iter().enumerate() {
-            let output = folder.join(format!("load-{index}.json"));
-            let mut command = Command::new(binary("headroom-load"));
+            let output = place.folder.join(format!("load-{index}.json"));
+            let mut command = Command::new(place.binaries.join("headroom-load"));
             command.args(["--json", "--url", &format!("{}/echo", servers.listening.url)]);
             command.args(["--connections", &share.to_string()]);
             command.args(["--rate", &(rate / f64::from(plan.clients)).to_string()]);
-            command.args(["--duration", "0s", "--linger", "1d"]);
+            // Until it is asked to end; then it pings every connection once more and counts the answers.
+            command.args(["--duration", "0s", "--linger", "1d", "--ping-all", "--announce"]);
+            // Addresses of its own.
+            command.args(["--first-source", &source.to_string()]);
+            source += plan.addresses(share);
             if let Transport::Http2(streams) = plan.transport {
                 command.args(["--transport", "http2", "--streams-per-connection", &streams.to_string()]);
             }
@@ -82,6 +93,23 @@ impl Clients {
             clients.all.push(Client { running: Running::start(&mut command)?, output });
         }
         Ok(clients)
+    }
+
+    /// How many have opened all they could, and how many connections those are.
+    pub(super) fn announced(&self) -> anyhow::Result<(usize, u64)> {
+        let mut announced = (0, 0);
+        for client in &self.all {
+            let log = std::fs::read_to_string(client.output.with_extension("log"))?;
+            if let Some(opened) = log.lines().find_map(announcement) {
+                announced.0 += 1;
+                announced.1 += opened;
+            }
+        }
+        Ok(announced)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
     /// An error once one of them has ended.
@@ -130,8 +158,10 @@ impl Drop for Clients {
     }
 }
 
-fn binary(name: &str) -> PathBuf {
-    target_dir().join("release").join(name)
+/// From "headroom-load: 7 of 10 connections opened".
+fn announcement(line: &str) -> Option<u64> {
+    let (opened, rest) = line.strip_prefix("headroom-load: ")?.split_once(" of ")?;
+    rest.ends_with(" connections opened").then(|| opened.parse().ok())?
 }
 
 /// Sums over the clients' results.
@@ -140,8 +170,11 @@ pub(super) struct Totals {
     pub(super) opened: u64,
     pub(super) failed: u64,
     pub(super) closed_by_peer: u64,
+    /// The server's pings.
     pub(super) pings: u64,
     pub(super) pongs: u64,
+    /// Connections that answered one of ours.
+    pub(super) answered: u64,
 }
 
 impl Totals {
@@ -156,6 +189,7 @@ impl Totals {
             closed_by_peer: sum("/connections/closed_by_peer"),
             pings: sum("/received/ping"),
             pongs: sum("/sent/pong"),
+            answered: sum("/ping_all/answered"),
         }
     }
 }
@@ -169,11 +203,17 @@ mod tests {
         let result = |opened, pings| {
             serde_json::json!({
                 "connections": { "opened": opened, "failed": 1, "refused": 2, "closed_by_peer": 0 },
-                "received": { "ping": pings }, "sent": { "pong": pings },
+                "received": { "ping": pings }, "sent": { "pong": pings }, "ping_all": { "answered": opened },
             })
         };
         let totals = Totals::of(&[result(10, 30), result(5, 10)]);
         assert_eq!((totals.opened, totals.failed, totals.closed_by_peer), (15, 6, 0));
-        assert_eq!((totals.pings, totals.pongs), (40, 40));
+        assert_eq!((totals.pings, totals.pongs, totals.answered), (40, 40, 15));
+    }
+
+    #[test]
+    fn an_announcement_says_how_many() {
+        assert_eq!(announcement("headroom-load: 7 of 10 connections opened"), Some(7));
+        assert_eq!(announcement("headroom-load: descriptor limit raised from 1 to 2"), None);
     }
 }

@@ -88,7 +88,9 @@ fn left(controllers: &[&str], files: &[(&str, &str)]) -> Option<u64> {
         while folder.starts_with(&mount) {
             for (limit, usage) in files {
                 let read = |file: &str| one(folder.join(file).to_str()?);
-                if let (Some(limit), Some(usage)) = (read(limit), read(usage)) {
+                // Version 1 says "no limit" with a number beyond all memory.
+                let limit = read(limit).filter(|limit| *limit < 1 << 60);
+                if let (Some(limit), Some(usage)) = (limit, read(usage)) {
                     let left = limit.saturating_sub(usage);
                     least = Some(least.map_or(left, |least: u64| least.min(left)));
                 }

@@ -22,6 +22,8 @@ const OTHER_DESCRIPTORS: u64 = 64;
 const SPARE_BYTES: u64 = 1 << 30;
 /// Connections that one address of a client process carries before it takes the next.
 const PER_ADDRESS: u64 = 256;
+/// Addresses there are: 127.0.I.J, without those that look like networks' own.
+const ADDRESSES: u64 = 256 * 254;
 
 /// What carries the WebSockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +130,15 @@ impl Plan {
             .collect()
     }
 
+    /// Addresses that a client with this share uses.
+    pub(super) fn addresses(&self, share: u32) -> u32 {
+        let connections = match self.transport {
+            Transport::Tcp => share,
+            Transport::Http2(streams) => share.div_ceil(streams),
+        };
+        connections.div_ceil(PER_ADDRESS as u32)
+    }
+
     pub(super) fn needs(&self, limits: &Limits) -> Vec<Need> {
         let (connections, websockets) = (self.connections(), u64::from(self.websockets));
         let processes = u64::from(self.servers + self.clients);
@@ -140,6 +151,7 @@ impl Plan {
         // What is under way at a time: the pings of a second, each in a page at one of the ends.
         let buffers = websockets / u64::from(self.ping_interval.max(1)) * 2 * 4096;
         let per_process = |connections: u64| connections + OTHER_DESCRIPTORS;
+        let addresses: u32 = self.shares().into_iter().map(|share| self.addresses(share)).sum();
         let largest_client = connections.div_ceil(u64::from(self.clients));
         let need = |what, need, have, bytes| Need { what, need, have, bytes };
         vec![
@@ -153,12 +165,8 @@ impl Plan {
                 Some(limits.files_left),
                 false,
             ),
-            need(
-                "ports of a client address",
-                PER_ADDRESS.min(largest_client) * u64::from(self.clients),
-                Some(limits.ports),
-                false,
-            ),
+            need("client addresses of 127.0.0.0/16", addresses.into(), Some(ADDRESSES), false),
+            need("ports of a client address", PER_ADDRESS.min(largest_client), Some(limits.ports), false),
             need("epoll watches (max_user_watches)", 2 * connections, limits.epoll_watches, false),
             need("tracked connections (nf_conntrack_max)", connections, limits.conntrack_left, false),
             need("TCP buffers (tcp_mem)", buffers, Some(limits.tcp_memory), true),
@@ -255,7 +263,7 @@ mod tests {
             ("memory (MemAvailable)", Limits { memory_available: 4 << 30, ..limits() }),
             ("memory of the cgroup", Limits { cgroup_left: Some(4 << 30), ..limits() }),
             ("open files (fs.file-max)", Limits { files_left: 2_000_000, ..limits() }),
-            ("ports of a client address", Limits { ports: 10_000, ..limits() }),
+            ("ports of a client address", Limits { ports: 100, ..limits() }),
             ("epoll watches (max_user_watches)", Limits { epoll_watches: Some(1_999_999), ..limits() }),
             ("tracked connections (nf_conntrack_max)", Limits { conntrack_left: Some(262_144), ..limits() }),
             ("TCP buffers (tcp_mem)", Limits { tcp_memory: 1 << 20, ..limits() }),

@@ -101,12 +101,8 @@ impl Target<'_> {
         let result = load.finish(stop)?;
         let errors = &result["errors"];
         ensure!(errors.as_object().is_none_or(serde_json::Map::is_empty), "errors: {errors}");
-        let seconds = number(&result, "duration_seconds")?;
-        let echoed = number(&result["received"], "text")?;
-        Ok(Echo {
-            rate: rate(echoed, seconds, spent / window * seconds)?,
-            p99_seconds: number(&result["echo_seconds"], "p99")?,
-        })
+        let echoed = number(&result, "echoes_per_second")? * window;
+        Ok(Echo { rate: rate(echoed, window, spent)?, p99_seconds: number(&result["echo_seconds"], "p99")? })
     }
 }
 
