@@ -1,4 +1,5 @@
-//! The reference WebSocket server: `/` and `/echo` echo, `/broadcast` relays to the others on that path.
+//! The reference WebSocket server: `/` and `/echo` echo, `/broadcast` and `/broadcast/NAME` relay to the others on that
+//! path, `/sink` takes everything and says nothing.
 //!
 //! A connection on which something happens has a task and an engine ([`session`]); an idle one is 32 bytes in a table
 //! ([`table`]) and an open descriptor, served with all the others by a few tasks ([`lot`]). Neither has a timer or a channel:
@@ -9,13 +10,22 @@ mod accept;
 mod broadcast;
 mod carrier;
 mod census;
+mod complaints;
+mod door;
+mod farewell;
+mod figures;
 mod http2;
 mod listen;
 mod lot;
 mod member;
+mod metrics;
 mod pages;
+pub mod policy;
 mod quiet;
+mod rooms;
 mod roster;
+mod scrapes;
+mod seat;
 mod session;
 mod table;
 mod tls;
@@ -23,8 +33,9 @@ mod upgrade;
 mod wire;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -35,7 +46,11 @@ use tracing::{info, warn};
 use crate::signals::{Request, Signals};
 use crate::{deflate, notify};
 use census::{Census, Over};
+use complaints::Complaints;
+use door::{Door, Full, Porter};
+use figures::Figures;
 pub use listen::Listener;
+use policy::Policy;
 use roster::Roster;
 pub use tls::Tls;
 
@@ -54,6 +69,18 @@ pub struct Options {
     pub pong_timeout: Option<Duration>,
     /// Connections held at once; one more is answered with 503.
     pub max_connections: usize,
+    /// Connections held at once from one IPv4 address or one IPv6 network of 64 bits; one more is answered with 429.
+    pub max_per_address: Option<u32>,
+    /// Who may come in and where to.
+    pub policy: Policy,
+    /// Rooms there may be at once; a request for one more is answered with 503.
+    pub max_rooms: usize,
+    /// Messages that a room keeps for slow members.
+    pub room_messages: usize,
+    /// Payload bytes that it keeps for them; the last message is kept whatever its size.
+    pub room_bytes: usize,
+    /// What becomes of a member that falls further behind.
+    pub slow_consumer: SlowConsumer,
     /// Time a peer has for its HTTP upgrade.
     pub handshake_timeout: Duration,
     /// Largest incoming message in bytes; a larger one ends the connection with 1009.
@@ -68,6 +95,39 @@ pub struct Options {
     pub http2_idle_timeout: Duration,
     /// Streams a peer may have open on an HTTP/2 connection.
     pub http2_max_streams: u32,
+}
+
+/// What becomes of a member of a room that cannot keep up with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SlowConsumer {
+    /// It loses the oldest messages.
+    Drop,
+    /// Its connection ends with 1008.
+    Close,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(30),
+            ping_payload: 0,
+            pong_timeout: None,
+            max_connections: usize::MAX,
+            max_per_address: None,
+            policy: Policy::default(),
+            max_rooms: 1024,
+            room_messages: 64,
+            room_bytes: 16 << 20,
+            slow_consumer: SlowConsumer::Drop,
+            handshake_timeout: Duration::from_secs(10),
+            max_message: 1 << 20,
+            drain_timeout: Duration::from_secs(5),
+            idle_after: Duration::from_millis(100),
+            deflate: None,
+            http2_idle_timeout: Duration::from_secs(60),
+            http2_max_streams: 1000,
+        }
+    }
 }
 
 impl Options {
@@ -90,37 +150,44 @@ struct Shared {
     options: Options,
     roster: Roster,
     refusals: Arc<Semaphore>,
-    open: AtomicUsize,
+    porter: Porter,
     census: Census,
     /// Notified whenever the last connection goes.
     empty: Notify,
 }
 
-/// What happened so far, for the log.
-#[derive(Default)]
-struct Totals {
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    ping_timeouts: AtomicU64,
-    relay_dropped: AtomicU64,
+impl Shared {
+    /// Sums of a figure over all listeners.
+    fn sum(&self, figure: impl Fn(&Figures) -> u64) -> u64 {
+        self.roster.figures.iter().map(figure).sum()
+    }
+
+    /// The figures of the listener that a connection came in by.
+    fn figures(&self, door: Door) -> &Figures {
+        &self.roster.figures[door.listener()]
+    }
 }
 
-/// A place among the `max_connections`, given back on drop.
+/// A place among the connections that are let in, given back on drop.
 struct Slot {
     shared: Arc<Shared>,
+    door: Door,
     /// Once it is a WebSocket: what carries it.
     over: Option<Over>,
     held: bool,
 }
 
 impl Slot {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let limit = shared.options.max_connections;
-        shared
-            .open
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
-            .is_ok()
-            .then(|| Self { shared: shared.clone(), over: None, held: true })
+    /// For a connection from `address` to the listener of that number.
+    fn take(shared: &Arc<Shared>, listener: usize, address: IpAddr) -> Result<Self, Full> {
+        let door = shared.porter.enter(listener, address)?;
+        Ok(Self { shared: shared.clone(), door, over: None, held: true })
+    }
+
+    /// For one more that comes the same way: a stream.
+    fn beside(&self) -> Result<Self, Full> {
+        let door = self.shared.porter.enter_beside(self.door)?;
+        Ok(Self { shared: self.shared.clone(), door, over: None, held: true })
     }
 
     /// Its connection is a WebSocket from now on.
@@ -135,17 +202,20 @@ impl Slot {
     }
 
     /// The place of such a connection.
-    fn resume(shared: &Arc<Shared>, over: Over) -> Self {
-        Self { shared: shared.clone(), over: Some(over), held: true }
+    fn resume(shared: &Arc<Shared>, over: Over, door: Door) -> Self {
+        Self { shared: shared.clone(), door, over: Some(over), held: true }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(over) = self.over.filter(|_| self.held) {
+        if !self.held {
+            return;
+        }
+        if let Some(over) = self.over {
             self.shared.census.remove(over);
         }
-        if self.held && self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.shared.porter.leave(self.door) {
             self.shared.empty.notify_one();
         }
     }
@@ -155,7 +225,10 @@ impl Drop for Slot {
 pub struct Server {
     /// Each with whether it is for TLS.
     listeners: Vec<(TcpListener, bool)>,
+    /// As they are named in the metrics.
+    names: Arc<[String]>,
     tls: Option<Arc<Tls>>,
+    metrics: Option<TcpListener>,
     shared: Arc<Shared>,
 }
 
@@ -166,37 +239,57 @@ impl Server {
     /// Those of epoll_create(2).
     pub fn new(listeners: Vec<Listener>, tls: Option<Tls>, options: Options) -> io::Result<Self> {
         let tls = tls.map(Arc::new);
+        let names = listeners.iter().map(Listener::to_string).collect();
         let listeners = listeners.into_iter().map(|listener| {
             let secure = listener.is_secure();
             Ok((TcpListener::from_std(listener.into_std()?)?, secure))
         });
-        let listeners = listeners.collect::<io::Result<_>>()?;
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        if listeners.len() > Door::MAX_LISTENERS {
+            return Err(io::Error::other(format!("more than {} sockets to listen on", Door::MAX_LISTENERS)));
+        }
+        let figures = listeners.iter().map(|_| Figures::default()).collect();
         let shared = Arc::new(Shared {
-            roster: Roster::new(&options)?,
+            roster: Roster::new(&options, figures)?,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
-            open: AtomicUsize::new(0),
+            porter: Porter::new(options.max_connections, options.max_per_address),
             census: Census::default(),
             empty: Notify::new(),
             options,
         });
-        Ok(Self { listeners, tls, shared })
+        Ok(Self { listeners, names, tls, metrics: None, shared })
+    }
+
+    /// Answers scrapes on `listener` as long as it serves.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn measured(self, listener: Listener) -> io::Result<Self> {
+        Ok(Self { metrics: Some(TcpListener::from_std(listener.into_std()?)?), ..self })
     }
 
     /// Serves until a signal asks for an end; then every peer gets Close 1001 and [`Options::drain_timeout`] to answer.
     /// A second signal ends the wait.
     pub async fn serve(self, mut signals: Signals) {
-        let Self { listeners, tls, shared } = self;
+        let Self { listeners, names, tls, metrics, shared } = self;
+        let scrapes = metrics.map(|listener| tokio::spawn(scrapes::serve(listener, shared.clone(), names)));
         let lot = tokio::spawn({
             let shared = shared.clone();
             async move { lot::serve(&shared).await }
         });
         let mut accepting = JoinSet::new();
-        for (listener, secure) in listeners {
+        for (number, (listener, secure)) in listeners.into_iter().enumerate() {
             let (tls, shared) = (tls.clone().filter(|_| secure), shared.clone());
-            accepting.spawn(async move { accept::accept_all(&listener, tls.as_ref(), &shared).await });
+            accepting
+                .spawn(async move { accept::accept_all(&listener, number, tls.as_ref(), &shared).await });
         }
+        let mut complaints = Complaints::default();
         let reason = loop {
-            match signals.next().await {
+            let request = tokio::select! {
+                request = signals.next() => request,
+                never = complaints.watch(&shared) => match never {},
+            };
+            match request {
                 Request::Stop(reason) => break reason,
                 Request::Reload => {
                     notify::reloading();
@@ -210,27 +303,29 @@ impl Server {
         };
         notify::stopping();
         accepting.shutdown().await;
-        info!(reason, open = shared.open.load(Ordering::Acquire), "closing");
+        info!(name: "closing", reason, open = shared.porter.open(), "closing");
         let drained = async {
             lot::drain(&shared).await;
-            while shared.open.load(Ordering::Acquire) > 0 {
+            while shared.porter.open() > 0 {
                 shared.empty.notified().await;
             }
         };
         tokio::select! {
             _ = drained => {}
             _ = tokio::time::sleep(shared.options.drain_timeout) => {
-                warn!(open = shared.open.load(Ordering::Acquire), "peers did not close in time");
+                warn!(name: "drain_timeout", open = shared.porter.open(), "peers did not close in time");
             }
             _ = signals.stop() => {}
         }
+        complaints.complain(&shared);
         lot.abort();
-        let totals = &shared.roster.totals;
+        scrapes.into_iter().for_each(|scrapes| scrapes.abort());
         info!(
-            accepted = totals.accepted.load(Ordering::Relaxed),
-            refused = totals.refused.load(Ordering::Relaxed),
-            ping_timeouts = totals.ping_timeouts.load(Ordering::Relaxed),
-            relay_dropped = totals.relay_dropped.load(Ordering::Relaxed),
+            name: "closed",
+            accepted = shared.sum(|figures| figures.accepted.get()),
+            refused = shared.sum(Figures::all_refused),
+            ping_timeouts = shared.sum(|figures| figures.ping_timeouts.get()),
+            relay_dropped = shared.sum(|figures| figures.relay_dropped.get()),
             parkings = shared.roster.parkings.load(Ordering::Relaxed),
             "closed"
         );
@@ -243,19 +338,7 @@ mod tests {
 
     #[test]
     fn the_pong_timeout_becomes_whole_pings() {
-        let mut options = Options {
-            ping_interval: Duration::from_secs(30),
-            ping_payload: 0,
-            pong_timeout: None,
-            max_connections: 1,
-            handshake_timeout: Duration::from_secs(1),
-            max_message: 1,
-            drain_timeout: Duration::from_secs(1),
-            idle_after: Duration::from_secs(1),
-            deflate: None,
-            http2_idle_timeout: Duration::from_secs(1),
-            http2_max_streams: 1,
-        };
+        let mut options = Options::default();
         assert_eq!(options.missed_limit(), 2);
         for (seconds, pings) in [(1, 1), (30, 1), (31, 2), (60, 2), (90, 3)] {
             options.pong_timeout = Some(Duration::from_secs(seconds));

@@ -48,6 +48,12 @@ pub fn raise() -> io::Result<Descriptors> {
     Ok(Descriptors { before: limit.current, now: limit.maximum })
 }
 
+/// Descriptors this process has open, without counting them one by one: Linux 6.2 and later say it as a size. `None`
+/// where they do not.
+pub(crate) fn open_now() -> Option<u64> {
+    std::fs::metadata("/proc/self/fd").ok().map(|folder| folder.len()).filter(|open| *open > 0)
+}
+
 /// Descriptors this process has open now.
 fn open_descriptors() -> io::Result<u64> {
     // The directory being read is itself one of the entries.

@@ -109,6 +109,11 @@ impl Backlog {
         Self { frame, sent }
     }
 
+    /// What the kernel has not taken.
+    pub fn rest(&self) -> &[u8] {
+        self.frame.get(self.sent..).unwrap_or_default()
+    }
+
     /// Whether the kernel has taken nothing: the frame may be forgotten.
     pub fn untouched(&self) -> bool {
         self.sent == 0

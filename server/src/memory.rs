@@ -22,6 +22,13 @@ pub fn keep_together() {
     }
 }
 
+/// Resident memory of this process in bytes; `None` where the kernel does not tell.
+pub(crate) fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// Returns the allocator's free memory, pages in the middle of its heaps included.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]

@@ -13,6 +13,7 @@ use server::deflate::{Adapter, Settings, negotiate};
 use server::link::Link;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -21,10 +22,8 @@ use crate::{records, resident};
 /// Carried by each connection, more than any window.
 const MESSAGES: usize = 12;
 const SIZE: usize = 4096;
-/// Quiet for longer than it takes the crowd to have said everything, so that all are active at once.
-const IDLE_AFTER: Duration = Duration::from_secs(15);
-/// From there until all are parked and the allocator has given back what it can.
-const SETTLE: Duration = Duration::from_secs(22);
+/// After the last message, until all are parked, shared contexts are freed and the allocator has given back what it can.
+const SETTLE: Duration = Duration::from_secs(36);
 /// Connections that touch what is touched once, uncompressed: what large contexts leave behind would hide what is measured.
 const WARMERS: usize = 50;
 
@@ -50,17 +49,10 @@ pub(crate) fn print(out: &mut impl Write, server: &str, connections: usize) -> R
     writeln!(out, "|---|---|---|---|---|---|---|")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for (bits, mem_level, takeover) in ROWS {
-        let server = Server::start(server, bits, mem_level, takeover)?;
-        let process = server.process.id().to_string();
-        drop(runtime.block_on(crowd(&server, WARMERS, false))?);
-        sleep(Duration::from_secs(2));
-        let before = resident(&process)?;
-        let crowd = runtime.block_on(crowd(&server, connections, true))?;
-        let bytes = |now: usize| now.saturating_sub(before) / connections;
-        let active = bytes(resident(&process)?);
-        sleep(SETTLE + IDLE_AFTER);
-        let idle = bytes(resident(&process)?);
-        drop(crowd);
+        // Active as long as nobody parks them.
+        let setting = (bits, mem_level, takeover);
+        let active = measure(&runtime, server, setting, connections, "1h", Duration::ZERO)?;
+        let idle = measure(&runtime, server, setting, connections, "100ms", SETTLE)?;
         let (server_keeps, client_keeps) = (takeover == "both", takeover != "none");
         let compressor = if server_keeps { deflate_bytes(bits, mem_level) } else { 0 };
         let decompressor = if client_keeps { inflate_bytes(bits) } else { 0 };
@@ -73,6 +65,27 @@ pub(crate) fn print(out: &mut impl Write, server: &str, connections: usize) -> R
         out.flush()?;
     }
     Ok(())
+}
+
+/// What a connection adds to the server's resident memory, `settle` after the last message.
+fn measure(
+    runtime: &Runtime,
+    server: &str,
+    setting: (u8, u8, &str),
+    connections: usize,
+    idle_after: &str,
+    settle: Duration,
+) -> Result<usize, Box<dyn Error>> {
+    let server = Server::start(server, setting, idle_after)?;
+    let process = server.process.id().to_string();
+    drop(runtime.block_on(crowd(&server, WARMERS, false))?);
+    sleep(Duration::from_secs(3));
+    let before = resident(&process)?;
+    let crowd = runtime.block_on(crowd(&server, connections, true))?;
+    sleep(settle);
+    let after = resident(&process)?;
+    drop(crowd);
+    Ok(after.saturating_sub(before) / connections)
 }
 
 /// Connections that have said what they have to say. Their own contexts are gone.
@@ -133,13 +146,13 @@ async fn open(server: &Server, compress: bool) -> Result<Client, Box<dyn Error>>
 }
 
 impl Server {
-    fn start(path: &str, bits: u8, mem_level: u8, takeover: &str) -> io::Result<Self> {
+    fn start(path: &str, (bits, mem_level, takeover): (u8, u8, &str), idle_after: &str) -> io::Result<Self> {
         let (bits, mem_level) = (bits.to_string(), mem_level.to_string());
         let mut process = Command::new(path)
             .args(["--listen", "ws://127.0.0.1:0", "--ping-interval", "0", "--deflate-takeover", takeover])
             .args(["--deflate-server-window-bits", &bits, "--deflate-client-window-bits", &bits])
             .args(["--deflate-mem-level", &mem_level])
-            .args(["--idle-after", &format!("{}s", IDLE_AFTER.as_secs())])
+            .args(["--idle-after", idle_after])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;

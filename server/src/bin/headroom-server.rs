@@ -1,6 +1,6 @@
 //! `headroom-server`: the reference WebSocket server.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,11 +10,11 @@ use agent::cli::{self, Exit, Failure, parse_duration, parse_size};
 use anyhow::Context;
 use clap::Parser;
 use server::daemon::{Listener, Options, Server, Tls};
+use server::flags::Operations;
 use server::shards::{self, Shard};
 use server::signals::Signals;
-use server::{deflate, limits, memory, notify};
+use server::{deflate, limits, logs, memory, notify};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Reference WebSocket server: echoes on / and /echo, relays to all others on /broadcast.
 ///
@@ -39,6 +39,11 @@ struct Arguments {
     /// Serve from this many processes that share the ports; every limit is that of one of them, and when one ends they all do
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     processes: u16,
+    /// Log lines for people, or JSON objects, to standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: logs::Format,
+    #[command(flatten)]
+    operations: Operations,
     #[arg(long, hide = true)]
     shard: Option<Shard>,
     /// Time between pings on a connection; 0 sends none
@@ -91,18 +96,21 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let shards = arguments.processes > 1 && arguments.shard.is_none();
     let listeners = if shards { Vec::new() } else { sockets(&arguments)? };
     let tls = tls(&arguments)?;
-    log_to_stderr();
+    logs::start(arguments.log_format, arguments.shard.as_ref().map(|shard| shard.index));
     if shards {
         return run_shards(&arguments);
     }
     if !arguments.no_raise_fd_limit {
         match limits::raise() {
-            Ok(limit) if limit.raised() => info!(before = limit.before, now = limit.now, "descriptor limit"),
+            Ok(limit) if limit.raised() => {
+                info!(name: "descriptor_limit", before = limit.before, now = limit.now, "descriptor limit")
+            }
             Ok(_) => {}
             // Fewer connections fit; that is no reason not to serve those.
-            Err(error) => warn!(%error, "cannot raise the descriptor limit"),
+            Err(error) => warn!(name: "descriptor_limit_failed", %error, "cannot raise the descriptor limit"),
         }
     }
+    let scrapes = arguments.operations.scrapes(arguments.shard.as_ref().map_or(0, |shard| shard.index))?;
     let options = Options {
         ping_interval: arguments.ping_interval,
         ping_payload: arguments.ping_payload,
@@ -115,6 +123,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         deflate: arguments.deflate.settings(),
         http2_idle_timeout: arguments.http2_idle_timeout,
         http2_max_streams: arguments.http2_max_streams,
+        ..arguments.operations.options()
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -126,9 +135,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         // Before the line that says we are ready: whoever waits for it may signal at once.
         let signals = Signals::new().context("install signal handlers")?;
-        let lines: Vec<String> =
+        let mut lines: Vec<String> =
             listeners.iter().map(|listener| format!("listening on {listener}")).collect();
-        let server = Server::new(listeners, tls, options).context("prepare to serve")?;
+        let mut server = Server::new(listeners, tls, options).context("prepare to serve")?;
+        if let Some(scrapes) = scrapes {
+            lines.push(format!("metrics on http://{}/metrics", scrapes.address()));
+            server = server.measured(scrapes).context("prepare to serve")?;
+        }
         let mut stdout = std::io::stdout().lock();
         lines
             .iter()
@@ -206,17 +219,8 @@ fn run_shards(arguments: &Arguments) -> anyhow::Result<()> {
         usize::from(arguments.processes),
         &arguments.listen.iter().map(|listen| listen.address).collect::<Vec<_>>(),
         arguments.reuse_port,
-        arguments.listen.len(),
+        arguments.listen.len() + usize::from(arguments.operations.metrics.is_some()),
     )
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }
 
 /// A socket to be made.

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
@@ -16,11 +15,12 @@ use tracing::{debug, warn};
 
 use super::carrier::Carrier;
 use super::census::Over;
+use super::figures::Failed;
 use super::http2;
 use super::member::Member;
 use super::session::Session;
 use super::tls::{self, Sealed, Tls};
-use super::upgrade::{self, UpgradeError, Upgraded};
+use super::upgrade::{self, Gate, Refusal, UpgradeError, Upgraded};
 use super::{Shared, Slot};
 
 /// Time a refused or failed peer has to read the reason before the socket goes.
@@ -32,39 +32,41 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// Those with `tls` begin with its handshake.
 pub(super) async fn accept_all(
     listener: &TcpListener,
+    number: usize,
     tls: Option<&Arc<Tls>>,
     shared: &Arc<Shared>,
 ) -> Infallible {
     let mut last_logged: Option<Instant> = None;
     let mut failures = 0_u64;
     loop {
-        let tcp = match listener.accept().await {
-            Ok((tcp, _)) => tcp,
+        let (tcp, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             // The peer gave up while queued: its problem alone.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
                 failures += 1;
                 if last_logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                     last_logged = Some(Instant::now());
-                    let open = shared.open.load(Ordering::Relaxed);
-                    warn!(%error, failures, open, "cannot accept connections");
+                    let open = shared.porter.open();
+                    warn!(name: "accept_failed", %error, failures, open, "cannot accept connections");
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        match Slot::take(shared) {
-            Some(slot) => {
-                shared.roster.totals.accepted.fetch_add(1, Ordering::Relaxed);
+        let figures = &shared.roster.figures[number];
+        match Slot::take(shared, number, peer.ip()) {
+            Ok(slot) => {
+                figures.accepted.add(1);
                 // A task of its own, not the session's: its larger future dies with the handshake.
                 tokio::spawn(admit(tcp, tls.cloned(), slot));
             }
-            None => {
-                shared.roster.totals.refused.fetch_add(1, Ordering::Relaxed);
+            Err(full) => {
+                figures.refuse(full.into());
                 if let Ok(permit) = shared.refusals.clone().try_acquire_owned() {
                     let (shared, tls) = (shared.clone(), tls.cloned());
                     tokio::spawn(async move {
-                        turn_away(tcp, tls, shared).await;
+                        turn_away(tcp, tls, shared, full.into()).await;
                         drop(permit);
                     });
                 }
@@ -90,21 +92,24 @@ async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
     }
     let member = Member::socket(tcp.as_raw_fd());
     let deadline = tokio::time::Instant::now() + shared.options.handshake_timeout;
-    let full = || shared.roster.draining();
-    let entered = match timeout_at(deadline, enter(tcp, tls, &shared, full)).await {
+    let gate = Gate { shared: &shared, member, figures: Some(shared.figures(slot.door)), refusal: None };
+    let entered = match timeout_at(deadline, enter(tcp, tls, &gate)).await {
         Ok(Some(entered)) => entered,
         Ok(None) => return,
-        Err(_) => return debug!("no upgrade within the time allowed"),
+        Err(_) => {
+            gate.failed(Failed::Timeout);
+            return debug!("no upgrade within the time allowed");
+        }
     };
     match entered {
         Entered::WebSocket(tcp, upgraded) => {
             slot.serve(Over::Http1);
-            Session::start(tcp, member, upgraded, slot);
+            Session::start(tcp, upgraded, slot);
         }
         Entered::Sealed(stream, upgraded) => match Sealed::new(stream) {
             Ok(sealed) => {
                 slot.serve(Over::Http1Tls);
-                Session::start(sealed, member, upgraded, slot);
+                Session::start(sealed, upgraded, slot);
             }
             Err(error) => debug!(%error, "TLS failed after the upgrade"),
         },
@@ -114,23 +119,19 @@ async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
 }
 
 /// Finds out what the peer wants; a request of HTTP/1.1 is answered. `None` when that is all.
-async fn enter(
-    mut tcp: TcpStream,
-    tls: Option<Arc<Tls>>,
-    shared: &Shared,
-    full: impl Fn() -> bool,
-) -> Option<Entered> {
+async fn enter(mut tcp: TcpStream, tls: Option<Arc<Tls>>, gate: &Gate<'_>) -> Option<Entered> {
     let Some(tls) = tls else {
         let mut received = Vec::with_capacity(1024);
         let answered = match http2::preface(&mut tcp, &mut received).await {
             Ok(true) => return Some(Entered::Http2(tcp, received)),
-            Ok(false) => upgrade::answer(&mut tcp, received, shared, full).await,
+            Ok(false) => upgrade::answer(&mut tcp, received, gate).await,
             Err(error) => Err(UpgradeError::Io(error)),
         };
         return match answered {
             Ok(upgraded) => Some(Entered::WebSocket(tcp, upgraded)),
             Err(error) => {
                 debug!(%error, "no upgrade");
+                error.why().into_iter().for_each(|why| gate.failed(why));
                 linger(tcp).await;
                 None
             }
@@ -140,16 +141,18 @@ async fn enter(
         Ok(stream) => stream,
         Err(error) => {
             debug!(%error, "no TLS");
+            gate.failed(Failed::Transport);
             return None;
         }
     };
     if tls::is_http2(&stream) {
         return Some(Entered::SealedHttp2(stream));
     }
-    match upgrade::answer(&mut stream, Vec::with_capacity(1024), shared, full).await {
+    match upgrade::answer(&mut stream, Vec::with_capacity(1024), gate).await {
         Ok(upgraded) => Some(Entered::Sealed(stream, upgraded)),
         Err(error) => {
             debug!(%error, "no upgrade");
+            error.why().into_iter().for_each(|why| gate.failed(why));
             if let Ok(sealed) = Sealed::new(stream) {
                 sealed.abandon().await;
             }
@@ -158,12 +161,14 @@ async fn enter(
     }
 }
 
-/// Reads the request, so that the peer gets to see the answer instead of a reset, and answers 503. One that speaks HTTP/2 is
+/// Reads the request, so that the peer gets to see the answer instead of a reset, and answers with `refusal`. One that speaks HTTP/2 is
 /// not answered.
-async fn turn_away(tcp: TcpStream, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
+async fn turn_away(tcp: TcpStream, tls: Option<Arc<Tls>>, shared: Arc<Shared>, refusal: Refusal) {
+    let member = Member::socket(tcp.as_raw_fd());
+    let gate = Gate { shared: &shared, member, figures: None, refusal: Some(refusal) };
     let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
     // The end is all that is left either way.
-    let _ = timeout(within + LINGER, enter(tcp, tls, &shared, || true)).await;
+    let _ = timeout(within + LINGER, enter(tcp, tls, &gate)).await;
 }
 
 /// Ends our direction and swallows what the peer still sends: closing with unread input would reset the connection

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use tokio::net::TcpStream;
 
 use super::accept::linger;
-use super::table::{Beat, Idle, Parked};
+use super::table::{Beat, Idle, Parked, Stage};
 use super::{Shared, Slot};
 use crate::link::Transport;
 
@@ -43,10 +43,9 @@ impl Carrier for TcpStream {
             Ok(socket) => OwnedFd::from(socket),
             Err(error) => return Err(Refused { carrier: Err(error), history }),
         };
-        shared.roster.park(beat, Parked { socket, idle }, history).map_err(|(socket, history)| Refused {
-            carrier: Self::from_std(IdleStream::from(socket)),
-            history,
-        })
+        shared.roster.park(beat, Parked { socket, idle, stage: Stage::Open }, history).map_err(
+            |(socket, history)| Refused { carrier: Self::from_std(IdleStream::from(socket)), history },
+        )
     }
 
     fn end(self, slot: Slot) {

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 use tracing::debug;
 
 use super::census::Over;
+use super::figures::Failed;
 use super::upgrade::MAX_REQUEST;
 use super::{Options, Slot};
 use driver::Driver;
@@ -64,8 +65,14 @@ where
         let handshake = settings(&slot.shared.options).handshake::<_, Bytes>(io);
         match timeout_at(deadline, handshake).await {
             Ok(Ok(connection)) => Driver::new(connection, over, deadline, slot).await,
-            Ok(Err(error)) => debug!(%error, "no HTTP/2"),
-            Err(_) => debug!("no HTTP/2 within the time allowed"),
+            Ok(Err(error)) => {
+                debug!(%error, "no HTTP/2");
+                slot.shared.figures(slot.door).fail(Failed::Transport);
+            }
+            Err(_) => {
+                debug!("no HTTP/2 within the time allowed");
+                slot.shared.figures(slot.door).fail(Failed::Timeout);
+            }
         }
     });
 }

@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::error;
 
-use super::Shared;
+use super::census::Over;
 use super::member::Member;
-use super::roster::Woken;
-use super::session;
+use super::roster::{CHUNK, Departure, Turns};
+use super::{Shared, Slot, farewell, session};
 use crate::{deflate, memory};
 
 /// Events collected at once.
@@ -38,6 +38,9 @@ const MANY: u64 = 512;
 const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: u32 = 15;
 
+/// Connections a second that are sent Close, unless the drain's time is too short for that.
+const DRAIN_RATE: u32 = 10_000;
+
 /// Serves parked connections for ever.
 pub(super) async fn serve(shared: &Arc<Shared>) -> Infallible {
     tokio::select! {
@@ -49,38 +52,49 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Infallible {
     }
 }
 
-/// Brings everyone back to hear that the server is going away.
+/// Sends everybody Close, spread over some time: answers come at the rate of the questions.
 pub(super) async fn drain(shared: &Arc<Shared>) {
+    shared.roster.begin_drain();
+    let period = drain_period(shared.roster.extent(), shared.options.drain_timeout);
+    let mut departures = Vec::new();
     let mut from = Some(0);
-    let mut woken = Vec::new();
+    let mut next = Instant::now();
     while let Some(descriptor) = from {
-        from = shared.roster.drain(descriptor, &mut woken);
-        resume(shared, &mut woken).await;
+        from = shared.roster.drain(descriptor, &mut departures);
+        resume(shared, &mut departures).await;
+        next += period;
+        tokio::time::sleep_until(next).await;
     }
+}
+
+/// Time for each chunk of a table of that length: at [`DRAIN_RATE`], or so that all have half of the time to answer.
+fn drain_period(extent: usize, timeout: Duration) -> Duration {
+    let chunks = u32::try_from(extent.div_ceil(CHUNK)).unwrap_or(u32::MAX).max(1);
+    (Duration::from_secs(1) * CHUNK as u32 / DRAIN_RATE).min(timeout / 2 / chunks)
 }
 
 /// What happens on their sockets.
 async fn attend(shared: &Arc<Shared>) -> Infallible {
     let mut scratch = vec![0; SCRATCH];
-    let mut woken = Vec::new();
+    let mut departures = Vec::new();
     loop {
         let mut ready = match shared.roster.epoll.readable().await {
             Ok(ready) => ready,
             Err(error) => {
                 // The runtime is shutting down.
-                error!(%error, "parked connections are not served any more");
+                error!(name: "lot_failed", %error, "parked connections are not served any more");
                 std::future::pending().await
             }
         };
-        while attend_some(shared, &mut scratch, &mut woken) {
-            resume(shared, &mut woken).await;
+        while attend_some(shared, &mut scratch, &mut departures) {
+            resume(shared, &mut departures).await;
         }
         ready.clear_ready();
     }
 }
 
 /// Whether there were any events.
-fn attend_some(shared: &Shared, scratch: &mut [u8], woken: &mut Vec<Woken>) -> bool {
+fn attend_some(shared: &Shared, scratch: &mut [u8], departures: &mut Vec<Departure>) -> bool {
     let mut events = [const { MaybeUninit::uninit() }; EVENTS];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     let events = match epoll::wait(shared.roster.epoll.get_ref(), &mut events, Some(&at_once)) {
@@ -88,38 +102,41 @@ fn attend_some(shared: &Shared, scratch: &mut [u8], woken: &mut Vec<Woken>) -> b
         // A signal came: the next round gets the same events.
         Err(Errno::INTR) => return true,
         Err(error) => {
-            error!(%error, "parked connections cannot be watched");
+            error!(name: "lot_failed", %error, "parked connections cannot be watched");
             return false;
         }
     };
-    woken.extend(events.iter().filter_map(|event| shared.roster.attend(event, scratch)));
+    departures.extend(events.iter().filter_map(|event| shared.roster.attend(event, scratch)));
     !events.is_empty()
 }
 
 /// Pings, in turn.
 async fn ping(shared: &Arc<Shared>) -> Infallible {
-    let Some(tick) = shared.roster.tick else { return std::future::pending().await };
-    let mut ticks = every(tick);
-    let mut woken = Vec::new();
+    let Some(tick) = shared.roster.wheel.tick else { return std::future::pending().await };
+    let mut turns = Turns::new(tick, std::time::Instant::now());
+    let mut departures = Vec::new();
     loop {
-        ticks.tick().await;
+        tokio::time::sleep_until(turns.next().into()).await;
+        turns.advance(std::time::Instant::now());
         let mut from = Some(shared.roster.begin_turn());
         while let Some(descriptor) = from {
-            from = shared.roster.ping(descriptor, &mut woken);
-            resume(shared, &mut woken).await;
+            from = shared.roster.ping(descriptor, &mut departures);
+            resume(shared, &mut departures).await;
         }
     }
 }
 
-/// Messages of the room.
+/// Messages of rooms.
 async fn relay(shared: &Arc<Shared>) -> Infallible {
-    let mut woken = Vec::new();
+    let mut departures = Vec::new();
     loop {
         shared.roster.relay.notified().await;
-        let mut from = Some(Member::FIRST);
-        while let Some(member) = from {
-            from = shared.roster.relay(member, &mut woken);
-            resume(shared, &mut woken).await;
+        while let Some(room) = shared.roster.next_mail() {
+            let mut from = Some(Member::FIRST);
+            while let Some(member) = from {
+                from = shared.roster.relay(room, member, &mut departures);
+                resume(shared, &mut departures).await;
+            }
         }
     }
 }
@@ -136,20 +153,21 @@ async fn watch(shared: &Arc<Shared>) -> Infallible {
 /// Gives back what many connections needed while they were active.
 async fn tidy(shared: &Arc<Shared>) -> Infallible {
     let mut ticks = every(LOOK);
-    let (mut seen, mut tidied, mut looks, mut contexts) = (0, 0, 0, 0);
+    let (mut seen, mut tidied, mut looks, mut until_contexts) = (0, 0, 0, LOOKS);
     loop {
         ticks.tick().await;
-        contexts += 1;
-        if contexts == LOOKS {
-            contexts = 0;
-            deflate::tidy();
+        until_contexts -= 1;
+        let mut freed = false;
+        if until_contexts == 0 {
+            until_contexts = LOOKS;
+            freed = deflate::tidy();
         }
         let parkings = shared.roster.parkings.load(Ordering::Relaxed);
         let calm = parkings - seen < MANY / 8;
         seen = parkings;
         looks += 1;
         let left = parkings - tidied;
-        if left >= MANY && calm || left > 0 && looks >= LOOKS {
+        if freed || left >= MANY && calm || left > 0 && looks >= LOOKS {
             (tidied, looks) = (parkings, 0);
             // It walks all free memory: not on a thread that serves.
             let _ = tokio::task::spawn_blocking(memory::give_back).await;
@@ -157,9 +175,18 @@ async fn tidy(shared: &Arc<Shared>) -> Infallible {
     }
 }
 
-/// Starts tasks for `woken`, and lets others run.
-async fn resume(shared: &Arc<Shared>, woken: &mut Vec<Woken>) {
-    woken.drain(..).for_each(|woken| session::resume(shared, woken));
+/// Sees to those that leave the lot, and lets others run.
+async fn resume(shared: &Arc<Shared>, departures: &mut Vec<Departure>) {
+    for departure in departures.drain(..) {
+        match departure {
+            Departure::Back(woken) => session::resume(shared, woken),
+            Departure::Farewell(farewell) => {
+                let slot = Slot::resume(shared, Over::Http1, farewell.door);
+                tokio::spawn(farewell::wait(farewell, slot));
+            }
+            Departure::Ended(door) => drop(Slot::resume(shared, Over::Http1, door)),
+        }
+    }
     tokio::task::yield_now().await;
 }
 
@@ -168,4 +195,26 @@ fn every(period: Duration) -> Interval {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_is_spread_and_leaves_half_of_its_time_for_answers() {
+        let seconds = Duration::from_secs;
+        for (extent, timeout, expected) in [
+            (0, seconds(5), 0.0032),
+            (100, seconds(5), 4.0 * 0.0032),
+            (15_000, seconds(5), 1.5),
+            (1_000_000, seconds(5), 2.5),
+            (1_000_000, seconds(600), 100.0),
+            (1_000, Duration::ZERO, 0.0),
+        ] {
+            let chunks = usize::div_ceil(extent, CHUNK).max(1) as f64;
+            let takes = drain_period(extent, timeout).as_secs_f64() * chunks;
+            assert!((takes - expected).abs() < 0.01, "{extent} take {takes} s");
+        }
+    }
 }

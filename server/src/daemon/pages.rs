@@ -1,13 +1,13 @@
 //! Ordinary requests: what a GET that asks for no WebSocket gets, in either version of HTTP.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 
 use http::{HeaderValue, Response, StatusCode};
 use tokio_tungstenite::tungstenite::Bytes;
 
 use super::Shared;
 use super::census::Over;
+use super::figures::Figures;
 
 /// Opens a WebSocket to where it came from, exchanges messages, and says on the page how that went.
 const TEST_PAGE: &str = include_str!("pages/test.html");
@@ -47,14 +47,13 @@ fn status(shared: &Shared) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(rows, "<tr><th>{name}<td>{open}<td>{opened}");
     }
-    let open = shared.open.load(Ordering::Relaxed);
-    let totals = &shared.roster.totals;
+    let open = shared.porter.open();
     let counts = [
         ("Places taken, connections of HTTP/2 included", open as u64),
-        ("Connections accepted", totals.accepted.load(Ordering::Relaxed)),
-        ("Connections refused", totals.refused.load(Ordering::Relaxed)),
-        ("Peers that answered no ping", totals.ping_timeouts.load(Ordering::Relaxed)),
-        ("Messages lost to slow consumers", totals.relay_dropped.load(Ordering::Relaxed)),
+        ("Connections accepted", shared.sum(|figures| figures.accepted.get())),
+        ("Connections refused", shared.sum(Figures::all_refused)),
+        ("Peers that answered no ping", shared.sum(|figures| figures.ping_timeouts.get())),
+        ("Messages lost to slow consumers", shared.sum(|figures| figures.relay_dropped.get())),
     ];
     let mut rest = String::new();
     for (name, count) in counts {

@@ -3,7 +3,7 @@
 //! No connection has a timer. A clock ticks twice per quiet period; a connection notes the tick when something happens
 //! on it, and is looked at only when its period would be over. Parking and coming back cost some system calls and a task, so a
 //! connection that came back soon after it was parked must be quiet for twice as long the next time, up to
-//! 2^[`MAX_PATIENCE`] periods: one that talks regularly is not parked between its messages.
+//! [`Patience::Sixteen`] periods: one that talks regularly is not parked between its messages.
 
 use std::mem;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,13 +12,38 @@ use std::time::Duration;
 
 use super::table::{Beat, PARK};
 
-/// Doublings of the quiet period at most: 1.6 s where the period is 100 ms.
-const MAX_PATIENCE: u8 = 4;
 /// Ticks in a quiet period.
 const PERIOD: u32 = 2;
 /// More buckets than the longest wait has ticks, so that a bucket holds one tick's connections only.
 const BUCKETS: usize = 64;
-const _: () = assert!((PERIOD << MAX_PATIENCE) + 2 < BUCKETS as u32);
+const _: () = assert!(Patience::Sixteen.ticks() + 2 < BUCKETS as u32);
+
+/// For how many quiet periods a connection must be quiet before it is parked: with a period of 100 ms, 1.6 s at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Patience {
+    #[default]
+    One,
+    Two,
+    Four,
+    Eight,
+    Sixteen,
+}
+
+impl Patience {
+    const fn ticks(self) -> u32 {
+        PERIOD << self as u8
+    }
+
+    fn doubled(self) -> Self {
+        match self {
+            Self::One => Self::Two,
+            Self::Two => Self::Four,
+            Self::Four => Self::Eight,
+            Self::Eight | Self::Sixteen => Self::Sixteen,
+        }
+    }
+}
 
 /// The clock, and the connections by the tick at which they are looked at.
 pub(super) struct Quiet {
@@ -49,7 +74,7 @@ impl Quiet {
         beat.stirred.store(now, Ordering::Relaxed);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         // Half a tick is over on average, so the period would come out short without one more.
-        buckets[bucket(now.wrapping_add(wait(beat.patience)).wrapping_add(1))].push(beat.clone());
+        buckets[bucket(now.wrapping_add(beat.patience.ticks()).wrapping_add(1))].push(beat.clone());
     }
 
     /// One tick: tells those that were quiet for their period.
@@ -58,7 +83,7 @@ impl Quiet {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let due = mem::take(&mut buckets[bucket(now)]);
         for beat in due.into_iter().filter(|beat| !beat.gone()) {
-            let wait = wait(beat.patience);
+            let wait = beat.patience.ticks();
             let quiet = now.wrapping_sub(beat.stirred.load(Ordering::Relaxed));
             let left = if quiet > wait {
                 beat.pulse.raise(PARK);
@@ -72,15 +97,10 @@ impl Quiet {
     }
 
     /// The patience of a connection that wakes now and was parked at `since` with `patience`.
-    pub(super) fn patience_after(&self, since: u16, patience: u8) -> u8 {
+    pub(super) fn patience_after(&self, since: u16, patience: Patience) -> Patience {
         let parked = (self.now() as u16).wrapping_sub(since);
-        if u32::from(parked) <= wait(MAX_PATIENCE) { (patience + 1).min(MAX_PATIENCE) } else { 0 }
+        if u32::from(parked) <= Patience::Sixteen.ticks() { patience.doubled() } else { Patience::One }
     }
-}
-
-/// Ticks to be quiet for.
-fn wait(patience: u8) -> u32 {
-    PERIOD << patience.min(MAX_PATIENCE)
 }
 
 fn bucket(tick: u32) -> usize {
@@ -113,22 +133,23 @@ mod tests {
     fn a_connection_parks_a_period_after_it_last_stirred() {
         assert_eq!(parks_at(Beat::default(), &[]), 3);
         assert_eq!(parks_at(Beat::default(), &[1, 2, 4, 6, 7]), 10);
-        assert_eq!(parks_at(Beat::new(0, 2), &[8]), 17);
+        assert_eq!(parks_at(Beat::new(0, Patience::Four), &[8]), 17);
     }
 
     #[test]
     fn patience_grows_with_short_rests_and_goes_with_a_long_one() {
         let quiet = Quiet::new(Duration::from_millis(100));
-        let mut patience = 0;
-        for expected in [1, 2, 3, 4, 4] {
+        let mut patience = Patience::One;
+        let longest = Patience::Sixteen;
+        for expected in [Patience::Two, Patience::Four, Patience::Eight, longest, longest] {
             patience = quiet.patience_after(quiet.now() as u16, patience);
             assert_eq!(patience, expected);
         }
         let since = quiet.now() as u16;
-        for _ in 0..=wait(MAX_PATIENCE) {
+        for _ in 0..=longest.ticks() {
             quiet.turn();
         }
-        assert_eq!(quiet.patience_after(since, patience), 0);
+        assert_eq!(quiet.patience_after(since, patience), Patience::One);
     }
 
     #[test]

@@ -21,20 +21,26 @@ use super::accept::LINGER;
 use super::broadcast::Place;
 use super::carrier::{Carrier, Refused};
 use super::census::Over;
+use super::door::Door;
 use super::member::Member;
-use super::roster::Woken;
-use super::table::{Beat, DRAIN, Idle, PARK, PING, Parked};
-use super::upgrade::{Path, Upgraded};
+use super::rooms::Service;
+use super::roster::{Joined, Woken};
+use super::table::{Beat, DRAIN, Idle, MAIL, PARK, PING, Parked, index};
+use super::upgrade::Upgraded;
 use super::wire::ping_payload;
 use super::{Shared, Slot};
 use crate::deflate::{Adapter, Agreed, Failure, Kept};
 use crate::link::{Backlog, Link};
+
+mod membership;
 
 /// The connection is idle and somebody else's now.
 struct Parking;
 
 /// Messages handled before other connections get their turn.
 const BUDGET: u32 = 64;
+/// The same in bytes: what is a megabyte here may have been a kilobyte on the wire.
+const BYTES: usize = 256 << 10;
 
 pub(super) struct Session<C: Carrier> {
     /// Both are there until the connection ends or is handed on.
@@ -42,13 +48,14 @@ pub(super) struct Session<C: Carrier> {
     slot: Option<Slot>,
     shared: Arc<Shared>,
     beat: Arc<Beat>,
+    door: Door,
     member: Member,
-    path: Path,
-    /// On `/broadcast`.
+    service: Service,
+    /// In a room.
     place: Option<Place>,
     pings: u32,
     /// Pings since the peer last sent anything.
-    unanswered: u32,
+    unanswered: u16,
     /// Our Close is queued: nothing may follow it.
     closing: bool,
     /// The roster knows of it.
@@ -69,64 +76,69 @@ pub(super) struct Return {
 
 /// Goes on with a socket that was parked.
 pub(super) fn resume(shared: &Arc<Shared>, woken: Woken) {
-    let Woken { parked: Parked { socket, idle }, beat, history, tail, backlog } = woken;
+    let Woken { parked: Parked { socket, idle, .. }, beat, history, tail, backlog } = woken;
     let member = Member::socket(socket.as_raw_fd());
-    let slot = Slot::resume(shared, Over::Http1);
+    let slot = Slot::resume(shared, Over::Http1, idle.door);
     match TcpStream::from_std(IdleStream::from(socket)) {
         Ok(tcp) => Session::resume(tcp, member, Return { idle, beat, history, tail, backlog }, slot),
         // The kernel has no memory for the registration; the descriptor is closed already.
         Err(error) => {
-            warn!(%error, "a parked connection is lost");
-            let place = (idle.path == Path::Broadcast).then(|| Place::at(idle.cursor));
-            shared.roster.leave(member, &beat, place.as_ref());
+            warn!(name: "resume_failed", %error, "a parked connection is lost");
+            let place = idle.service.room().map(|_| Place::at(idle.cursor));
+            shared.roster.leave(member, &beat, idle.service, place.as_ref());
+            shared.figures(idle.door).ended.add(1);
         }
     }
 }
 
 impl<C: Carrier> Session<C> {
-    /// Starts serving a new WebSocket; how the rest of the server reaches it is the answer.
-    pub(super) fn start(carrier: C, member: Member, upgraded: Upgraded, slot: Slot) -> Arc<Beat> {
+    /// Starts serving a new WebSocket; how the rest of the server reaches it, and what it is for, is the answer.
+    pub(super) fn start(carrier: C, upgraded: Upgraded, slot: Slot) -> Option<(Arc<Beat>, Service)> {
         let shared = slot.shared.clone();
-        let Upgraded { path, deflate, tail } = upgraded;
+        let Upgraded { seat, deflate, tail } = upgraded;
         let link = connect(&shared, carrier, tail, deflate.map(Kept::from));
-        let (beat, place) = shared.roster.join(member, path);
+        let (member, joined) = seat.occupy();
+        let Joined { beat, service, place } = joined?;
+        shared.figures(slot.door).opened.add(1);
         if C::PARKS {
             shared.roster.quiet.watch(&beat);
         }
         tokio::spawn(Self {
+            door: slot.door,
             link: Some(link),
             slot: Some(slot),
             shared,
             beat: beat.clone(),
             member,
-            path,
+            service,
             place,
             pings: 0,
             unanswered: 0,
             closing: false,
             listed: true,
         });
-        beat
+        Some((beat, service))
     }
 
     /// Goes on with one that was parked.
     pub(super) fn resume(carrier: C, member: Member, back: Return, slot: Slot) {
         let shared = slot.shared.clone();
         let Return { idle, beat, history, tail, backlog } = back;
-        let Idle { pings, unanswered, cursor, path, deflate, .. } = idle;
+        let Idle { pings, unanswered, cursor, service, door, deflate, .. } = idle;
         let unanswered = if tail.is_empty() { unanswered } else { 0 };
         let mut link = connect(&shared, carrier, tail, keep(deflate, history));
         if let Some(backlog) = backlog {
             link.owe(backlog);
         }
-        let place = (path == Path::Broadcast).then(|| Place::at(cursor));
+        let place = service.room().map(|_| Place::at(cursor));
         tokio::spawn(Self {
             link: Some(link),
             slot: Some(slot),
+            door,
             shared,
             beat,
             member,
-            path,
+            service,
             place,
             pings,
             unanswered,
@@ -147,19 +159,34 @@ impl<C: Carrier> Session<C> {
             self.closing = true;
             link.send(close(CloseCode::Away, "server is going away"))?;
         }
+        if bits & MAIL != 0 && self.too_slow() {
+            return Poll::Ready(Err(self.send_away()));
+        }
+        let Some(link) = self.link.as_mut() else {
+            return Poll::Ready(Err(Error::AlreadyClosed));
+        };
         if bits & PING != 0 && !self.closing {
+            let figures = self.shared.figures(self.door);
+            if self.unanswered > 0 {
+                figures.missed.add(1);
+            }
             if self.unanswered >= self.shared.roster.missed_limit {
-                self.shared.roster.totals.ping_timeouts.fetch_add(1, Ordering::Relaxed);
+                figures.ping_timeouts.add(1);
                 return Poll::Ready(Err(self.fail(CloseCode::Error, "ping timeout")));
             }
             self.unanswered += 1;
-            self.pings += 1;
+            self.pings = self.pings.wrapping_add(1);
             // Behind output that the peer does not take, a ping would only pile up. It counts as missed all the same.
             if link.poll_flush(cx)?.is_ready() {
+                figures.pings.add(1);
                 link.send(Message::Ping(ping_payload(self.shared.options.ping_payload, self.pings)))?;
             }
         }
+        let mut bytes = 0;
         for _ in 0..BUDGET {
+            if bytes > BYTES {
+                break;
+            }
             let Some(link) = self.link.as_mut() else {
                 return Poll::Ready(Err(Error::AlreadyClosed));
             };
@@ -169,6 +196,9 @@ impl<C: Carrier> Session<C> {
                 return Poll::Pending;
             }
             if let Some(message) = self.mail() {
+                if self.too_slow() {
+                    return Poll::Ready(Err(self.send_away()));
+                }
                 stirred = true;
                 self.send(message)?;
                 continue;
@@ -188,6 +218,7 @@ impl<C: Carrier> Session<C> {
                 }
                 Poll::Ready(Ok(message)) => {
                     stirred = true;
+                    bytes += message.len();
                     self.received(message)?;
                 }
                 Poll::Ready(Err(error)) => {
@@ -208,12 +239,6 @@ impl<C: Carrier> Session<C> {
         self.beat.stirred.store(self.shared.roster.quiet.now(), Ordering::Relaxed);
     }
 
-    /// The next message of the room.
-    fn mail(&mut self) -> Option<Message> {
-        let place = self.place.as_mut().filter(|_| !self.closing)?;
-        self.shared.roster.next_message(self.member, place)
-    }
-
     /// Hands the connection to the parking lot, unless something has come up meanwhile.
     fn park(&mut self, cx: &Context<'_>) -> Poll<Result<Parking, Error>> {
         let Some(link) = self.link.take() else {
@@ -228,7 +253,8 @@ impl<C: Carrier> Session<C> {
             cursor: self.place.as_ref().map_or(0, |place| place.cursor),
             since: self.shared.roster.quiet.now() as u16,
             patience: self.beat.patience,
-            path: self.path,
+            door: self.door,
+            service: self.service,
             deflate,
         };
         // Before anyone else has it: from then on another task may count and close it.
@@ -252,19 +278,32 @@ impl<C: Carrier> Session<C> {
     }
 
     fn received(&mut self, message: Message) -> Result<(), Error> {
+        let figures = self.shared.figures(self.door);
+        if message.is_pong() {
+            figures.pongs.add(1);
+            if self.unanswered == 1
+                && let Some(descriptor) = self.member.descriptor()
+                && let Some(time) = self.shared.roster.wheel.since_ping(index(descriptor))
+            {
+                figures.round_trip(time);
+            }
+        }
         self.unanswered = 0;
         // The engine answers pings and the Close by itself; what arrives after our Close has nowhere to go.
         if self.closing || !(message.is_text() || message.is_binary()) {
             return Ok(());
         }
+        figures.received.add(message.len());
         match &mut self.place {
-            Some(place) => self.shared.roster.publish(self.member, place, message),
+            Some(place) => self.shared.roster.publish(self.member, self.service, place, message),
+            None if self.service == Service::SINK => {}
             None => self.send(message)?,
         }
         Ok(())
     }
 
     fn send(&mut self, message: Message) -> Result<(), Error> {
+        self.shared.figures(self.door).sent.add(message.len());
         self.link.as_mut().map_or(Err(Error::AlreadyClosed), |link| link.send(message))
     }
 
@@ -303,15 +342,8 @@ impl<C: Carrier> Session<C> {
     /// Tells the roster that the connection is no more. Before its descriptor is closed: it comes again at once.
     fn unlist(&mut self) {
         if mem::take(&mut self.listed) {
-            self.shared.roster.leave(self.member, &self.beat, self.place.as_ref());
-        }
-    }
-
-    fn report_lost(&mut self) {
-        let lost = self.place.as_mut().map_or(0, |place| mem::take(&mut place.lost));
-        if lost > 0 {
-            self.shared.roster.totals.relay_dropped.fetch_add(lost, Ordering::Relaxed);
-            warn!(dropped = lost, "a slow consumer on /broadcast lost messages");
+            self.shared.roster.leave(self.member, &self.beat, self.service, self.place.as_ref());
+            self.shared.figures(self.door).ended.add(1);
         }
     }
 }

@@ -9,7 +9,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::upgrade::Path;
+use super::door::Door;
+use super::quiet::Patience;
+use super::rooms::Service;
 use crate::deflate::Agreed;
 use crate::pulse::Pulse;
 
@@ -21,7 +23,6 @@ pub(super) const DRAIN: u32 = 2;
 pub(super) const MAIL: u32 = 4;
 /// It has been quiet for long enough to be parked.
 pub(super) const PARK: u32 = 8;
-
 /// An active connection as the rest of the server reaches it.
 #[derive(Default)]
 pub(super) struct Beat {
@@ -31,12 +32,12 @@ pub(super) struct Beat {
     pub(super) stirred: AtomicU32,
     /// Turns of the wheel done when the connection opened; wraps with them.
     pub(super) joined: u32,
-    /// How much longer than usual it must be quiet before it is parked: doublings.
-    pub(super) patience: u8,
+    /// How long it must be quiet before it is parked.
+    pub(super) patience: Patience,
 }
 
 impl Beat {
-    pub(super) fn new(joined: u32, patience: u8) -> Self {
+    pub(super) fn new(joined: u32, patience: Patience) -> Self {
         Self { joined, patience, ..Self::default() }
     }
 
@@ -58,14 +59,16 @@ pub(super) struct Idle {
     pub(super) pings: u32,
     /// As in [`Beat`].
     pub(super) joined: u32,
-    /// Pings since the peer last sent anything.
-    pub(super) unanswered: u32,
-    /// On `/broadcast`: number of the next message it is to get.
+    /// In a room: number of the next message it is to get.
     pub(super) cursor: u32,
+    /// Which way it came in.
+    pub(super) door: Door,
+    /// Pings since the peer last sent anything.
+    pub(super) unanswered: u16,
     /// The quiet clock's last bits when it was parked.
     pub(super) since: u16,
-    pub(super) patience: u8,
-    pub(super) path: Path,
+    pub(super) service: Service,
+    pub(super) patience: Patience,
     /// The compression negotiated. What the peer may still refer to is kept elsewhere: most have none.
     pub(super) deflate: Option<Agreed>,
 }
@@ -75,6 +78,15 @@ pub(super) struct Idle {
 pub(super) struct Parked {
     pub(super) socket: OwnedFd,
     pub(super) idle: Idle,
+    pub(super) stage: Stage,
+}
+
+/// Whether a parked connection is coming to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// Our Close has been written; the peer's answer is the end.
+    Closing,
 }
 
 pub(super) enum Entry {
@@ -129,11 +141,29 @@ impl Table {
         }
     }
 
+    /// Takes a parked connection out.
+    pub(super) fn take(&mut self, descriptor: usize) -> Option<Parked> {
+        let entry = self.entries.get_mut(descriptor)?;
+        if !matches!(entry, Entry::Parked(_)) {
+            return None;
+        }
+        let taken = std::mem::replace(entry, Entry::Vacant);
+        self.shrink();
+        match taken {
+            Entry::Parked(parked) => Some(parked),
+            Entry::Vacant | Entry::Active(_) => None,
+        }
+    }
+
     /// Forgets a connection, before its descriptor is closed and may come again.
     pub(super) fn vacate(&mut self, descriptor: RawFd) {
         if let Some(entry) = self.entries.get_mut(index(descriptor)) {
             *entry = Entry::Vacant;
         }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
         while matches!(self.entries.last(), Some(Entry::Vacant)) {
             self.entries.pop();
         }

@@ -50,6 +50,14 @@ pub(super) fn control(bytes: &[u8]) -> Option<(Heartbeat, usize)> {
     Some((found, start + payload))
 }
 
+/// Whether `bytes` are one whole, legal Close and nothing else.
+pub(super) fn is_close(bytes: &[u8]) -> bool {
+    let mut cursor = Cursor::new(bytes);
+    let Ok(Some((header, payload))) = FrameHeader::parse(&mut cursor) else { return false };
+    let close = header.is_final && header.mask.is_some() && header.opcode == OpCode::Control(Control::Close);
+    close && payload <= MAX_CONTROL as u64 && cursor.position() + payload == bytes.len() as u64
+}
+
 /// The payload of ping number `count`: that number as far as there is room for it.
 pub(super) fn ping_payload(size: usize, count: u32) -> Bytes {
     let mut payload = [0; MAX_CONTROL];
@@ -77,7 +85,15 @@ pub(super) enum Written {
     Broken,
 }
 
+/// Close with 1001, and why.
+const AWAY: &[u8] = b"\x03\xE9server is going away";
+
 impl<'a> Outgoing<'a> {
+    /// That the server is going away.
+    pub(super) fn close_away() -> Outgoing<'static> {
+        Outgoing::new(OpCode::Control(Control::Close), AWAY)
+    }
+
     pub(super) fn ping(payload: &'a [u8]) -> Self {
         Self::new(OpCode::Control(Control::Ping), payload)
     }
@@ -161,6 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn a_close_is_one_only_when_it_is_whole_and_alone() {
+        for payload in [&b""[..], b"\x03\xE8", b"\x03\xE8bye"] {
+            let close = masked(0x88, payload);
+            assert!(is_close(&close));
+            (0..close.len()).for_each(|cut| assert!(!is_close(&close[..cut]), "{cut}"));
+            assert!(!is_close(&[&close[..], &[0]].concat()));
+        }
+        assert!(!is_close(&masked(0x89, b"")) && !is_close(&masked(0x08, b"")) && !is_close(&[0x88, 0]));
+    }
+
+    #[test]
     fn everything_else_is_left_to_the_engine() {
         // Not final, reserved bits, other opcodes.
         for first in [0x0A, 0x09, 0xCA, 0xAA, 0x9A, 0x88, 0x8B, 0x81, 0x82, 0x80] {
@@ -182,6 +209,8 @@ mod tests {
             Frame::message(text, OpCode::Data(Data::Text), true).format(&mut expected).unwrap();
             assert_eq!(frame.to_vec(), expected);
         }
+        assert_eq!(AWAY[..2], 1001_u16.to_be_bytes());
+        assert_eq!(Outgoing::close_away().header[..2], [0x88, AWAY.len() as u8]);
         assert_eq!(Outgoing::ping(b"ab").header[..2], [0x89, 2]);
         assert_eq!(Outgoing::pong(b"").header[..2], [0x8A, 0]);
     }

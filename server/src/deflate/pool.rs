@@ -34,16 +34,19 @@ thread_local! {
 }
 
 /// Frees contexts that no message needed since the last call, and those of threads that have ended. To be called now and
-/// then by a process that wants its memory back.
-pub fn tidy() {
+/// then by a process that wants its memory back. Whether there were any.
+pub fn tidy() -> bool {
+    let mut freed = false;
     lock(&SHELVES).retain(|shelf| {
         let mut kept = lock(shelf);
         if !std::mem::take(&mut kept.used) {
+            freed |= !(kept.deflaters.is_empty() && kept.inflaters.is_empty());
             *kept = Shelf::default();
         }
         drop(kept);
         Arc::strong_count(shelf) > 1
     });
+    freed
 }
 
 pub(super) fn deflater(shape: Shape) -> Result<Deflater, Failure> {
@@ -105,4 +108,37 @@ fn with_shelf<T>(work: impl FnOnce(&mut Shelf) -> Option<T>) -> Option<T> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Contexts on this thread's shelf.
+    fn shelved() -> usize {
+        let mut count = 0;
+        SHELF.with(|shelf| {
+            let shelf = lock(shelf);
+            count = shelf.deflaters.len() + shelf.inflaters.len();
+        });
+        count
+    }
+
+    #[test]
+    fn contexts_are_used_again_until_nobody_needs_them() {
+        let shape = |bits| Shape { bits, mem_level: 1, level: 1 };
+        give_deflater(deflater(shape(9)).unwrap());
+        give_inflater(inflater().unwrap());
+        let taken = deflater(shape(9)).unwrap();
+        assert_eq!(shelved(), 1, "it was taken off the shelf");
+        give_deflater(taken);
+        tidy();
+        assert_eq!(shelved(), 2, "they were in use");
+        assert!(tidy());
+        assert_eq!(shelved(), 0);
+        (9..=15).for_each(|bits| give_deflater(deflater(shape(bits)).unwrap()));
+        assert_eq!(shelved(), KEPT);
+        assert_eq!(deflater(shape(15)).unwrap().shape(), shape(15));
+        assert_eq!(shelved(), KEPT - 1, "the latest stay");
+    }
 }

@@ -345,3 +345,46 @@ fn an_idle_connection_is_not_among_the_runtimes_sockets() {
         assert_eq!(server.process.watched(), idle);
     });
 }
+
+#[test]
+fn a_crowd_of_parked_connections_is_closed_in_place_and_over_some_time() {
+    bounded(async {
+        let count = 1_200;
+        let server =
+            TestServer::start(&["--idle-after", SOON, "--ping-interval", "0", "--drain-timeout", "10s"]);
+        let mut crowd = Vec::new();
+        for _ in 0..count {
+            crowd.push(Raw::connect(server.address(), "/echo").await);
+        }
+        sleep(PARKED).await;
+        let watched: usize = server.process.watched().into_iter().max().unwrap();
+        assert!(watched >= count, "only {watched} are parked");
+        let asked = Instant::now();
+        server.process.signal(Signal::TERM);
+        let close = frame(FIN | CLOSE, &1001_u16.to_be_bytes());
+        let ends = crowd.into_iter().enumerate().map(|(at, mut raw)| {
+            let close = close.clone();
+            async move {
+                let (first, payload) = raw.frame().await.expect("a Close");
+                let heard = asked.elapsed();
+                assert_eq!((first, &payload[..2]), (FIN | CLOSE, &1001_u16.to_be_bytes()[..]));
+                match at % 4 {
+                    // Something was on its way; it is too late for an answer.
+                    0 => raw.write_all(&[frame(FIN | TEXT, b"late"), close].concat()).await,
+                    1 => raw.end().await,
+                    _ => raw.write_all(&close).await,
+                }
+                assert_eq!(raw.frame().await, None);
+                heard
+            }
+        });
+        let heard = join_all(ends).await;
+        let ended = server.process.end();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("in time"), "{}", ended.stderr);
+        // At 10,000 a second; without that, all of them hear it within some milliseconds.
+        let (first, last) = (heard.iter().min().unwrap(), heard.iter().max().unwrap());
+        assert!((*last - *first) > Duration::from_millis(60), "{first:?} to {last:?}");
+        assert!(asked.elapsed() < Duration::from_secs(8), "those that answer are not waited for");
+    });
+}

@@ -46,6 +46,14 @@ impl Raw {
         Self::try_connect(address, path).await.expect("an upgrade")
     }
 
+    /// From an address of this host's own.
+    pub(crate) async fn connect_from(from: &str, address: &str, path: &str) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from.parse::<std::net::IpAddr>().unwrap(), 0).into()).unwrap();
+        let tcp = socket.connect(address.parse().unwrap()).await.unwrap();
+        Self::upgrade(tcp, address, path, "").await.expect("an upgrade").0
+    }
+
     /// `None` when the server refuses.
     pub(crate) async fn try_connect(address: &str, path: &str) -> Option<Self> {
         Self::negotiate(address, path, "").await.map(|(raw, _)| raw)
@@ -53,7 +61,10 @@ impl Raw {
 
     /// The connection and the head of the answer to a request with more header `fields`. `None` when the server refuses.
     pub(crate) async fn negotiate(address: &str, path: &str, fields: &str) -> Option<(Self, String)> {
-        let mut tcp = TcpStream::connect(address).await.unwrap();
+        Self::upgrade(TcpStream::connect(address).await.unwrap(), address, path, fields).await
+    }
+
+    async fn upgrade(mut tcp: TcpStream, address: &str, path: &str, fields: &str) -> Option<(Self, String)> {
         tcp.set_nodelay(true).unwrap();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

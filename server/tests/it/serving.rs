@@ -173,7 +173,7 @@ fn bad_flags_are_64() {
     ] {
         Process::start(SERVER, arguments).end().expect_failure(64, "error: ");
     }
-    Process::start(SERVER, &["--listen", "wss://127.0.0.1:0"]).end().expect_failure(64, "--tls-certificate");
+    Process::start(SERVER, &["--listen", "wss://127.0.0.1:0"]).end().expect_failure(64, "wss needs");
     Process::start(SERVER, &[]).end().expect_failure(64, "nowhere to listen");
     Process::start(SERVER, &["--processes", "2"]).end().expect_failure(64, "nowhere to listen");
 }

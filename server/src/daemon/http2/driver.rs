@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,9 +18,11 @@ use tracing::debug;
 use super::super::accept::LINGER;
 use super::super::census::Over;
 use super::super::member::Member;
+use super::super::rooms::Service;
+use super::super::seat::Seat;
 use super::super::session::{Return, Session};
 use super::super::table::{Beat, DRAIN, MAIL, PING};
-use super::super::upgrade::{Path, Refusal, Upgraded};
+use super::super::upgrade::{Refusal, Upgraded};
 use super::super::{Shared, Slot};
 use super::hub::{ARRIVED, Hub, NEIGHBOURS, RETURNED, WINDOW};
 use super::incoming;
@@ -41,7 +42,7 @@ const GROWTH: usize = 8;
 /// A place for a stream.
 enum Entry {
     Vacant,
-    Active(Arc<Beat>, Path),
+    Active(Arc<Beat>, Service),
     Parked(Resting),
 }
 
@@ -69,7 +70,7 @@ pub(super) struct Driver<S> {
     going: bool,
     /// Runs while there is no stream, and while the peer is to see that we are going.
     timer: Option<Pin<Box<Sleep>>>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -94,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             over,
             going: false,
             timer: Some(Box::pin(sleep_until(deadline))),
-            _slot: slot,
+            slot,
         }
     }
 
@@ -173,9 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Passes `bit` on, at once to a session and in its turn to a parked stream.
     fn tell(&mut self, place: u32, bit: u32) {
         match &self.streams[place as usize] {
-            Entry::Active(_, path) if bit == MAIL && *path != Path::Broadcast => {}
+            Entry::Active(_, service) if bit == MAIL && service.room().is_none() => {}
             Entry::Active(beat, _) => beat.pulse.raise(bit),
-            Entry::Parked(resting) if bit == MAIL && resting.idle.path != Path::Broadcast => {}
+            Entry::Parked(resting) if bit == MAIL && resting.idle.service.room().is_none() => {}
             Entry::Parked(_) => self.work.push_back((place, bit)),
             Entry::Vacant => {}
         }
@@ -184,14 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// A place comes back from its session, vacant or with an idle stream.
     fn put(&mut self, place: u32, resting: Option<Resting>) {
         let Some(resting) = resting else { return self.vacate(place) };
-        // Nobody has waited for it since the session did.
-        let mut bits = ARRIVED;
-        if resting.idle.path == Path::Broadcast {
-            bits |= MAIL;
-        }
         self.streams[place as usize] = Entry::Parked(resting);
         self.parked += 1;
-        self.work.push_back((place, bits));
+        // Nobody has waited for it since the session did. A message of the room since then has raised MAIL.
+        self.work.push_back((place, ARRIVED));
     }
 
     fn vacate(&mut self, place: u32) {
@@ -232,36 +229,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             next = Next::wake(DRAIN);
         }
         if matches!(next, Next::Stay) && bits & ARRIVED != 0 {
-            next = resting.attend(&self.bells[place as usize / NEIGHBOURS]);
+            next = resting.attend(roster, &self.bells[place as usize / NEIGHBOURS]);
         }
         if matches!(next, Next::Stay) && bits & MAIL != 0 {
             next = resting.relay(roster, member);
         }
         if matches!(next, Next::Stay) && bits & PING != 0 {
-            next = resting.ping(roster.missed_limit, options.ping_payload);
+            next = resting.ping(roster, options.ping_payload);
         }
         match next {
             Next::Stay => {}
             Next::Gone => {
-                roster.forget(member, &resting.idle);
-                drop(Slot::resume(&self.shared, self.over));
+                let idle = resting.idle;
+                roster.forget(member, &idle);
+                drop(Slot::resume(&self.shared, self.over, idle.door));
                 self.parked -= 1;
                 self.vacate(place);
             }
             Next::Wake { bits, tail, backlog } => {
                 let idle = resting.idle;
+                roster.figures[idle.door.listener()].unparked.add(1);
                 let patience = roster.quiet.patience_after(idle.since, idle.patience);
                 let beat = Arc::new(Beat::new(idle.joined, patience));
                 beat.pulse.raise(bits);
                 roster.quiet.watch(&beat);
-                let active = Entry::Active(beat.clone(), idle.path);
+                let active = Entry::Active(beat.clone(), idle.service);
                 let entry = mem::replace(&mut self.streams[place as usize], active);
                 let Entry::Parked(Resting { send, recv, .. }) = entry else { return };
                 self.parked -= 1;
                 let stream = Stream::new(send, recv, self.hub.clone(), place);
                 let history = roster.history(member, &idle);
                 let back = Return { idle, beat, history, tail, backlog };
-                Session::resume(stream, member, back, Slot::resume(&self.shared, self.over));
+                Session::resume(stream, member, back, Slot::resume(&self.shared, self.over, idle.door));
             }
         }
     }
@@ -272,25 +271,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return incoming::answer(&request, &self.shared, respond);
         }
         let full = self.going || self.shared.roster.draining();
-        let grant = match incoming::judge(&request, self.shared.options.deflate.as_ref(), full) {
+        let figures = self.shared.figures(self.slot.door);
+        let judged = incoming::judge(&request, &self.shared.options, full);
+        let grant = match judged {
             Ok(grant) => grant,
-            Err(refusal) => return incoming::refuse(refusal, respond),
+            Err(refusal) => {
+                figures.fail(refusal.why);
+                return incoming::refuse(refusal, respond);
+            }
         };
-        let Some(mut slot) = Slot::take(&self.shared) else {
-            self.shared.roster.totals.refused.fetch_add(1, Ordering::Relaxed);
-            return incoming::refuse(Refusal::BUSY, respond);
+        let mut slot = match self.slot.beside() {
+            Ok(slot) => slot,
+            Err(full) => {
+                figures.refuse(full.into());
+                return incoming::refuse(full.into(), respond);
+            }
         };
-        let (path, deflate) = (grant.path, grant.deflate);
-        let Some(send) = incoming::accept(grant, respond) else { return };
-        slot.serve(self.over);
         let index = self.find_place();
         // There are never more than h2 allows, which counts in u32.
         let place = index as u32;
+        let (member, deflate) = (Member::stream(self.hub.number, place), grant.deflate);
+        let Some(seat) = Seat::take(&self.shared, member, grant.route.clone()) else {
+            self.shared.figures(self.slot.door).fail(Refusal::NO_ROOM.why);
+            return incoming::refuse(Refusal::NO_ROOM, respond);
+        };
+        let Some(send) = incoming::accept(grant, respond) else { return };
+        slot.serve(self.over);
         let stream = Stream::new(send, request.into_body(), self.hub.clone(), place);
-        let upgraded = Upgraded { path, deflate, tail: Vec::new() };
-        let member = Member::stream(self.hub.number, place);
-        self.streams[index] = Entry::Active(Session::start(stream, member, upgraded, slot), path);
-        self.occupied += 1;
+        let upgraded = Upgraded { seat, deflate, tail: Vec::new() };
+        if let Some((beat, service)) = Session::start(stream, upgraded, slot) {
+            self.streams[index] = Entry::Active(beat, service);
+            self.occupied += 1;
+        }
     }
 
     /// Ends a connection on which there is nothing, in two steps.
@@ -341,7 +353,7 @@ impl<S> Drop for Driver<S> {
             if let Entry::Parked(resting) = entry {
                 let member = Member::stream(self.hub.number, place as u32);
                 self.shared.roster.forget(member, &resting.idle);
-                drop(Slot::resume(&self.shared, self.over));
+                drop(Slot::resume(&self.shared, self.over, resting.idle.door));
             }
         }
     }

@@ -5,10 +5,9 @@ use h2::server::SendResponse;
 use http::{HeaderValue, Method, Request, Response};
 use tokio_tungstenite::tungstenite::Bytes;
 
-use super::super::Shared;
 use super::super::pages;
 use super::super::upgrade::{Grant, Refusal, grant};
-use crate::deflate::Settings;
+use super::super::{Options, Shared};
 
 /// The protocol that this server speaks in an extended CONNECT.
 const WEBSOCKET: &str = "websocket";
@@ -17,11 +16,7 @@ const WEBSOCKET: &str = "websocket";
 ///
 /// # Errors
 /// What it is refused with.
-pub(super) fn judge<B>(
-    request: &Request<B>,
-    deflate: Option<&Settings>,
-    full: bool,
-) -> Result<Grant, Refusal> {
+pub(super) fn judge<B>(request: &Request<B>, options: &Options, full: bool) -> Result<Grant, Refusal> {
     match request.extensions().get::<Protocol>().map(Protocol::as_str) {
         Some(WEBSOCKET) => {}
         Some(_) => return Err(Refusal::UNKNOWN_PROTOCOL),
@@ -32,7 +27,10 @@ pub(super) fn judge<B>(
     if fields.get("sec-websocket-version").is_none_or(|version| version != "13") {
         return Err(Refusal::BAD_VERSION);
     }
-    grant(request.uri(), fields, deflate, full)
+    if full {
+        return Err(Refusal::DRAINING);
+    }
+    grant(options, request.uri(), fields)
 }
 
 /// Answers an ordinary request.
@@ -75,7 +73,7 @@ pub(super) fn accept(grant: Grant, mut respond: SendResponse<Bytes>) -> Option<h
 mod tests {
     use http::StatusCode;
 
-    use super::super::super::upgrade::Path;
+    use super::super::super::policy::Route;
     use super::*;
 
     fn judged(
@@ -83,7 +81,7 @@ mod tests {
         protocol: Option<&'static str>,
         version: Option<&str>,
         full: bool,
-    ) -> Result<Path, u16> {
+    ) -> Result<Route, u16> {
         let mut request = Request::builder().method("CONNECT").uri(format!("http://x{path}"));
         if let Some(version) = version {
             request = request.header("sec-websocket-version", version);
@@ -92,15 +90,17 @@ mod tests {
         if let Some(protocol) = protocol {
             request.extensions_mut().insert(Protocol::from_static(protocol));
         }
-        judge(&request, None, full).map(|grant| grant.path).map_err(|refusal| refusal.status.as_u16())
+        judge(&request, &Options::default(), full)
+            .map(|grant| grant.route)
+            .map_err(|refusal| refusal.status.as_u16())
     }
 
     #[test]
     fn extended_connect() {
         let websocket = Some(WEBSOCKET);
-        assert_eq!(judged("/", websocket, Some("13"), false), Ok(Path::Echo));
-        assert_eq!(judged("/echo?x", websocket, Some("13"), false), Ok(Path::Echo));
-        assert_eq!(judged("/broadcast", websocket, Some("13"), false), Ok(Path::Broadcast));
+        assert_eq!(judged("/", websocket, Some("13"), false), Ok(Route::Echo));
+        assert_eq!(judged("/echo?x", websocket, Some("13"), false), Ok(Route::Echo));
+        assert_eq!(judged("/broadcast", websocket, Some("13"), false), Ok(Route::Room(String::new())));
         assert_eq!(judged("/other", websocket, Some("13"), false), Err(404));
         assert_eq!(judged("/", websocket, Some("13"), true), Err(503));
         assert_eq!(judged("/", websocket, Some("8"), false), Err(400));

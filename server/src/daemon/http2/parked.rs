@@ -45,7 +45,7 @@ impl Next {
 
 impl Resting {
     /// Handles what has arrived: pings and pongs here, all else by waking it. When more arrives, `bell` rings.
-    pub(super) fn attend(&mut self, bell: &Waker) -> Next {
+    pub(super) fn attend(&mut self, roster: &Roster, bell: &Waker) -> Next {
         let mut cx = Context::from_waker(bell);
         loop {
             let data = match self.recv.poll_data(&mut cx) {
@@ -61,6 +61,9 @@ impl Resting {
             let mut rest: &[u8] = &data;
             while let Some((heartbeat, size)) = control(rest) {
                 rest = &rest[size..];
+                if heartbeat == Heartbeat::Pong {
+                    roster.figures[self.idle.door.listener()].pongs.add(1);
+                }
                 self.idle.unanswered = 0;
                 let Heartbeat::Ping(payload) = heartbeat else { continue };
                 match self.put(&Outgoing::pong(&payload)) {
@@ -78,29 +81,38 @@ impl Resting {
     }
 
     /// Sends a ping of `size` bytes, or has the session say that too many were missed.
-    pub(super) fn ping(&mut self, missed_limit: u32, size: usize) -> Next {
-        if self.idle.unanswered >= missed_limit {
+    pub(super) fn ping(&mut self, roster: &Roster, size: usize) -> Next {
+        if self.idle.unanswered >= roster.missed_limit {
             return Next::wake(PING);
         }
+        let figures = &roster.figures[self.idle.door.listener()];
+        if self.idle.unanswered > 0 {
+            figures.missed.add(1);
+        }
         self.idle.unanswered += 1;
-        self.idle.pings += 1;
+        self.idle.pings = self.idle.pings.wrapping_add(1);
         match self.put(&Outgoing::ping(&ping_payload(size, self.idle.pings))) {
             // Where the peer gives no window, the ping counts as missed.
-            Written::Whole | Written::Partly(_) => Next::Stay,
+            Written::Whole => {
+                figures.pings.add(1);
+                Next::Stay
+            }
+            Written::Partly(_) => Next::Stay,
             Written::Broken => Next::Gone,
         }
     }
 
     /// Writes what waits for it in the room.
     pub(super) fn relay(&mut self, roster: &Roster, member: Member) -> Next {
-        if roster.far_behind(self.idle.cursor) {
+        if roster.far_behind(&self.idle) {
             return Next::wake(MAIL);
         }
         let mut place = Place::at(self.idle.cursor);
         loop {
-            let message = roster.next_message(member, &mut place);
+            let message = roster.next_message(member, self.idle.service, &mut place);
             self.idle.cursor = place.cursor;
             let Some(message) = message else { return Next::Stay };
+            roster.figures[self.idle.door.listener()].sent.add(message.len());
             match Outgoing::message(&message).map(|frame| self.put(&frame)) {
                 Some(Written::Whole) | None => {}
                 Some(Written::Partly(backlog)) => {
