@@ -24,6 +24,8 @@ const NEEDED: &[(&[&str], &str)] = &[
     (&["systemd-socket-activate", "--version"], "systemd"),
     // Servers, each with the language it needs. A Node of another origin does not know Debian's folder.
     (&["env", "NODE_PATH=/usr/share/nodejs", "node", "-e", "require('ws')"], "node-ws"),
+    // A client of the server's HTTP/2, with the page that comes with it.
+    (&["chromium", "--version"], "chromium"),
     (&["perl", "-MMojolicious", "-e", "1"], "libmojolicious-perl"),
     (&["websocketd", "--version"], "websocketd"),
     (&["sh", "-c", "command -v libwebsockets-test-server"], "libwebsockets-test-server"),

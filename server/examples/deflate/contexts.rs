@@ -33,7 +33,7 @@ pub(crate) fn print(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
         out,
         "\n| window bits | inflate, new | after 64 KiB | zlib's formula | history kept when idle |"
     )?;
-    writeln!(out, "|---|---|---|---|---|---|")?;
+    writeln!(out, "|---|---|---|---|---|")?;
     for bits in [15, 13, 12, 11, 10, 9] {
         let mut compressed = Vec::new();
         let mut deflater = Deflater::new(Shape { bits, mem_level: 8, level: 6 })?;

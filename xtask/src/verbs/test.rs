@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use super::{build_ebpf, cargo, conformance, executable, target_dir, vm_test};
+use super::{bench, build_ebpf, cargo, conformance, executable, target_dir, vm_test};
 use crate::process::{Running, Stop};
 use crate::setup;
 use crate::skip::{self, Skip};
@@ -72,6 +72,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     run.step("conformance, a subset", |run| {
         conformance::subset(&run.stop, &binaries.join("headroom-server"))
     })?;
+    run.step("scale, a few thousand", |run| bench::scale::small(&run.stop, PROFILE_DIR))?;
     run.step("test, privileged", |run| {
         let mut command = Command::new(privileged.as_ref().context("they were not built")?);
         run.command(command.env("HEADROOM_BIN_DIR", &binaries))

@@ -185,14 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// A place comes back from its session, vacant or with an idle stream.
     fn put(&mut self, place: u32, resting: Option<Resting>) {
         let Some(resting) = resting else { return self.vacate(place) };
-        // Nobody has waited for it since the session did.
-        let mut bits = ARRIVED;
-        if resting.idle.service.room().is_some() {
-            bits |= MAIL;
-        }
         self.streams[place as usize] = Entry::Parked(resting);
         self.parked += 1;
-        self.work.push_back((place, bits));
+        // Nobody has waited for it since the session did. A message of the room since then has raised MAIL.
+        self.work.push_back((place, ARRIVED));
     }
 
     fn vacate(&mut self, place: u32) {

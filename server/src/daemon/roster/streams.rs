@@ -85,3 +85,83 @@ impl Roster {
         self.lock().rooms.behind(idle.service, idle.cursor) > MAX_BEHIND
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::super::super::table::{MAIL, PARK, PING};
+    use super::super::Joined;
+    use super::super::tests::{idle, room, with_roster};
+    use super::*;
+
+    fn parks(roster: &Roster, hub: &Hub, joined: &Joined) -> bool {
+        let mut delivered = false;
+        let deliver = || delivered = true;
+        let outcome = roster.park_stream(hub, 0, &joined.beat, &idle(joined), Box::default(), deliver);
+        assert_eq!(outcome.is_ok(), delivered);
+        delivered
+    }
+
+    #[test]
+    fn a_stream_is_parked_unless_something_waits_for_it_or_nobody_would_take_it() {
+        with_roster(Duration::ZERO, |roster| {
+            let hub = roster.enter();
+            let cx = Context::from_waker(Waker::noop());
+            let member = Member::stream(hub.number, 0);
+            let mut joined = roster.join(member, room());
+            joined.beat.pulse.raise(PING | PARK);
+            assert!(!parks(roster, &hub, &joined));
+            joined.beat.pulse.take(&cx);
+            // A message that it has not been told of yet.
+            let speaker = Member::socket(7);
+            let mut other = roster.join(speaker, room());
+            roster.publish(speaker, other.service, other.place.as_mut().unwrap(), Message::text("x"));
+            assert!(!parks(roster, &hub, &joined));
+            joined.beat.pulse.take(&cx);
+            assert!(!parks(roster, &hub, &joined));
+            let place = joined.place.as_mut().unwrap();
+            assert!(roster.next_message(member, joined.service, place).is_some());
+            assert!(!joined.beat.gone());
+            joined.beat.pulse.raise(PARK);
+            assert!(parks(roster, &hub, &joined) && joined.beat.gone());
+            roster.exit(&hub);
+            assert!(!parks(roster, &hub, &joined));
+        });
+    }
+
+    #[test]
+    fn a_message_reaches_the_connections_of_members_and_those_forgotten_are_no_members() {
+        with_roster(Duration::ZERO, |roster| {
+            let (one, two, empty) = (roster.enter(), roster.enter(), roster.enter());
+            assert!(one.number != two.number && two.number != empty.number && one.number != 0);
+            let members = [(&one, 0), (&one, 1), (&two, 0)].map(|(hub, at)| Member::stream(hub.number, at));
+            let mut joined = members.map(|member| roster.join(member, room()));
+            let service = joined[0].service;
+            roster.publish(members[0], service, joined[0].place.as_mut().unwrap(), Message::text("x"));
+            let told = [&one, &two, &empty].map(|hub| hub.pulse.pending() & MAIL != 0);
+            assert_eq!(told, [true, true, false]);
+            for (at, has) in [(0, false), (1, true), (2, true)] {
+                let place = joined[at].place.as_mut().unwrap();
+                assert_eq!(roster.next_message(members[at], service, place).is_some(), has);
+                roster.forget(members[at], &idle(&joined[at]));
+            }
+            // The room has gone with its last member.
+            assert_eq!(roster.lock().rooms.len(), 0);
+        });
+    }
+
+    #[test]
+    fn those_who_come_late_hear_that_the_server_is_going_away() {
+        with_roster(Duration::ZERO, |roster| {
+            let early = roster.enter();
+            roster.begin_drain();
+            for hub in [early, roster.enter()] {
+                assert_eq!(hub.pulse.pending(), DRAIN);
+            }
+        });
+    }
+}

@@ -15,7 +15,7 @@ fn options(ping_interval: Duration) -> Options {
     Options { ping_interval, ping_payload: 8, ..Options::default() }
 }
 
-fn room() -> Route {
+pub(super) fn room() -> Route {
     Route::Room("room".into())
 }
 
@@ -33,7 +33,7 @@ fn back(departure: &Departure) -> &Woken {
 }
 
 /// Runs `test` with a roster, which wants a runtime.
-fn with_roster(ping_interval: Duration, test: impl FnOnce(&Roster)) {
+pub(super) fn with_roster(ping_interval: Duration, test: impl FnOnce(&Roster)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         test(&Roster::new(&options(ping_interval), [Figures::default()].into()).unwrap())
@@ -50,20 +50,23 @@ fn connection() -> (TcpStream, TcpStream) {
     (server, client)
 }
 
-fn parked(socket: TcpStream, joined: &Joined) -> Parked {
-    let cursor = joined.place.as_ref().map_or(0, |place| place.cursor);
-    let idle = Idle {
+/// What is left of a connection that joined so, as it goes idle.
+pub(super) fn idle(joined: &Joined) -> Idle {
+    Idle {
         pings: 0,
         joined: joined.beat.joined,
-        cursor,
+        cursor: joined.place.as_ref().map_or(0, |place| place.cursor),
         door: door(),
         unanswered: 0,
         since: 0,
         service: joined.service,
         patience: Patience::One,
         deflate: None,
-    };
-    Parked { socket: socket.into(), idle, stage: Stage::Open }
+    }
+}
+
+fn parked(socket: TcpStream, joined: &Joined) -> Parked {
+    Parked { socket: socket.into(), idle: idle(joined), stage: Stage::Open }
 }
 
 fn join(roster: &Roster, descriptor: i32, route: Route) -> Joined {

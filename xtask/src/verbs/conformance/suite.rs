@@ -49,6 +49,35 @@ pub(super) fn program(stop: &Stop) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// Makes a certificate with the library that the suite speaks TLS with, and returns the server's flags for it.
+pub(super) fn certificate(stop: &Stop, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let python = program(stop)?.with_file_name("python");
+    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+    run(stop, Command::new(python).args(["-c", CERTIFICATE]).args([&certificate, &key]))?;
+    let text = |path: PathBuf| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
+    Ok(vec!["--tls-certificate".into(), text(certificate)?, "--tls-key".into(), text(key)?])
+}
+
+/// For localhost, for a day, signed by itself.
+const CERTIFICATE: &str = "
+import sys
+from OpenSSL import crypto
+key = crypto.PKey()
+key.generate_key(crypto.TYPE_RSA, 2048)
+cert = crypto.X509()
+cert.set_version(2)
+cert.set_serial_number(1)
+cert.get_subject().CN = 'localhost'
+cert.set_issuer(cert.get_subject())
+cert.gmtime_adj_notBefore(-3600)
+cert.gmtime_adj_notAfter(86400)
+cert.set_pubkey(key)
+cert.add_extensions([crypto.X509Extension(b'subjectAltName', False, b'DNS:localhost,IP:127.0.0.1')])
+cert.sign(key, 'sha256')
+open(sys.argv[1], 'wb').write(crypto.dump_certificate(crypto.FILETYPE_PEM, cert))
+open(sys.argv[2], 'wb').write(crypto.dump_privatekey(crypto.FILETYPE_PEM, key))
+";
+
 fn installed(environment: &Path) -> bool {
     let script = format!(
         "import pkg_resources as p, sys; sys.exit(p.get_distribution('autobahntestsuite').version != '{VERSION}')"

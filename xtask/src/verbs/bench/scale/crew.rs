@@ -1,17 +1,18 @@
 //! The many processes: servers that share a port, and clients that share the connections out among them.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use super::Place;
 use super::needs::{Plan, Transport};
 use crate::process::{Running, Stop};
 use crate::verbs::listening::Listening;
-use crate::verbs::{target_dir, usage};
+use crate::verbs::usage;
 
 /// headroom-server in as many processes as the plan says.
 pub(super) struct Servers {
@@ -19,14 +20,14 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn start(stop: &Stop, folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
-        let mut command = Command::new(binary("headroom-server"));
+    pub(super) fn start(stop: &Stop, place: &Place, plan: &Plan) -> anyhow::Result<Self> {
+        let mut command = Command::new(place.binaries.join("headroom-server"));
         command.args(["--listen", "ws://127.0.0.1:0", "--processes", &plan.servers.to_string()]);
         command.args(["--ping-interval", &format!("{}s", plan.ping_interval)]);
         if let Transport::Http2(streams) = plan.transport {
             command.args(["--http2-max-streams", &streams.to_string()]);
         }
-        Ok(Self { listening: Listening::start(stop, &mut command, "headroom-server", folder)? })
+        Ok(Self { listening: Listening::start(stop, &mut command, "headroom-server", &place.folder)? })
     }
 
     pub(super) fn port(&self) -> anyhow::Result<&str> {
@@ -70,12 +71,12 @@ struct Client {
 }
 
 impl Clients {
-    pub(super) fn start(servers: &Servers, folder: &Path, plan: &Plan, rate: f64) -> anyhow::Result<Self> {
+    pub(super) fn start(servers: &Servers, place: &Place, plan: &Plan, rate: f64) -> anyhow::Result<Self> {
         let mut clients = Self { all: Vec::new() };
         let mut source = 0;
         for (index, share) in plan.shares().into_iter().enumerate() {
-            let output = folder.join(format!("load-{index}.json"));
-            let mut command = Command::new(binary("headroom-load"));
+            let output = place.folder.join(format!("load-{index}.json"));
+            let mut command = Command::new(place.binaries.join("headroom-load"));
             command.args(["--json", "--url", &format!("{}/echo", servers.listening.url)]);
             command.args(["--connections", &share.to_string()]);
             command.args(["--rate", &(rate / f64::from(plan.clients)).to_string()]);
@@ -161,10 +162,6 @@ impl Drop for Clients {
 fn announcement(line: &str) -> Option<u64> {
     let (opened, rest) = line.strip_prefix("headroom-load: ")?.split_once(" of ")?;
     rest.ends_with(" connections opened").then(|| opened.parse().ok())?
-}
-
-fn binary(name: &str) -> PathBuf {
-    target_dir().join("release").join(name)
 }
 
 /// Sums over the clients' results.
