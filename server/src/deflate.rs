@@ -25,6 +25,7 @@ use std::num::NonZeroU8;
 
 use thiserror::Error;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 pub use adapter::{Adapter, Kept};
 pub use codec::allocated;
@@ -143,6 +144,14 @@ impl Failure {
     /// The failure inside an error that came through the engine.
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
+    }
+
+    /// What to tell the peer (RFC 6455 section 7.4.1).
+    pub fn blame(self) -> (CloseCode, &'static str) {
+        match self {
+            Failure::Corrupt => (CloseCode::Invalid, "corrupt compressed data"),
+            Failure::Memory => (CloseCode::Error, "out of memory"),
+        }
     }
 }
 

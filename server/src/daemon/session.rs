@@ -182,11 +182,9 @@ impl<C: Carrier> Session<C> {
                 link.send(Message::Ping(ping_payload(self.shared.options.ping_payload, self.pings)))?;
             }
         }
-        let mut bytes = 0;
-        for _ in 0..BUDGET {
-            if bytes > BYTES {
-                break;
-            }
+        let (mut turns, mut bytes) = (0, 0);
+        while turns < BUDGET && bytes <= BYTES {
+            turns += 1;
             let Some(link) = self.link.as_mut() else {
                 return Poll::Ready(Err(Error::AlreadyClosed));
             };
@@ -395,10 +393,7 @@ fn blame(error: &Error) -> Option<(CloseCode, &'static str)> {
         Error::Utf8(_) => Some((CloseCode::Invalid, "invalid UTF-8")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => Some((CloseCode::Protocol, "protocol error")),
-        Error::Io(error) => match Failure::of(error)? {
-            Failure::Corrupt => Some((CloseCode::Invalid, "corrupt compressed data")),
-            Failure::Memory => Some((CloseCode::Error, "out of memory")),
-        },
+        Error::Io(error) => Some(Failure::of(error)?.blame()),
         _ => None,
     }
 }
