@@ -207,8 +207,8 @@ async fn send(run: &Arc<Run>, began: Instant, stop: &mut Stop) -> Result<bool, L
         going = wait(run.options.duration, stop) => going,
         () = churn => false,
     };
+    pacer.end(!going).await;
     run.sending.store(false, Ordering::Release);
-    pacer.end();
     turnover::settle(run, recycled.load(Ordering::Relaxed)).await;
     Ok(going)
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -76,20 +76,27 @@ impl Schedule {
 
 /// The pacing thread.
 pub(super) struct Pacer {
-    ended: Arc<AtomicBool>,
+    cut: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Pacer {
-    /// Makes nothing due any more.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+    /// Returns when nothing is due any more: everything that was due has been ordered, however late, unless the schedule
+    /// is `cut` short.
+    pub(super) async fn end(self, cut: bool) {
+        self.cut.store(cut, Ordering::Release);
+        if let Some(thread) = self.thread {
+            // It ends soon, and does not panic.
+            let _ = tokio::task::spawn_blocking(|| thread.join()).await;
+        }
     }
 }
 
 /// Starts pacing the connections open now, for the run's duration from `start`. Without a message rate it does nothing;
 /// in a closed loop each connection sends at once, and goes on by itself.
 pub(super) fn start(run: &Arc<Run>, start: Instant) -> io::Result<Pacer> {
-    let ended = Arc::new(AtomicBool::new(false));
+    let cut = Arc::new(AtomicBool::new(false));
+    let mut thread = None;
     let ranks = run.open_ranks();
     let options = &run.options;
     if options.closed_loop {
@@ -97,18 +104,17 @@ pub(super) fn start(run: &Arc<Run>, start: Instant) -> io::Result<Pacer> {
         ranks.iter().for_each(|rank| run.order(*rank, Task::Send(due)));
     } else if options.message_rate > 0.0 && !ranks.is_empty() {
         let schedule = Schedule::new(options.arrival, options.message_rate, ranks.len(), options.seed);
-        let (run, ended) = (run.clone(), ended.clone());
-        thread::Builder::new()
-            .name("pacer".into())
-            .spawn(move || pace(schedule, &run, &ranks, start, &ended))?;
+        let (run, cut) = (run.clone(), cut.clone());
+        let builder = thread::Builder::new().name("pacer".into());
+        thread = Some(builder.spawn(move || pace(schedule, &run, &ranks, start, &cut))?);
     }
-    Ok(Pacer { ended })
+    Ok(Pacer { cut, thread })
 }
 
-fn pace(mut schedule: Schedule, run: &Run, ranks: &[u32], start: Instant, ended: &AtomicBool) {
+fn pace(mut schedule: Schedule, run: &Run, ranks: &[u32], start: Instant, cut: &AtomicBool) {
     let end = run.options.duration.as_secs_f64();
     let mut next = schedule.next();
-    while next.0 < end && !ended.load(Ordering::Acquire) {
+    while next.0 < end && !cut.load(Ordering::Acquire) {
         let due = start + Duration::from_secs_f64(next.0);
         let now = Instant::now();
         if due > now {

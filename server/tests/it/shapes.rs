@@ -22,7 +22,8 @@ fn start(url: &str, arguments: &str) -> Process {
 #[test]
 fn a_stall_of_the_client_is_charged_to_the_messages_it_delayed() {
     let witness = Witness::start(Manner::default());
-    let load = start(&witness.url, "--connections 20 --duration 2s --message-rate 50");
+    let load = start(&witness.url, "--connections 20 --duration 2s --message-rate 50 --announce");
+    load.error_line();
     thread::sleep(Duration::from_millis(700));
     load.signal(Signal::STOP);
     thread::sleep(Duration::from_millis(800));
@@ -37,7 +38,8 @@ fn a_stall_of_the_client_is_charged_to_the_messages_it_delayed() {
 #[test]
 fn a_stall_of_the_server_is_charged_to_the_messages_it_delayed() {
     let server = TestServer::start(&[]);
-    let load = start(&server.url, "--connections 20 --duration 2s --message-rate 50");
+    let load = start(&server.url, "--connections 20 --duration 2s --message-rate 50 --announce");
+    load.error_line();
     thread::sleep(Duration::from_millis(700));
     server.process.signal(Signal::STOP);
     thread::sleep(Duration::from_millis(800));
