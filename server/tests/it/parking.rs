@@ -384,7 +384,7 @@ fn a_crowd_of_parked_connections_is_closed_in_place_and_over_some_time() {
         assert!(!ended.stderr.contains("in time"), "{}", ended.stderr);
         // At 10,000 a second; without that, all of them hear it within some milliseconds.
         let (first, last) = (heard.iter().min().unwrap(), heard.iter().max().unwrap());
-        assert!((*last - *first) > Duration::from_millis(60), "{first:?} to {last:?}");
+        assert!((*last - *first) > Duration::from_millis(110), "{first:?} to {last:?}");
         assert!(asked.elapsed() < Duration::from_secs(8), "those that answer are not waited for");
     });
 }

@@ -139,7 +139,7 @@ mod tests {
             let (one, two, empty) = (roster.enter(), roster.enter(), roster.enter());
             assert!(one.number != two.number && two.number != empty.number && one.number != 0);
             let members = [(&one, 0), (&one, 1), (&two, 0)].map(|(hub, at)| Member::stream(hub.number, at));
-            let mut joined = members.map(|member| roster.join(member, room())).unwrap();
+            let mut joined = members.map(|member| roster.join(member, room()).unwrap());
             let service = joined[0].service;
             roster.publish(members[0], service, joined[0].place.as_mut().unwrap(), Message::text("x"));
             let told = [&one, &two, &empty].map(|hub| hub.pulse.pending() & MAIL != 0);
