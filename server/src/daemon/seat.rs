@@ -35,3 +35,27 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::{Options, Server};
+
+    #[test]
+    fn a_seat_that_nobody_takes_over_is_free_again_and_one_taken_over_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let options = Options { max_rooms: 1, ..Options::default() };
+            let shared = Server::new(Vec::new(), None, options).unwrap().shared;
+            let take =
+                |number, name: &str| Seat::take(&shared, Member::socket(number), Route::Room(name.into()));
+            let first = take(1_000, "a").unwrap();
+            assert!(take(1_001, "b").is_none());
+            drop(first);
+            assert_eq!(shared.roster.rooms(), 0);
+            let (member, joined) = take(1_000, "b").unwrap().occupy();
+            assert!(member == Member::socket(1_000) && joined.is_some());
+            assert_eq!(shared.roster.rooms(), 1);
+        });
+    }
+}

@@ -362,12 +362,20 @@ fn a_crowd_of_parked_connections_is_closed_in_place_and_over_some_time() {
         let asked = Instant::now();
         server.process.signal(Signal::TERM);
         let close = frame(FIN | CLOSE, &1001_u16.to_be_bytes());
+        let hear = async |raw: &mut Raw| {
+            let (first, payload) = raw.frame().await.expect("a Close");
+            assert_eq!((first, &payload[..2]), (FIN | CLOSE, &1001_u16.to_be_bytes()[..]));
+            asked.elapsed()
+        };
+        // These two before the test is busy with the others. At 10,000 a second they are 120 ms apart.
+        let (mut oldest, mut youngest) = (crowd.remove(0), crowd.pop().unwrap());
+        let (first, last) = tokio::join!(hear(&mut oldest), hear(&mut youngest));
+        assert!(last > first + Duration::from_millis(80), "{first:?} and {last:?}");
+        drop((oldest, youngest));
         let ends = crowd.into_iter().enumerate().map(|(at, mut raw)| {
             let close = close.clone();
             async move {
-                let (first, payload) = raw.frame().await.expect("a Close");
-                let heard = asked.elapsed();
-                assert_eq!((first, &payload[..2]), (FIN | CLOSE, &1001_u16.to_be_bytes()[..]));
+                hear(&mut raw).await;
                 match at % 4 {
                     // Something was on its way; it is too late for an answer.
                     0 => raw.write_all(&[frame(FIN | TEXT, b"late"), close].concat()).await,
@@ -375,16 +383,12 @@ fn a_crowd_of_parked_connections_is_closed_in_place_and_over_some_time() {
                     _ => raw.write_all(&close).await,
                 }
                 assert_eq!(raw.frame().await, None);
-                heard
             }
         });
-        let heard = join_all(ends).await;
+        join_all(ends).await;
         let ended = server.process.end();
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         assert!(!ended.stderr.contains("in time"), "{}", ended.stderr);
-        // At 10,000 a second; without that, all of them hear it within some milliseconds.
-        let (first, last) = (heard.iter().min().unwrap(), heard.iter().max().unwrap());
-        assert!((*last - *first) > Duration::from_millis(60), "{first:?} to {last:?}");
         assert!(asked.elapsed() < Duration::from_secs(8), "those that answer are not waited for");
     });
 }

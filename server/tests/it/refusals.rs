@@ -67,6 +67,11 @@ fn malformed_handshakes() {
                 with(get, &[HOST, UPGRADE, VERSION, "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\n"]),
                 400,
             ),
+            (
+                "short padded key",
+                with(get, &[HOST, UPGRADE, VERSION, "Sec-WebSocket-Key: c2hvcnRlcg==\r\n"]),
+                400,
+            ),
             ("empty key", with(get, &[HOST, UPGRADE, VERSION, "Sec-WebSocket-Key:\r\n"]), 400),
             ("no upgrade", with(get, &[HOST, VERSION, KEY]), 426),
             (
