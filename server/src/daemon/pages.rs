@@ -53,6 +53,7 @@ fn status(shared: &Shared) -> String {
         ("Connections accepted", shared.sum(|figures| figures.accepted.get())),
         ("Connections refused", shared.sum(Figures::all_refused)),
         ("Peers that answered no ping", shared.sum(|figures| figures.ping_timeouts.get())),
+        ("Rooms with members", shared.roster.rooms() as u64),
         ("Messages lost to slow consumers", shared.sum(|figures| figures.relay_dropped.get())),
     ];
     let mut rest = String::new();

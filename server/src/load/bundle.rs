@@ -338,7 +338,8 @@ impl Future for Bundle {
 /// Takes down what a socket is ready for.
 fn note(carrier: &mut Carrier, ready: EventFlags) {
     let Some(socket) = carrier.socket_mut() else { return };
-    socket.readable |=
-        ready.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR);
-    socket.writable |= ready.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP);
+    let ended = EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR;
+    socket.ended |= ready.intersects(ended);
+    socket.readable |= ready.intersects(ended | EventFlags::IN);
+    socket.writable |= ready.intersects(ended | EventFlags::OUT);
 }

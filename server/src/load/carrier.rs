@@ -29,11 +29,13 @@ pub(super) enum Carrier {
 }
 
 /// A socket in the bundle's own epoll set, which says what it is ready for: edge-triggered, so a flag stands until
-/// the kernel says `EAGAIN`.
+/// the kernel says `EAGAIN`, or gives less than was asked for.
 pub(super) struct Socket {
     pub(super) socket: OwnedFd,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// Its end has come, which no other edge will tell: it is read up to there.
+    pub(super) ended: bool,
 }
 
 /// TLS keeps its socket with the runtime, which wakes the slot.
@@ -183,12 +185,16 @@ impl Transport for Carrier {
 impl Socket {
     /// A socket of which nothing is known yet.
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, readable: false, writable: true }
+        Self { socket, readable: false, writable: true, ended: false }
     }
 
     fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer.len();
         match recv(&self.socket, buffer, RecvFlags::DONTWAIT) {
-            Ok((_, count)) => Ok(count),
+            Ok((_, count)) => {
+                self.readable = count == room || self.ended;
+                Ok(count)
+            }
             Err(Errno::AGAIN) => {
                 self.readable = false;
                 Err(io::ErrorKind::WouldBlock.into())

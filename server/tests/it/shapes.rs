@@ -205,6 +205,8 @@ fn a_silent_server_does_not_hold_a_probe() {
     let load = start(&server.url, "--connections 3 --duration 0 --linger 1h --ping-all");
     thread::sleep(Duration::from_millis(500));
     server.process.signal(Signal::STOP);
+    // Its threads stop one by one.
+    thread::sleep(Duration::from_millis(300));
     load.signal(Signal::INT);
     thread::sleep(Duration::from_millis(300));
     // The second ends the probe, the third would end the closing.

@@ -112,13 +112,13 @@ mod tests {
             let hub = roster.enter();
             let cx = Context::from_waker(Waker::noop());
             let member = Member::stream(hub.number, 0);
-            let mut joined = roster.join(member, room());
+            let mut joined = roster.join(member, room()).unwrap();
             joined.beat.pulse.raise(PING | PARK);
             assert!(!parks(roster, &hub, &joined));
             joined.beat.pulse.take(&cx);
             // A message that it has not been told of yet.
             let speaker = Member::socket(7);
-            let mut other = roster.join(speaker, room());
+            let mut other = roster.join(speaker, room()).unwrap();
             roster.publish(speaker, other.service, other.place.as_mut().unwrap(), Message::text("x"));
             assert!(!parks(roster, &hub, &joined));
             joined.beat.pulse.take(&cx);
@@ -139,7 +139,7 @@ mod tests {
             let (one, two, empty) = (roster.enter(), roster.enter(), roster.enter());
             assert!(one.number != two.number && two.number != empty.number && one.number != 0);
             let members = [(&one, 0), (&one, 1), (&two, 0)].map(|(hub, at)| Member::stream(hub.number, at));
-            let mut joined = members.map(|member| roster.join(member, room()));
+            let mut joined = members.map(|member| roster.join(member, room()).unwrap());
             let service = joined[0].service;
             roster.publish(members[0], service, joined[0].place.as_mut().unwrap(), Message::text("x"));
             let told = [&one, &two, &empty].map(|hub| hub.pulse.pending() & MAIL != 0);
