@@ -11,8 +11,8 @@ const SERVER_BYTES: u64 = 128;
 const STREAM_BYTES: u64 = 1_100;
 /// An HTTP/2 connection's buffers, at each end.
 const HTTP2_BYTES: u64 = 25_000;
-/// What the agent and its programs keep of one end of a connection.
-const AGENT_BYTES: u64 = 1_300;
+/// What the agent and its programs keep of one end of a connection; measured with 200,000.
+const AGENT_BYTES: u64 = 2_800;
 /// A process that does nothing yet.
 const PROCESS_BYTES: u64 = 6 << 20;
 const PROCESS_TASKS: u64 = 5;
