@@ -25,6 +25,9 @@ use crate::text::TextWatch;
 /// that a peer which stops in the middle of a frame pins little.
 const READ_BUFFER: usize = 4096;
 
+/// Read in one [`Link::poll_read`] without a message, at most: a peer may send frames that come to nothing for ever.
+const TURN: u32 = 256 * 1024;
+
 /// The byte stream below a [`Link`]: a socket, or what carries bytes to the peer in its stead.
 ///
 /// The `try_` methods never wait: what cannot be done now fails with [`io::ErrorKind::WouldBlock`], and the matching
@@ -133,6 +136,8 @@ pub struct Link<T, O> {
     observer: O,
     max_message: usize,
     role: Role,
+    /// What may still be read in this turn.
+    allowance: u32,
     /// The engine may hold output: a message, or a pong or close reply it queued by itself.
     dirty: bool,
 }
@@ -164,6 +169,7 @@ impl<T: Transport, O: Observer> Link<T, O> {
             observer,
             max_message,
             role,
+            allowance: TURN,
             dirty: false,
         };
         if !tail.is_empty() {
@@ -195,12 +201,17 @@ impl<T: Transport, O: Observer> Link<T, O> {
     /// # Errors
     /// [`Error::ConnectionClosed`] after a complete closing handshake; anything else is the end of the connection too.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+        self.allowance = TURN;
         loop {
             if self.engine.is_none() {
                 ready!(self.transport.poll_read_ready(cx))?;
             }
             match self.with_engine(|engine, io| engine.read(io)) {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.allowance == 0 {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     ready!(self.transport.poll_read_ready(cx))?;
                 }
                 Err(Error::Io(_)) if self.text.is_invalid() => {
@@ -301,6 +312,7 @@ impl<T: Transport, O: Observer> Link<T, O> {
                 received: &mut self.received,
                 sent: &mut self.sent,
                 text: &mut self.text,
+                allowance: &mut self.allowance,
                 observer: &self.observer,
             },
         };
@@ -322,6 +334,7 @@ struct Wire<'a, T, O> {
     received: &'a mut FrameMeter,
     sent: &'a mut FrameMeter,
     text: &'a mut TextWatch,
+    allowance: &'a mut u32,
     observer: &'a O,
 }
 
@@ -331,7 +344,11 @@ impl<T: Transport, O: Observer> Wire<'_, T, O> {
         if self.text.is_invalid() {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        if *self.allowance == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let count = self.transport.try_read(buffer)?;
+        *self.allowance = self.allowance.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         let (text, observer) = (&mut *self.text, self.observer);
         self.received.advance_through(
             &buffer[..count],

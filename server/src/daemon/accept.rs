@@ -82,6 +82,9 @@ enum Entered {
     /// With what has been read of it.
     Http2(TcpStream, Vec<u8>),
     SealedHttp2(TlsStream<TcpStream>),
+    /// Its request is answered, and that was all.
+    Answered(TcpStream),
+    SealedAnswered(Sealed),
 }
 
 async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
@@ -115,10 +118,13 @@ async fn admit(tcp: TcpStream, tls: Option<Arc<Tls>>, mut slot: Slot) {
         },
         Entered::Http2(tcp, received) => http2::serve(tcp, received, Over::Http2, deadline, slot),
         Entered::SealedHttp2(stream) => http2::serve(stream, Vec::new(), Over::Http2Tls, deadline, slot),
+        // The descriptor, and so the place, is in use until the peer has read the answer.
+        Entered::Answered(tcp) => linger(tcp).await,
+        Entered::SealedAnswered(sealed) => sealed.abandon().await,
     }
 }
 
-/// Finds out what the peer wants; a request of HTTP/1.1 is answered. `None` when that is all.
+/// Finds out what the peer wants; a request of HTTP/1.1 is answered. `None` when the connection is of no use.
 async fn enter(mut tcp: TcpStream, tls: Option<Arc<Tls>>, gate: &Gate<'_>) -> Option<Entered> {
     let Some(tls) = tls else {
         let mut received = Vec::with_capacity(1024);
@@ -132,8 +138,7 @@ async fn enter(mut tcp: TcpStream, tls: Option<Arc<Tls>>, gate: &Gate<'_>) -> Op
             Err(error) => {
                 debug!(%error, "no upgrade");
                 error.why().into_iter().for_each(|why| gate.failed(why));
-                linger(tcp).await;
-                None
+                Some(Entered::Answered(tcp))
             }
         };
     };
@@ -153,10 +158,7 @@ async fn enter(mut tcp: TcpStream, tls: Option<Arc<Tls>>, gate: &Gate<'_>) -> Op
         Err(error) => {
             debug!(%error, "no upgrade");
             error.why().into_iter().for_each(|why| gate.failed(why));
-            if let Ok(sealed) = Sealed::new(stream) {
-                sealed.abandon().await;
-            }
-            None
+            Sealed::new(stream).ok().map(Entered::SealedAnswered)
         }
     }
 }
@@ -167,8 +169,12 @@ async fn turn_away(tcp: TcpStream, tls: Option<Arc<Tls>>, shared: Arc<Shared>, r
     let member = Member::socket(tcp.as_raw_fd());
     let gate = Gate { shared: &shared, member, figures: None, refusal: Some(refusal) };
     let within = shared.options.handshake_timeout.min(Duration::from_secs(2));
-    // The end is all that is left either way.
-    let _ = timeout(within + LINGER, enter(tcp, tls, &gate)).await;
+    match timeout(within, enter(tcp, tls, &gate)).await {
+        Ok(Some(Entered::Answered(tcp))) => linger(tcp).await,
+        Ok(Some(Entered::SealedAnswered(sealed))) => sealed.abandon().await,
+        // The end is all that is left.
+        _ => {}
+    }
 }
 
 /// Ends our direction and swallows what the peer still sends: closing with unread input would reset the connection

@@ -27,7 +27,7 @@ use super::upgrade::MAX_REQUEST;
 use super::{Options, Slot};
 use driver::Driver;
 pub(super) use hub::Hub;
-use inlet::Inlet;
+use inlet::{Inlet, Valve};
 
 /// What every client begins with. h2 checks the rest of it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
@@ -42,6 +42,11 @@ const CONNECTION_WINDOW: u32 = 65_535;
 
 /// Bytes on their way out that h2 keeps for a stream.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that a peer may reset before they were looked at: fewer than fit into what h2 is handed at once, or it would not
+/// notice a peer that does nothing else (CVE-2023-44487).
+const MAX_RESETS: usize = 6;
+const _: () = assert!(MAX_RESETS < inlet::FRAMES as usize / 2);
 
 /// Reads until it is clear whether the peer speaks HTTP/2; what has been read is in `received`.
 pub(super) async fn preface(tcp: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<bool> {
@@ -59,12 +64,13 @@ pub(super) fn serve<S>(io: S, received: Vec<u8>, over: Over, deadline: Instant, 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = Inlet::new(io, received);
+    let valve = Valve::default();
+    let io = Inlet::new(io, received, valve.clone());
     // A task of its own: that of the handshake may have been larger.
     tokio::spawn(async move {
         let handshake = settings(&slot.shared.options).handshake::<_, Bytes>(io);
         match timeout_at(deadline, handshake).await {
-            Ok(Ok(connection)) => Driver::new(connection, over, deadline, slot).await,
+            Ok(Ok(connection)) => Driver::new(connection, valve, over, deadline, slot).await,
             Ok(Err(error)) => {
                 debug!(%error, "no HTTP/2");
                 slot.shared.figures(slot.door).fail(Failed::Transport);
@@ -85,6 +91,7 @@ fn settings(options: &Options) -> Builder {
         .max_header_list_size(MAX_REQUEST as u32)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(MAX_RESETS)
         .max_send_buffer_size(SEND_BUFFER);
     builder
 }

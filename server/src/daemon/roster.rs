@@ -1,7 +1,8 @@
 //! Every open connection, active or parked, behind one lock: who they are, when they are pinged, who is in which room.
 //! Of an HTTP/2 connection it knows the [`Hub`], which knows the streams.
 //!
-//! The lock is held for a bounded number of system calls on sockets, [`CHUNK`], and never while waiting.
+//! The lock is held for a bounded number of system calls on sockets, a few for each of [`CHUNK`] connections, and never
+//! while waiting. Telling a room that there is a message goes through its members under it, without a system call.
 
 mod attend;
 mod drain;

@@ -308,11 +308,12 @@ impl<C: Carrier> Session<C> {
     /// Ends the connection by our decision: says why, and lets the peer read it.
     fn fail(&mut self, code: CloseCode, reason: &'static str) -> Error {
         debug!(%code, reason, "connection failed");
+        // First: if the Close cannot be sent, the descriptor is closed at once, and comes again.
+        self.unlist();
         if let (Some(mut link), slot) = (self.link.take(), self.slot.take()) {
             if let Err(error) = link.send(close(code, reason)) {
                 return error;
             }
-            self.unlist();
             tokio::spawn(async move {
                 // The runtime may not know yet that a socket which just came back takes output.
                 let flush = poll_fn(|cx| link.poll_flush(cx));

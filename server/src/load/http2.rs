@@ -27,6 +27,7 @@ use super::target::Target;
 
 /// Of received data: on a stream, and on the whole connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
+/// Besides what all streams may hold: one that is not read must not stop the others.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What a stream may have waiting to be written.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -92,9 +93,12 @@ impl Http2 {
         let began = Instant::now();
         let socket = connect(target, run.tls.as_ref(), run.block(index)).await?;
         run.connect_times.record(began.elapsed());
+        let held = STREAM_WINDOW.saturating_mul(u32::try_from(streams).unwrap_or(u32::MAX));
+        // HTTP/2 knows no larger one (RFC 9113 section 6.9.1).
+        let window = CONNECTION_WINDOW.saturating_add(held).min(u32::MAX >> 1);
         let mut builder = Builder::new();
         builder.enable_push(false).initial_window_size(STREAM_WINDOW);
-        builder.initial_connection_window_size(CONNECTION_WINDOW).max_send_buffer_size(SEND_BUFFER);
+        builder.initial_connection_window_size(window).max_send_buffer_size(SEND_BUFFER);
         let reset = Arc::new(AtomicBool::new(false));
         let cut = Cut { socket, reset: reset.clone() };
         let (requests, mut connection) = builder.handshake::<_, Bytes>(cut).await?;

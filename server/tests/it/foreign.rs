@@ -78,7 +78,7 @@ fn both(program: &Path, name: &str, websockets: u32) {
 fn opened(server: &TestServer, over: &str, count: u32) {
     bounded(async {
         let deadline = Instant::now() + PATIENCE;
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         loop {
             let (_, page) = peer.get("/").await;
             if page.contains(&format!("<th>{over}<td>0<td>{count}\n")) {

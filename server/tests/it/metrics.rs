@@ -240,3 +240,25 @@ fn the_log_is_an_object_a_line() {
         assert_eq!(find("closed")[0]["closed"]["refused"], 50);
     });
 }
+
+#[test]
+fn who_is_slow_to_go_after_the_answer_has_not_failed() {
+    bounded(async {
+        let measured = Measured::start(&["--handshake-timeout", "300ms"]);
+        let timeouts = "headroom_server_handshakes_failed_total{reason=timeout}";
+        let mut answered = TcpStream::connect(measured.server.address()).unwrap();
+        answered.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = [0; 15];
+        answered.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        // Its place is kept until it goes, or for a second.
+        sleep(Duration::from_millis(600)).await;
+        assert_eq!(measured.scrape()["headroom_server_connections"], 1.0);
+        let silent = TcpStream::connect(measured.server.address()).unwrap();
+        let samples = measured.until(timeouts, 1.0).await;
+        assert_eq!(samples["headroom_server_handshakes_failed_total{reason=malformed}"], 0.0);
+        drop((answered, silent));
+        measured.until("headroom_server_connections", 0.0).await;
+        assert_eq!(measured.scrape()[timeouts], 1.0);
+    });
+}

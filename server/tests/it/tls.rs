@@ -151,7 +151,7 @@ fn alpn_chooses_http2_where_the_client_has_it() {
         for protocols in [&[&b"h2"[..]][..], &[b"http/1.1", b"h2"]] {
             let tls = identity.connect(&address, protocols).await.unwrap();
             assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-            let mut peer = Peer::over(tls, &address).await;
+            let peer = Peer::over(tls, &address).await;
             let mut stream = peer.open("/echo").await;
             for size in [0, 4_000, 65_000] {
                 stream.echo(TEXT, "x".repeat(size).as_bytes()).await;

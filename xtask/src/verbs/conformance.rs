@@ -48,10 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         ([], true) => SUBSET.iter().map(|case| (*case).to_owned()).collect(),
         (cases, _) => cases.to_vec(),
     };
-    let whole = cases == ["*"];
     let folder = folder("conformance")?;
     let passed = if let Some(url) = &arguments.url {
-        judge(&stop, &folder, url, &cases, whole)?
+        judge(&stop, &folder, url, &cases)?
     } else {
         let binary = match &arguments.server {
             Some(path) => path.clone(),
@@ -63,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         let scheme = if arguments.tls { "wss" } else { "ws" };
         let server = serve(&stop, &binary, &folder, scheme, &flags)?;
-        judge(&stop, &folder, &format!("{}/echo", server.url), &cases, whole)?
+        judge(&stop, &folder, &format!("{}/echo", server.url), &cases)?
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -73,7 +72,7 @@ pub(super) fn subset(stop: &Stop, binary: &Path) -> anyhow::Result<()> {
     let folder = folder("conformance-subset")?;
     let server = serve(stop, binary, &folder, "ws", &[])?;
     let cases: Vec<String> = SUBSET.iter().map(|case| (*case).to_owned()).collect();
-    ensure!(judge(stop, &folder, &format!("{}/echo", server.url), &cases, false)?, "not conformant");
+    ensure!(judge(stop, &folder, &format!("{}/echo", server.url), &cases)?, "not conformant");
     Ok(())
 }
 
@@ -105,7 +104,7 @@ fn serve(
 }
 
 /// Runs the cases, prints what came of them, and says whether that is good enough.
-fn judge(stop: &Stop, folder: &Path, url: &str, cases: &[String], whole: bool) -> anyhow::Result<bool> {
+fn judge(stop: &Stop, folder: &Path, url: &str, cases: &[String]) -> anyhow::Result<bool> {
     let program = suite::program(stop)?;
     let begun = Instant::now();
     let index = suite::fuzz(stop, &program, folder, url, cases)?;
@@ -114,7 +113,7 @@ fn judge(stop: &Stop, folder: &Path, url: &str, cases: &[String], whole: bool) -
     for (case, reason) in results.informational() {
         println!("informational, as expected: {case}: {reason}");
     }
-    let complaints = results.complaints(whole);
+    let complaints = results.complaints(cases);
     for complaint in &complaints {
         println!("not good enough: {complaint}");
     }

@@ -26,7 +26,7 @@ use super::super::upgrade::{Refusal, Upgraded};
 use super::super::{Shared, Slot};
 use super::hub::{ARRIVED, Hub, NEIGHBOURS, RETURNED, WINDOW};
 use super::incoming;
-use super::inlet::Inlet;
+use super::inlet::{Inlet, Valve};
 use super::parked::{Next, Resting};
 use super::stream::Stream;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
@@ -51,6 +51,7 @@ const _: () = assert!(size_of::<Entry>() <= 64);
 
 pub(super) struct Driver<S> {
     connection: Connection<Inlet<S>, Bytes>,
+    valve: Valve,
     hub: Arc<Hub>,
     shared: Arc<Shared>,
     /// By their places.
@@ -76,6 +77,7 @@ pub(super) struct Driver<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn new(
         connection: Connection<Inlet<S>, Bytes>,
+        valve: Valve,
         over: Over,
         deadline: Instant,
         slot: Slot,
@@ -84,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let hub = shared.roster.enter();
         Self {
             connection,
+            valve,
             hub,
             shared,
             streams: Vec::new(),
@@ -113,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Some(Ok((request, respond)))) => self.take(request, respond),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending if self.valve.open() => {}
                 Poll::Pending if self.work.is_empty() => {
                     self.work = VecDeque::new();
                     return self.watch_time(cx);

@@ -3,16 +3,22 @@
 //! h2 reads as long as there is anything to read, keeps each DATA frame in a list until it is asked for, and reads a frame into
 //! one buffer. Neither the list nor the buffer ever shrinks, so what a peer does once at its worst a connection would pay for
 //! until its end. Therefore a long DATA frame is handed on as several, which means the same (RFC 9113 section 6.1), and after
-//! each buffer's worth h2 is told that there is nothing more for the moment, so that what it has is dealt with.
+//! each buffer's worth h2 is told that there is nothing more for the moment, so that what it has is dealt with. For the same
+//! reason it gets a few frames only until the connection's task has taken all requests among them: a client may ask for
+//! all its streams in one segment, and the list that they wait in is as long as it ever had to be, for good.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What h2 reads into if no frame is longer, in bytes.
 const BUFFER: usize = 8192;
+/// Frames handed on before all requests among them have been taken.
+pub(super) const FRAMES: u32 = 16;
 /// Size of a frame's header.
 const HEADER: usize = 9;
 /// Longest payload of a DATA frame that is handed on: what is left of the buffer behind another is not enough for a longer one.
@@ -23,6 +29,27 @@ const PREFACE: u32 = 24;
 const DATA: u8 = 0;
 const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
+
+/// Holds an inlet back until the connection's task has taken all requests there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Valve {
+    closed: Arc<AtomicBool>,
+}
+
+impl Valve {
+    /// To be called when there is no request left. Whether the inlet was held back, and so may have more.
+    pub(super) fn open(&self) -> bool {
+        self.closed.swap(false, Ordering::Relaxed)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
 
 /// The client's side of a connection's byte stream.
 pub(super) struct Inlet<S> {
@@ -40,13 +67,18 @@ pub(super) struct Inlet<S> {
     next: Option<[u8; HEADER]>,
     /// Handed on since h2 was last told that there is nothing.
     passed: usize,
+    /// Frames begun since the valve was opened last.
+    frames: u32,
+    valve: Valve,
 }
 
 impl<S> Inlet<S> {
-    /// `received` has been read from `io` already.
-    pub(super) fn new(io: S, received: Vec<u8>) -> Self {
+    /// `received` has been read from `io` already. Who polls the connection must open `valve` when no request is left.
+    pub(super) fn new(io: S, received: Vec<u8>, valve: Valve) -> Self {
         Self {
             io,
+            frames: 0,
+            valve,
             queued: received,
             header: [0; HEADER],
             have: 0,
@@ -77,6 +109,11 @@ impl<S> Inlet<S> {
                 break at;
             }
             if self.have == 0 {
+                if self.frames == FRAMES {
+                    self.queued = [&bytes[at..], &self.queued].concat();
+                    break at;
+                }
+                self.frames += 1;
                 begin = Some(at);
             }
             let step = (bytes.len() - at).min(HEADER - self.have);
@@ -130,6 +167,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inlet<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.frames == FRAMES {
+            self.frames = 0;
+            self.valve.close();
+        }
+        if self.valve.is_closed() {
+            // Whoever opens it polls again.
+            return Poll::Pending;
+        }
         if self.passed >= BUFFER {
             self.passed = 0;
             cx.waker().wake_by_ref();
@@ -140,7 +185,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inlet<S> {
             if self.queued.is_empty() {
                 let outcome = Pin::new(&mut self.io).poll_read(cx, buffer);
                 if outcome.is_pending() {
-                    self.passed = 0;
+                    (self.passed, self.frames) = (0, 0);
                 }
                 ready!(outcome)?;
             } else {
@@ -242,7 +287,7 @@ mod tests {
                         client.write_all(part).await.unwrap();
                     }
                 });
-                let mut inlet = Inlet::new(server, begun.to_vec());
+                let mut inlet = Inlet::new(server, begun.to_vec(), Valve::default());
                 let (mut output, mut scratch) = (Vec::new(), vec![0; buffer]);
                 loop {
                     match inlet.read(&mut scratch).await.unwrap() {
@@ -273,6 +318,42 @@ mod tests {
                 }
             }
             assert_eq!(whole, frames(&input[24..]), "{chunk} {buffer}");
+        }
+    }
+
+    #[test]
+    fn many_requests_at_once_are_handed_on_as_they_are_taken() {
+        let mut input = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        (0..40).for_each(|number| input.extend(frame(1, 4, number, 12)));
+        for buffer in [5, 100, 8_192] {
+            let valve = Valve::default();
+            let mut inlet = Inlet::new(tokio::io::empty(), input.clone(), valve.clone());
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut output: Vec<u8> = Vec::new();
+            let mut turns = vec![0];
+            loop {
+                let mut scratch = vec![0; buffer];
+                let mut scratch = ReadBuf::new(&mut scratch);
+                match Pin::new(&mut inlet).poll_read(&mut cx, &mut scratch) {
+                    Poll::Pending => {
+                        assert!(Pin::new(&mut inlet).poll_read(&mut cx, &mut scratch).is_pending());
+                        assert!(valve.open() && !valve.open());
+                        turns.push(output.len());
+                    }
+                    Poll::Ready(outcome) => {
+                        outcome.unwrap();
+                        if scratch.filled().is_empty() {
+                            break;
+                        }
+                        output.extend(scratch.filled());
+                    }
+                }
+            }
+            assert_eq!(output, input);
+            let size = HEADER + 12;
+            // A header that came in parts is withheld until it is whole, so the frame may fall into the next turn.
+            let frames: Vec<usize> = turns[1..].iter().map(|at| (at - 24) / size).collect();
+            assert!(frames == [16, 32] || buffer < size && frames == [15, 31], "{buffer}: {frames:?}");
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::daemon::member::Member;
 use crate::daemon::table::{Parked, Stage};
 use crate::daemon::wire::{Heartbeat, Outgoing, Written, control, is_close};
 
+/// Pings answered at once. A peer that sends more of them is served by a task of its own, not under the lock.
+const PONGS: usize = 8;
+
 impl Roster {
     /// Handles what happened on a parked connection's socket: pings and pongs here, all else by waking it. `buffer` is
     /// scratch space.
@@ -35,7 +38,8 @@ impl Roster {
             Ok(0) | Err(_) => return self.wake(&mut state, descriptor, Wake::default()),
             Ok(count) => &buffer[..count],
         };
-        while let Some((heartbeat, size)) = control(rest) {
+        let mut pongs = 0;
+        while let Some((heartbeat, size)) = control(rest).filter(|_| pongs < PONGS) {
             rest = &rest[size..];
             if heartbeat == Heartbeat::Pong {
                 self.pong(parked, descriptor);
@@ -46,6 +50,7 @@ impl Roster {
             if closing {
                 continue;
             }
+            pongs += 1;
             if let Written::Partly(backlog) = Outgoing::pong(&payload).write(&parked.socket) {
                 let wake = Wake { tail: rest.to_vec(), backlog: Some(backlog), ..Wake::default() };
                 return self.wake(&mut state, descriptor, wake);

@@ -39,7 +39,8 @@ impl Roster {
                     departures.extend(self.wake(&mut state, descriptor, wake));
                 }
                 Written::Broken => {
-                    departures.extend(self.wake(&mut state, descriptor, Wake::default()));
+                    let wake = Wake { bits: DRAIN, ..Wake::default() };
+                    departures.extend(self.wake(&mut state, descriptor, wake));
                 }
                 Written::Partly(backlog) => {
                     let Some(parked) = self.remove(&mut state, descriptor) else { continue };

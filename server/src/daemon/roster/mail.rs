@@ -103,10 +103,11 @@ impl Roster {
 
 /// Writes what waits for a parked member; what it cannot take brings it back.
 fn relay_to(room: &mut Room, member: Member, parked: &mut Parked, figures: &Figures) -> Option<Wake> {
-    if room.behind(parked.idle.cursor) > MAX_BEHIND {
+    let mut place = Place::at(parked.idle.cursor);
+    // What it has lost its task counts, and ends it where that is the policy.
+    if room.behind(place.cursor) > MAX_BEHIND || room.overran(&place) {
         return Some(Wake { bits: MAIL, ..Wake::default() });
     }
-    let mut place = Place::at(parked.idle.cursor);
     while let Some(message) = room.next(member, &mut place) {
         parked.idle.cursor = place.cursor;
         let Some(written) = Outgoing::message(&message).map(|frame| frame.write(&parked.socket)) else {

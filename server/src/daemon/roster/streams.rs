@@ -82,7 +82,9 @@ impl Roster {
 
     /// Whether a parked member whose cursor this is should rather have a task of its own.
     pub(in super::super) fn far_behind(&self, idle: &Idle) -> bool {
-        self.lock().rooms.behind(idle.service, idle.cursor) > MAX_BEHIND
+        let mut state = self.lock();
+        let overran = state.room(idle.service).is_some_and(|room| room.overran(&Place::at(idle.cursor)));
+        overran || state.rooms.behind(idle.service, idle.cursor) > MAX_BEHIND
     }
 }
 

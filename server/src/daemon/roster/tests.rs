@@ -34,10 +34,12 @@ fn back(departure: &Departure) -> &Woken {
 
 /// Runs `test` with a roster, which wants a runtime.
 pub(super) fn with_roster(ping_interval: Duration, test: impl FnOnce(&Roster)) {
+    with_options(&options(ping_interval), test);
+}
+
+fn with_options(options: &Options, test: impl FnOnce(&Roster)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        test(&Roster::new(&options(ping_interval), [Figures::default()].into()).unwrap())
-    });
+    runtime.block_on(async { test(&Roster::new(options, [Figures::default()].into()).unwrap()) });
 }
 
 /// Both ends of a connection.
@@ -336,6 +338,36 @@ fn a_parked_member_gets_its_mail_and_comes_back_when_there_is_much_of_it() {
         let member = Member::socket(descriptor);
         let next = || roster.next_message(member, service, &mut place);
         assert_eq!(std::iter::from_fn(next).count(), MAX_BEHIND + 1);
+    });
+}
+
+#[test]
+fn a_parked_member_that_has_lost_messages_comes_back_to_have_them_counted() {
+    // A log shorter than what a parked member may be behind.
+    let options = Options { room_messages: 2, ..options(Duration::ZERO) };
+    with_options(&options, |roster| {
+        let (_, _client) = park_one(roster, room());
+        let Joined { service, place, .. } = join(roster, 1_000, room());
+        let mut place = place.unwrap();
+        (0..3).for_each(|_| roster.publish(Member::socket(1_000), service, &mut place, Message::text("x")));
+        let mut departures = Vec::new();
+        roster.relay(roster.next_mail().unwrap(), Member::FIRST, &mut departures);
+        let woken = back(&departures[0]);
+        assert_eq!(woken.beat.pulse.pending(), MAIL);
+        assert!(roster.overran(service, &Place::at(woken.parked.idle.cursor)));
+    });
+}
+
+#[test]
+fn a_peer_that_does_nothing_but_ping_is_not_served_under_the_lock() {
+    with_roster(Duration::ZERO, |roster| {
+        let (_, mut client) = park_one(roster, Route::Echo);
+        client.write_all(&frame(0x89, b"").repeat(10)).unwrap();
+        let departures = attend(roster);
+        let mut pongs = [0; 16];
+        client.read_exact(&mut pongs).unwrap();
+        assert_eq!(pongs, *b"\x8A\0".repeat(8));
+        assert_eq!(back(&departures[0]).tail, frame(0x89, b"").repeat(2));
     });
 }
 

@@ -5,10 +5,11 @@ use std::mem;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConnection;
 use tokio_rustls::server::TlsStream;
 
-use super::super::accept::linger;
+use super::super::accept::{LINGER, linger};
 use super::super::carrier::{Carrier, Refused};
 use super::super::table::{Beat, Idle};
 use super::super::{Shared, Slot};
@@ -47,6 +48,19 @@ impl Sealed {
             self.session.write_tls(&mut Ready(&self.tcp))?;
         }
         Ok(())
+    }
+
+    /// Waits until the socket has taken all ciphertext, or does not within [`LINGER`].
+    async fn drained(&mut self) {
+        let drain = async {
+            while self.push().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                if self.tcp.writable().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // Whether it has or not, the socket goes now.
+        let _ = timeout(LINGER, drain).await;
     }
 
     /// Says that nothing more follows, as far as the socket takes that now.
@@ -119,12 +133,20 @@ impl Carrier for Sealed {
 
     fn end(mut self, slot: Slot) {
         self.farewell();
-        drop(self.tcp);
-        drop(slot);
+        if !self.session.wants_write() {
+            drop(self);
+            return drop(slot);
+        }
+        // The peer has not taken all of it yet.
+        tokio::spawn(async move {
+            self.drained().await;
+            drop(slot);
+        });
     }
 
     async fn abandon(mut self) {
         self.farewell();
+        self.drained().await;
         linger(self.tcp).await;
     }
 }

@@ -57,7 +57,7 @@ impl Peer {
 
     /// Sends a request and awaits the head of the answer.
     pub(crate) async fn ask(
-        &mut self,
+        &self,
         request: Request<()>,
         end: bool,
     ) -> Result<(Response<RecvStream>, SendStream<Bytes>), h2::Error> {
@@ -69,7 +69,7 @@ impl Peer {
 
     /// An extended CONNECT.
     pub(crate) async fn extended(
-        &mut self,
+        &self,
         path: &str,
         protocol: Option<&'static str>,
         version: Option<&str>,
@@ -87,7 +87,7 @@ impl Peer {
         self.ask(request.body(()).unwrap(), false).await
     }
 
-    pub(crate) async fn try_open(&mut self, path: &str) -> Result<Stream, u16> {
+    pub(crate) async fn try_open(&self, path: &str) -> Result<Stream, u16> {
         let (response, send) = self.extended(path, Some("websocket"), Some("13")).await.unwrap();
         match response.status().as_u16() {
             200 => Ok(Stream { send, recv: response.into_body(), received: Vec::new(), greedy: true }),
@@ -95,12 +95,12 @@ impl Peer {
         }
     }
 
-    pub(crate) async fn open(&mut self, path: &str) -> Stream {
+    pub(crate) async fn open(&self, path: &str) -> Stream {
         self.try_open(path).await.unwrap()
     }
 
     /// An ordinary request: status and body.
-    pub(crate) async fn get(&mut self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let request = Request::get(format!("http://{}{path}", self.authority)).body(()).unwrap();
         let (response, _) = self.ask(request, true).await.unwrap();
         let (status, mut body) = (response.status().as_u16(), response.into_body());

@@ -139,7 +139,7 @@ fn slow_handshakes_and_connections_without_streams_do_not_stay() {
         timeout(PATIENCE, &mut peer.driver).await.expect("the end").unwrap().unwrap();
         assert!((1_300..6_000).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
         // With a stream, as long as it likes.
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut stream = peer.open("/").await;
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         stream.echo(TEXT, b"here").await;

@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, TestServer, bounded};
 fn echoes_on_many_streams_and_both_directions_end() {
     bounded(async {
         let server = TestServer::start(&[]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut streams = Vec::new();
         for path in ["/", "/echo", "/echo?x=1"] {
             streams.push(peer.open(path).await);
@@ -65,7 +65,7 @@ fn the_preface_may_come_in_any_pieces_and_http1_is_still_told_from_it() {
 fn what_is_refused_and_how() {
     bounded(async {
         let server = TestServer::start(&["--max-connections", "2"]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let websocket = Some("websocket");
         for (path, protocol, version, status) in [
             ("/nothing", websocket, Some("13"), 404),
@@ -101,7 +101,7 @@ fn what_is_refused_and_how() {
 fn ordinary_requests_beside_websockets_and_by_http1() {
     bounded(async {
         let server = TestServer::start(&[]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut stream = peer.open("/").await;
         let _first = server.connect("/").await;
         stream.echo(TEXT, b"before").await;
@@ -144,7 +144,7 @@ async fn get1(address: &str, path: &str) -> String {
 fn sigterm_is_goaway_and_close_1001_on_every_stream_idle_or_not() {
     bounded(async {
         let server = TestServer::start(&["--drain-timeout", "10s", "--idle-after", "50ms"]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut streams = Vec::new();
         for path in ["/", "/broadcast", "/echo"] {
             streams.push(peer.open(path).await);
@@ -211,7 +211,7 @@ fn what_crosses_the_goaway_is_told_that_the_server_is_going_away() {
 fn peers_that_do_not_answer_cannot_delay_the_end() {
     bounded(async {
         let server = TestServer::start(&["--drain-timeout", "300ms"]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let _stream = peer.open("/").await;
         server.process.signal(Signal::TERM);
         let asked = Instant::now();
@@ -224,11 +224,11 @@ fn peers_that_do_not_answer_cannot_delay_the_end() {
 fn streams_and_connections_that_are_dropped_leave_nothing() {
     bounded(async {
         let server = TestServer::start(&["--idle-after", "50ms"]);
-        let mut peer = Peer::connect(server.address()).await;
-        let mut other = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
+        let other = Peer::connect(server.address()).await;
         // Idle and active, in a room and not, reset one by one and with their connection.
         for dropped in [false, true] {
-            let mut lost = Peer::connect(server.address()).await;
+            let lost = Peer::connect(server.address()).await;
             let mut streams = Vec::new();
             for path in ["/", "/broadcast", "/", "/broadcast"] {
                 streams.push(if dropped { lost.open(path).await } else { peer.open(path).await });
@@ -262,7 +262,7 @@ fn streams_and_connections_that_are_dropped_leave_nothing() {
 fn a_protocol_error_is_1002_and_a_stream_that_ends_without_a_close_is_reset() {
     bounded(async {
         let server = TestServer::start(&[]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut wrong = peer.open("/").await;
         wrong.write(&b"\x81\x02hi"[..]);
         let (first, reason) = wrong.next().await.unwrap();

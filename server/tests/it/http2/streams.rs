@@ -17,7 +17,7 @@ fn no_message_is_lost_or_reordered_by_streams_that_come_and_go() {
             TestServer::start(&["--idle-after", "20ms", "--ping-interval", "200ms", "--pong-timeout", "1m"]);
         let mut tasks = Vec::new();
         for connection in 0..3_u64 {
-            let mut peer = Peer::connect(server.address()).await;
+            let peer = Peer::connect(server.address()).await;
             for number in 0..20 {
                 let mut stream = peer.open("/").await;
                 tasks.push(tokio::spawn(async move {
@@ -64,8 +64,7 @@ fn no_message_is_lost_or_reordered_by_streams_that_come_and_go() {
 fn one_room_for_both_versions_idle_or_not() {
     bounded(async {
         let server = TestServer::start(&["--idle-after", "50ms"]);
-        let (mut one, mut two) =
-            (Peer::connect(server.address()).await, Peer::connect(server.address()).await);
+        let (one, two) = (Peer::connect(server.address()).await, Peer::connect(server.address()).await);
         let mut streams =
             [one.open("/broadcast").await, one.open("/broadcast").await, two.open("/broadcast").await];
         let mut outside = one.open("/echo").await;
@@ -97,7 +96,7 @@ fn idle_streams_are_pinged_in_turn_and_dropped_when_they_do_not_answer() {
     bounded(async {
         let arguments = ["--idle-after", "30ms", "--ping-interval", "320ms", "--ping-payload", "8B"];
         let server = TestServer::start(&arguments);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut streams = Vec::new();
         for _ in 0..32 {
             streams.push(peer.open("/").await);
@@ -130,7 +129,7 @@ fn idle_streams_are_pinged_in_turn_and_dropped_when_they_do_not_answer() {
 fn pings_of_clients_are_answered_on_idle_streams_without_waking_them() {
     bounded(async {
         let server = TestServer::start(&["--idle-after", "30ms"]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut streams = Vec::new();
         for _ in 0..20 {
             streams.push(peer.open("/").await);
@@ -155,7 +154,7 @@ fn pings_of_clients_are_answered_on_idle_streams_without_waking_them() {
 fn streams_whose_peer_takes_nothing_stop_nobody_else() {
     bounded(async {
         let server = TestServer::start(&["--idle-after", "50ms"]);
-        let mut peer = Peer::connect(server.address()).await;
+        let peer = Peer::connect(server.address()).await;
         let mut stuck = Vec::new();
         for _ in 0..10 {
             let mut stream = peer.open("/").await;

@@ -53,6 +53,8 @@ impl Load {
         let result: Value = serde_json::from_str(&std::fs::read_to_string(&self.output)?)?;
         let connections = &result["connections"];
         ensure!(connections["opened"] == connections["requested"], "not all were opened: {connections}");
+        // A connection that is gone costs nothing, and would make the server look lean.
+        ensure!(connections["closed_by_peer"] == 0, "the server closed some: {connections}");
         Ok(result)
     }
 }

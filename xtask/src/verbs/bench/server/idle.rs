@@ -96,7 +96,14 @@ pub(super) fn measure(
     let cpu_percent = (usage::cpu_seconds(process)? - cpu) / start.elapsed().as_secs_f64() * 100.0;
     let (after, slabs_after) = (usage::memory(process)?, usage::slabs());
     load.ask_to_end()?;
-    traffic.ensure_carried(connections, &load.finish(stop)?)?;
+    let result = load.finish(stop)?;
+    traffic.ensure_carried(connections, &result)?;
+    if settings.settle.as_secs() >= u64::from(settings.ping_interval) {
+        // The first ping may take an interval and a half.
+        let pings = &result["received"]["ping"];
+        let enough = pings.as_u64().is_some_and(|pings| pings >= u64::from(connections) / 2);
+        ensure!(enough, "only {pings} pings for {connections} connections");
+    }
 
     let each = |after: f64, before: f64| (after - before) / f64::from(connections);
     Ok(Sample {
