@@ -20,10 +20,11 @@ impl Errands {
         if index >= self.reasons.len() {
             self.reasons.resize(index + 1, 0);
         }
-        let former = mem::replace(&mut self.reasons[index], self.reasons[index] | reasons);
-        if former == 0 && reasons != 0 {
+        let known = &mut self.reasons[index];
+        if *known == 0 && reasons != 0 {
             self.line.push_back(place);
         }
+        *known |= reasons;
     }
 
     /// The first place in line, and all its reasons. When nothing is left, nothing is kept.
