@@ -6,11 +6,13 @@
 //! the server reaches the connection through its [`Hub`].
 
 mod driver;
+mod errands;
 mod hub;
 mod incoming;
 mod inlet;
 mod parked;
 mod stream;
+mod unsent;
 
 use std::io;
 
@@ -40,7 +42,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 const STREAM_WINDOW: u32 = 65_535;
 const CONNECTION_WINDOW: u32 = 65_535;
 
-/// Bytes on their way out that h2 keeps for a stream.
+/// Bytes on their way out that h2 keeps for a stream. [`unsent`] bounds the number of frames.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Streams that a peer may reset before they were looked at: fewer than fit into what h2 is handed at once, or it would not

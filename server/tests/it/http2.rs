@@ -2,6 +2,7 @@
 
 mod bytes;
 pub(crate) mod client;
+mod hostile;
 mod limits;
 mod memory;
 mod serving;

@@ -1,6 +1,5 @@
 //! The task of an HTTP/2 connection.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use super::super::session::{Return, Session};
 use super::super::table::{Beat, DRAIN, MAIL, PING};
 use super::super::upgrade::{Refusal, Upgraded};
 use super::super::{Shared, Slot};
+use super::errands::Errands;
 use super::hub::{ARRIVED, Hub, NEIGHBOURS, RETURNED, WINDOW};
 use super::incoming;
 use super::inlet::{Inlet, Valve};
@@ -65,11 +65,11 @@ pub(super) struct Driver<S> {
     /// The connection's window, in bytes.
     window: u32,
     /// Parked streams to look after, and why: bits of [`super::super::table`] and of [`super::hub`].
-    work: VecDeque<(u32, u32)>,
+    work: Errands,
     over: Over,
     /// The peer has been told to open no more streams.
     going: bool,
-    /// Runs while there is no stream, and while the peer is to see that we are going.
+    /// Runs while there is no WebSocket, and while the peer is to see that we are going.
     timer: Option<Pin<Box<Sleep>>>,
     slot: Slot,
 }
@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             occupied: 0,
             parked: 0,
             window: CONNECTION_WINDOW,
-            work: VecDeque::new(),
+            work: Errands::default(),
             over,
             going: false,
             timer: Some(Box::pin(sleep_until(deadline))),
@@ -106,21 +106,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         for _ in 0..BUDGET {
             let bits = self.hub.pulse.take(cx);
             self.hear(bits);
-            let chunk = self.work.len().min(CHUNK);
-            for _ in 0..chunk {
-                if let Some((place, bits)) = self.work.pop_front() {
-                    self.look_after(place, bits);
-                }
+            for _ in 0..CHUNK {
+                let Some((place, bits)) = self.work.next() else { break };
+                self.look_after(place, bits.into());
             }
-            match self.connection.poll_accept(cx) {
+            let outcome = self.connection.poll_accept(cx);
+            self.hub.unsent.wake();
+            match outcome {
                 Poll::Ready(Some(Ok((request, respond)))) => self.take(request, respond),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending if self.valve.open() => {}
-                Poll::Pending if self.work.is_empty() => {
-                    self.work = VecDeque::new();
-                    return self.watch_time(cx);
-                }
+                Poll::Pending if self.work.is_empty() => return self.watch_time(cx),
                 Poll::Pending => {}
             }
         }
@@ -135,9 +132,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if bits & ARRIVED != 0 {
             let mut firsts = self.hub.take_arrived();
+            firsts.sort_unstable();
             firsts.dedup();
             let places = firsts.into_iter().flat_map(|first| first..first + NEIGHBOURS as u32);
-            self.work.extend(places.map(|place| (place, ARRIVED)));
+            places.for_each(|place| self.charge(place, ARRIVED));
         }
         if self.occupied == self.parked {
             self.hub.settle();
@@ -147,6 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if bits & DRAIN != 0 && !mem::replace(&mut self.going, true) {
             self.connection.graceful_shutdown();
+            // A longer time may have been running.
+            self.timer = None;
         }
         let count = self.streams.len() as u32;
         let (due, now) = self.hub.due(bits, count);
@@ -181,8 +181,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Entry::Active(_, service) if bit == MAIL && service.room().is_none() => {}
             Entry::Active(beat, _) => beat.pulse.raise(bit),
             Entry::Parked(resting) if bit == MAIL && resting.idle.service.room().is_none() => {}
-            Entry::Parked(_) => self.work.push_back((place, bit)),
+            Entry::Parked(_) => self.charge(place, bit),
             Entry::Vacant => {}
+        }
+    }
+
+    /// Has a parked stream looked after for the reason `bit`.
+    fn charge(&mut self, place: u32, bit: u32) {
+        if let Some(Entry::Parked(_)) = self.streams.get(place as usize) {
+            // The pulse's bits that mean anything to a stream are the lowest.
+            self.work.add(place, bit as u8);
         }
     }
 
@@ -192,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.streams[place as usize] = Entry::Parked(resting);
         self.parked += 1;
         // Nobody has waited for it since the session did. A message of the room since then has raised MAIL.
-        self.work.push_back((place, ARRIVED));
+        self.charge(place, ARRIVED);
     }
 
     fn vacate(&mut self, place: u32) {
@@ -223,23 +231,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.streams.len() - 1
     }
 
-    /// Does for a parked stream what `bits` say.
-    fn look_after(&mut self, place: u32, bits: u32) {
+    /// Does for a parked stream what `reasons` say.
+    fn look_after(&mut self, place: u32, reasons: u32) {
         let Some(Entry::Parked(resting)) = self.streams.get_mut(place as usize) else { return };
-        let (roster, options) = (&self.shared.roster, &self.shared.options);
+        let (roster, options, unsent) = (&self.shared.roster, &self.shared.options, &self.hub.unsent);
         let member = Member::stream(self.hub.number, place);
         let mut next = Next::Stay;
-        if bits & DRAIN != 0 {
+        if reasons & DRAIN != 0 {
             next = Next::wake(DRAIN);
         }
-        if matches!(next, Next::Stay) && bits & ARRIVED != 0 {
-            next = resting.attend(roster, &self.bells[place as usize / NEIGHBOURS]);
+        if matches!(next, Next::Stay) && reasons & ARRIVED != 0 {
+            next = resting.attend(roster, unsent, &self.bells[place as usize / NEIGHBOURS]);
         }
-        if matches!(next, Next::Stay) && bits & MAIL != 0 {
-            next = resting.relay(roster, member);
+        if matches!(next, Next::Stay) && reasons & MAIL != 0 {
+            next = resting.relay(roster, unsent, member);
         }
-        if matches!(next, Next::Stay) && bits & PING != 0 {
-            next = resting.ping(roster, options.ping_payload);
+        if matches!(next, Next::Stay) && reasons & PING != 0 {
+            next = resting.ping(roster, unsent, options.ping_payload);
         }
         match next {
             Next::Stay => {}
@@ -255,7 +263,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 roster.figures[idle.door.listener()].unparked.add(1);
                 let patience = roster.quiet.patience_after(idle.since, idle.patience);
                 let beat = Arc::new(Beat::new(idle.joined, patience));
-                beat.pulse.raise(bits);
+                // What has not been done for it here, it does itself.
+                beat.pulse.raise(bits | reasons & (MAIL | PING));
                 roster.quiet.watch(&beat);
                 let active = Entry::Active(beat.clone(), idle.service);
                 let entry = mem::replace(&mut self.streams[place as usize], active);
@@ -309,10 +318,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Ends a connection on which there is nothing, in two steps.
+    /// Ends a connection without WebSockets on which nothing has been asked for some time, in two steps. Answers may still be
+    /// under way then: of a peer that gives them no window, or is no more, nothing else would tell.
     fn watch_time(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let busy = self.occupied > 0 || self.connection.has_streams();
-        if busy {
+        if self.occupied > 0 {
             self.timer = None;
             return Poll::Pending;
         }
@@ -324,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Pending;
             }
             if mem::replace(&mut self.going, true) {
-                debug!("an HTTP/2 connection without streams does not end");
+                debug!("an HTTP/2 connection without WebSockets does not end");
                 return Poll::Ready(Ok(()));
             }
             self.connection.graceful_shutdown();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::parked::Resting;
+use super::unsent::Unsent;
 use crate::pulse::Pulse;
 
 /// A session is over or idle. Beside the bits of [`super::super::table`].
@@ -34,6 +35,7 @@ pub(super) const NEIGHBOURS: usize = 8;
 pub(in super::super) struct Hub {
     pub(in super::super) pulse: Pulse,
     pub(in super::super) number: u32,
+    pub(super) unsent: Arc<Unsent>,
     /// Turns of the ping wheel so far, when the last pings became due.
     now: AtomicU32,
     /// Groups in a round, as of then.
@@ -54,6 +56,7 @@ impl Hub {
         Self {
             pulse: Pulse::default(),
             number,
+            unsent: Arc::default(),
             now: AtomicU32::new(0),
             groups: AtomicU32::new(1),
             stalled: AtomicU32::new(0),

@@ -1,5 +1,6 @@
 //! An idle stream, and what can be done with it without a session.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use h2::{RecvStream, SendStream};
@@ -10,6 +11,7 @@ use super::super::member::Member;
 use super::super::roster::Roster;
 use super::super::table::{Idle, MAIL, PING};
 use super::super::wire::{Heartbeat, Outgoing, Written, control, ping_payload};
+use super::unsent::Unsent;
 use crate::link::Backlog;
 
 /// An idle stream: all there is of it beside h2's own state.
@@ -45,7 +47,7 @@ impl Next {
 
 impl Resting {
     /// Handles what has arrived: pings and pongs here, all else by waking it. When more arrives, `bell` rings.
-    pub(super) fn attend(&mut self, roster: &Roster, bell: &Waker) -> Next {
+    pub(super) fn attend(&mut self, roster: &Roster, unsent: &Arc<Unsent>, bell: &Waker) -> Next {
         let mut cx = Context::from_waker(bell);
         loop {
             let data = match self.recv.poll_data(&mut cx) {
@@ -66,7 +68,7 @@ impl Resting {
                 }
                 self.idle.unanswered = 0;
                 let Heartbeat::Ping(payload) = heartbeat else { continue };
-                match self.put(&Outgoing::pong(&payload)) {
+                match self.put(&Outgoing::pong(&payload), unsent) {
                     Written::Whole => {}
                     Written::Partly(backlog) => {
                         return Next::Wake { bits: 0, tail: rest.to_vec(), backlog: Some(backlog) };
@@ -81,7 +83,7 @@ impl Resting {
     }
 
     /// Sends a ping of `size` bytes, or has the session say that too many were missed.
-    pub(super) fn ping(&mut self, roster: &Roster, size: usize) -> Next {
+    pub(super) fn ping(&mut self, roster: &Roster, unsent: &Arc<Unsent>, size: usize) -> Next {
         if self.idle.unanswered >= roster.missed_limit {
             return Next::wake(PING);
         }
@@ -91,8 +93,8 @@ impl Resting {
         }
         self.idle.unanswered += 1;
         self.idle.pings = self.idle.pings.wrapping_add(1);
-        match self.put(&Outgoing::ping(&ping_payload(size, self.idle.pings))) {
-            // Where the peer gives no window, the ping counts as missed.
+        match self.put(&Outgoing::ping(&ping_payload(size, self.idle.pings)), unsent) {
+            // Where the peer gives no window or does not read, the ping counts as missed.
             Written::Whole => {
                 figures.pings.add(1);
                 Next::Stay
@@ -103,7 +105,7 @@ impl Resting {
     }
 
     /// Writes what waits for it in the room.
-    pub(super) fn relay(&mut self, roster: &Roster, member: Member) -> Next {
+    pub(super) fn relay(&mut self, roster: &Roster, unsent: &Arc<Unsent>, member: Member) -> Next {
         if roster.far_behind(&self.idle) {
             return Next::wake(MAIL);
         }
@@ -113,7 +115,7 @@ impl Resting {
             self.idle.cursor = place.cursor;
             let Some(message) = message else { return Next::Stay };
             roster.figures[self.idle.door.listener()].sent.add(message.len());
-            match Outgoing::message(&message).map(|frame| self.put(&frame)) {
+            match Outgoing::message(&message).map(|frame| self.put(&frame, unsent)) {
                 Some(Written::Whole) | None => {}
                 Some(Written::Partly(backlog)) => {
                     return Next::Wake { bits: MAIL, tail: Vec::new(), backlog: Some(backlog) };
@@ -124,15 +126,18 @@ impl Resting {
     }
 
     /// Sends the whole frame, or nothing of it.
-    fn put(&mut self, frame: &Outgoing<'_>) -> Written {
+    fn put(&mut self, frame: &Outgoing<'_>, unsent: &Arc<Unsent>) -> Written {
         let bytes = frame.to_vec();
+        if !unsent.has_room() {
+            return Written::Partly(Backlog::new(bytes, 0));
+        }
         self.send.reserve_capacity(bytes.len());
         if self.send.capacity() < bytes.len() {
             // What it has been given of the connection's window, others can use.
             self.send.reserve_capacity(0);
             return Written::Partly(Backlog::new(bytes, 0));
         }
-        match self.send.send_data(bytes.into(), false) {
+        match self.send.send_data(unsent.frame(bytes), false) {
             Ok(()) => Written::Whole,
             Err(_) => Written::Broken,
         }

@@ -90,12 +90,15 @@ impl Transport for Stream {
         let Some(Halves { send, .. }) = &mut self.halves else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
+        if !self.hub.unsent.has_room() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         send.reserve_capacity(bytes.len());
         let count = send.capacity().min(bytes.len());
         if count == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        send.send_data(Bytes::copy_from_slice(&bytes[..count]), false).map_err(broken)?;
+        send.send_data(self.hub.unsent.frame(bytes[..count].to_vec()), false).map_err(broken)?;
         Ok(count)
     }
 
@@ -113,6 +116,12 @@ impl Transport for Stream {
 
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(Halves { send, .. }) = &mut self.halves else { return Poll::Ready(Ok(())) };
+        if !self.hub.unsent.has_room_or_wakes(self.place, cx.waker()) {
+            // That the stream is gone, it must hear all the same. It is not stalled: reading the others on would help none of
+            // them, as they cannot write either.
+            let gone = ready!(send.poll_reset(cx));
+            return Poll::Ready(Err(gone.map_or_else(broken, |_| io::ErrorKind::ConnectionReset.into())));
+        }
         if send.capacity() == 0 {
             let Some(outcome) = (match send.poll_capacity(cx) {
                 Poll::Ready(outcome) => outcome,

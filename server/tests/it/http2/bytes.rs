@@ -7,11 +7,14 @@ use tokio::time::timeout;
 use crate::support::PATIENCE;
 
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
+pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -35,11 +38,16 @@ pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
 
 /// The fields of an extended CONNECT.
 pub(super) fn websocket() -> Vec<u8> {
+    websocket_at("/echo")
+}
+
+/// The same, for another path.
+pub(super) fn websocket_at(path: &str) -> Vec<u8> {
     let fields = [
         (":method", "CONNECT"),
         (":protocol", "websocket"),
         (":scheme", "http"),
-        (":path", "/echo"),
+        (":path", path),
         (":authority", "localhost"),
         ("sec-websocket-version", "13"),
     ];
