@@ -12,8 +12,8 @@ use super::client::Peer;
 use crate::raw::{self, FIN, PING, PONG, Raw, TEXT};
 use crate::support::{PATIENCE, TestServer, bounded};
 
-/// What the server's memory may grow by, in bytes: a build without optimisation, all of its allocator's.
-const GROWTH: usize = 64 << 20;
+/// What the server's memory may grow by, in bytes.
+const GROWTH: usize = 12 << 20;
 
 /// A connection whose peer's socket takes little, and which grants all the windows there are.
 async fn open(address: &str, streams: u32, path: &str) -> TcpStream {
@@ -84,7 +84,7 @@ async fn flood(message: &[u8], idle: &str) {
             [0, stream as usize + 1].into_iter().for_each(|at| windows[at] -= part.len());
             sent += part.len();
         }
-        sleep(Duration::from_millis(2)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     let growth = server.process.peak().saturating_sub(before);
     assert!(sent > 60_000, "{sent} bytes sent");
@@ -108,7 +108,7 @@ fn members_of_a_room_that_do_not_read_lose_messages_and_cost_little() {
     const MESSAGES: u32 = 2_400;
     bounded(async {
         let server = TestServer::start(&["--idle-after", "50ms", "--ping-interval", "0s"]);
-        let deaf = open(server.address(), MEMBERS, "/broadcast").await;
+        let mut deaf = open(server.address(), MEMBERS, "/broadcast").await;
         let mut listener = Raw::connect(server.address(), "/broadcast").await;
         let mut speaker = Raw::connect(server.address(), "/broadcast").await;
         sleep(Duration::from_millis(300)).await;
@@ -119,24 +119,30 @@ fn members_of_a_room_that_do_not_read_lose_messages_and_cost_little() {
             for _ in 0..30 {
                 assert_eq!(listener.frame().await, Some((FIN | TEXT, b"x".to_vec())));
             }
+            // Slow enough for the others too, if they read.
+            sleep(Duration::from_millis(30)).await;
         }
         let growth = server.process.peak().saturating_sub(before);
         eprintln!("{growth} bytes of memory");
         assert!(growth < GROWTH, "{growth} bytes");
+        // As the members take what there is, they find out what they have missed.
+        let mut scratch = vec![0; 64 << 10];
+        let pause = Duration::from_secs(1);
+        while let Ok(Ok(1..)) = timeout(pause, deaf.read(&mut scratch)).await {}
         drop((deaf, listener, speaker));
         server.process.signal(Signal::TERM);
         let ended = server.process.end();
         let lost = ended.stderr.split("relay_dropped=").nth(1).expect("how many were lost");
         let lost: u32 = lost.split_whitespace().next().unwrap().parse().unwrap();
         eprintln!("{lost} lost");
-        assert!(lost > MEMBERS * MESSAGES / 2, "{lost} lost");
+        assert!(lost > MEMBERS * MESSAGES / 4, "{lost} lost");
         assert!(lost < MEMBERS * MESSAGES);
     });
 }
 
 #[test]
 fn idle_streams_beside_a_busy_room_cost_nothing_and_are_heard() {
-    const IDLE: usize = 400;
+    const IDLE: usize = 900;
     bounded(async {
         let server = TestServer::start(&["--idle-after", "30ms", "--ping-interval", "0s"]);
         let peer = Peer::connect(server.address()).await;
@@ -144,7 +150,7 @@ fn idle_streams_beside_a_busy_room_cost_nothing_and_are_heard() {
         for at in 0..IDLE {
             idle.push(peer.open(&format!("/broadcast/{at}")).await);
         }
-        let mut busy = peer.open("/broadcast/busy").await;
+        let _busy = peer.open("/broadcast/busy").await;
         let mut speaker = Raw::connect(server.address(), "/broadcast/busy").await;
         sleep(Duration::from_millis(400)).await;
         let before = server.process.peak();
@@ -152,7 +158,6 @@ fn idle_streams_beside_a_busy_room_cost_nothing_and_are_heard() {
         let mut count = 0;
         while Instant::now() < end {
             speaker.write_all(&raw::frame(FIN | TEXT, b"x")).await;
-            assert_eq!(busy.next().await, Some((FIN | TEXT, b"x".to_vec())));
             count += 1;
         }
         let asked = Instant::now();
@@ -161,7 +166,7 @@ fn idle_streams_beside_a_busy_room_cost_nothing_and_are_heard() {
         let waited = asked.elapsed();
         let growth = server.process.peak().saturating_sub(before);
         eprintln!("{count} messages, {growth} bytes of memory, a ping {waited:?}");
-        assert!(growth < 4 << 20, "{growth} bytes after {count} messages");
+        assert!(growth < 1 << 20, "{growth} bytes after {count} messages");
         assert!(waited < Duration::from_millis(500), "a ping was answered after {waited:?}");
     });
 }
