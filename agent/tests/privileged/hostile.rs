@@ -385,9 +385,11 @@ impl Seen {
             let waits: u64 = stalls.iter().map(|stalls| stalls.count).sum();
             let resent: u64 = stalls.iter().filter_map(|stalls| stalls.retransmitted_segments).sum();
             let told = listener.stalls.retransmitted_segments.context("retransmissions are not known")?;
-            // Of retransmissions before the handshake ended, the connection knows and the listener does not.
+            // Of retransmissions before the handshake ended, the connection knows and the listener does not. There are some
+            // where the wire is bad by then; on a busy host one timer may expire in any handshake.
+            let early = if self.early { resent } else { CONNECTIONS as u64 };
             ensure!(
-                listener.stalls.count == waits && (told == resent || (self.early && told <= resent)),
+                listener.stalls.count == waits && (told..=told + early).contains(&resent),
                 "{waits} waits, {resent} sent again: {listener:?}"
             );
             let told = Told {

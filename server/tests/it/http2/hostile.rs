@@ -123,7 +123,6 @@ fn members_of_a_room_that_do_not_read_lose_messages_and_cost_little() {
             sleep(Duration::from_millis(30)).await;
         }
         let growth = server.process.peak().saturating_sub(before);
-        eprintln!("{growth} bytes of memory");
         assert!(growth < GROWTH, "{growth} bytes");
         // As the members take what there is, they find out what they have missed.
         let mut scratch = vec![0; 64 << 10];
@@ -134,7 +133,6 @@ fn members_of_a_room_that_do_not_read_lose_messages_and_cost_little() {
         let ended = server.process.end();
         let lost = ended.stderr.split("relay_dropped=").nth(1).expect("how many were lost");
         let lost: u32 = lost.split_whitespace().next().unwrap().parse().unwrap();
-        eprintln!("{lost} lost");
         assert!(lost > MEMBERS * MESSAGES / 4, "{lost} lost");
         assert!(lost < MEMBERS * MESSAGES);
     });
@@ -165,7 +163,6 @@ fn idle_streams_beside_a_busy_room_cost_nothing_and_are_heard() {
         assert_eq!(idle[IDLE / 2].next().await, Some((FIN | PONG, b"there".to_vec())));
         let waited = asked.elapsed();
         let growth = server.process.peak().saturating_sub(before);
-        eprintln!("{count} messages, {growth} bytes of memory, a ping {waited:?}");
         assert!(growth < 1 << 20, "{growth} bytes after {count} messages");
         assert!(waited < Duration::from_millis(500), "a ping was answered after {waited:?}");
     });
