@@ -9,10 +9,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
 use crate::parking::{SOON, gap, parkings, stop};
-use crate::raw::{BINARY, CLOSE, CONTINUATION, FIN, PONG, Raw, Rng, TEXT, frame};
+use crate::raw::{BINARY, CLOSE, CONTINUATION, FIN, PONG, RSV1, Raw, Rng, TEXT, frame};
 use crate::support::{TestServer, bounded};
 
-const RSV1: u8 = 0x40;
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
 /// A client's contexts.

@@ -21,4 +21,5 @@ mod serving;
 mod shapes;
 mod support;
 mod tls;
+mod turns;
 mod witness;

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use crate::support::PATIENCE;
 
 pub(crate) const FIN: u8 = 0x80;
+pub(crate) const RSV1: u8 = 0x40;
 pub(crate) const CONTINUATION: u8 = 0;
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
