@@ -14,8 +14,8 @@ pub use counters::{
     rtt_bound_ns,
 };
 pub use record::{
-    Endpoints, Exchange, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, SocketHeader, SocketMemory, Task,
-    event,
+    Endpoints, Exchange, Opened, REQUEST_BYTES, REQUEST_WORDS, RESPONSE_BYTES, Refusal, SocketHeader,
+    SocketMemory, Task, UpgradeRequest, event,
 };
 pub use tally::{SharedTotals, Tally};
 
@@ -70,6 +70,8 @@ pub mod names {
     pub const ELDERS: &str = "ELDERS";
     /// Array of [`Exchange`](super::Exchange) by flow.
     pub const EXCHANGES: &str = "EXCHANGES";
+    /// Socket storage: [`UpgradeRequest`](super::UpgradeRequest).
+    pub const UPGRADE_REQUESTS: &str = "UPGRADE_REQUESTS";
     /// Hash [`Refusal`](super::Refusal) → count.
     pub const REFUSALS: &str = "REFUSALS";
     /// Array of [`Reorder`](crate::reorder::Reorder).
@@ -90,6 +92,7 @@ pub mod names {
         STATS,
         ELDERS,
         EXCHANGES,
+        UPGRADE_REQUESTS,
         REFUSALS,
         REORDER,
         REPLAYED,
@@ -102,8 +105,11 @@ pub mod names {
     /// Global of aya-log: the level up to which the programs log; 0 removes the logging code at load time.
     pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 
+    /// Global: a random number, so that nobody can choose addresses that share a place in a table with another's.
+    pub const FLOW_KEY: &str = "FLOW_KEY";
+
     /// Globals that configure the programs.
-    pub const GLOBALS: &[&str] = &[FILTER_PORTS, LOG_LEVEL];
+    pub const GLOBALS: &[&str] = &[FILTER_PORTS, LOG_LEVEL, FLOW_KEY];
 
     /// Globals that hold a kernel structure's member offset: (global, structure, member path). Those of
     /// [`OPTIONAL_OFFSETS`] may be missing from a kernel.
@@ -149,8 +155,14 @@ pub mod names {
     /// epoll lacks, the verifier refuses [`TASKS`].
     pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS", "OFF_EPOLL_WATCHES"];
 
-    /// State that the programs keep for themselves.
-    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS", "ELDERS_LEFT"];
+    /// Functions that the verifier looks at one by one, because they are exported.
+    pub const FUNCTIONS: &[&str] = &["headroom_examine"];
+
+    /// State that the programs keep for themselves, and [`SWITCH`]'s variable.
+    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS", "ELDERS_LEFT", "SWITCHED_ON"];
+
+    /// The section, and so the map, of the variable that has all programs work: 0 until all of them are attached.
+    pub const SWITCH: &str = ".data.switch";
 }
 
 /// One packet's way through the tracker, for tests: the caller sets the state and the surroundings, runs the program on a
@@ -180,7 +192,8 @@ const _: () = {
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 24 + size_of::<Endpoints>() + size_of::<SocketMemory>());
     assert!(size_of::<Opened>() == 48 + size_of::<Endpoints>());
-    assert!(size_of::<Exchange>() == size_of::<Opened>() + RESPONSE_BYTES + 2 * REQUEST_BYTES + 24);
+    assert!(size_of::<UpgradeRequest>() == 16);
+    assert!(size_of::<Exchange>() == size_of::<Opened>() + RESPONSE_BYTES + 2 * REQUEST_BYTES + 40);
     assert!(size_of::<Refusal>() == 16);
     assert!(size_of::<Task>() == 24);
     assert!(size_of::<DirectionTotals>() == size_of::<Counters>() + 8 * RTT_BUCKETS);

@@ -51,10 +51,21 @@ impl Key {
     /// words), `hash` the packet's flow hash: random per connection where TCP sets it, which tells equal addresses in
     /// different network namespaces apart. `inbound` keeps the two sockets of a connection within this host apart:
     /// what settles a flow at its sender must not hide it at its receiver.
+    ///
+    /// `secret` is a random number of this agent's. Without it, a peer could choose a port with which its flow settles that of
+    /// another. Two multiplications with it in between, so that no difference of the input has a known difference here.
     #[inline(always)]
-    pub const fn new(ports: u32, source: u32, destination: u32, hash: u32, inbound: bool) -> Self {
-        let mixed = ((ports as u64) << 32 | (source ^ destination.rotate_left(16)) as u64)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    pub const fn new(
+        secret: u64,
+        ports: u32,
+        (source, destination): (u32, u32),
+        hash: u32,
+        inbound: bool,
+    ) -> Self {
+        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+        let flow = (ports as u64) << 32 | (source ^ destination.rotate_left(16)) as u64;
+        let once = (flow ^ secret).wrapping_mul(MIX);
+        let mixed = (once ^ once >> 32 ^ secret.rotate_left(32)).wrapping_mul(secret | 1);
         Key {
             index: ((mixed >> 48) as usize ^ inbound as usize) & (FLOWS - 1),
             tag: ((mixed >> 16) as u32 ^ hash) as u64,
@@ -120,8 +131,10 @@ impl Key {
 mod tests {
     use super::*;
 
+    const SECRET: u64 = 0x0123_4567_89ab_cdef;
+
     fn key() -> Key {
-        Key::new(0x1234_0050, 1, 2, 3, false)
+        Key::new(SECRET, 0x1234_0050, (1, 2), 3, false)
     }
 
     #[test]
@@ -165,9 +178,29 @@ mod tests {
         let key = key();
         let settled = key.unwanted();
         assert!(key.is_settled(settled) && !key.is_settled(key.fresh()));
-        let other_namespace = Key::new(0x1234_0050, 1, 2, 4, false);
+        let other_namespace = Key::new(SECRET, 0x1234_0050, (1, 2), 4, false);
         assert_eq!(other_namespace.index, key.index);
-        assert_ne!(Key::new(0x1234_0050, 1, 2, 3, true).index, key.index, "the receiver's word is another");
+        let receiver = Key::new(SECRET, 0x1234_0050, (1, 2), 3, true);
+        assert_ne!(receiver.index, key.index, "the receiver's word is another");
         assert!(other_namespace.is_new(settled) && !other_namespace.is_settled(settled));
+    }
+
+    #[test]
+    fn flows_that_share_a_place_under_one_secret_do_not_under_another() {
+        let keys = |secret: u64| {
+            (0..2_000_000u32).map(move |number| Key::new(secret, number.rotate_left(16), (7, 9), 0, true))
+        };
+        let target = Key::new(SECRET, 0x1234_0050, (7, 9), 0, true);
+        let sharing: Vec<u32> = keys(SECRET)
+            .zip(0..)
+            .filter(|(key, _)| key.index == target.index)
+            .map(|(_, number)| number)
+            .collect();
+        assert!(sharing.len() > 10, "there are so many flows that some share it");
+        let other = SECRET ^ 1 << 17;
+        let target = Key::new(other, 0x1234_0050, (7, 9), 0, true);
+        let still =
+            |number: &&u32| Key::new(other, number.rotate_left(16), (7, 9), 0, true).index == target.index;
+        assert!(sharing.iter().filter(still).count() <= sharing.len() / 10);
     }
 }

@@ -13,5 +13,6 @@ pub mod handshake;
 mod keepalive;
 pub mod opening;
 pub mod reorder;
+pub mod request;
 pub mod simulate;
 pub mod tracker;

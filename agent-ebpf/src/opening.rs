@@ -1,6 +1,5 @@
 //! What a payload begins with, as far as WebSocket handshakes are concerned.
 
-use crate::abi::REQUEST_BYTES;
 use crate::handshake::{self, Beginning};
 
 /// What a payload begins with.
@@ -14,6 +13,10 @@ pub enum Opening {
     Get,
     /// Another HTTP request.
     Request,
+    /// What a proxy puts before its client's request: a PROXY protocol header, version 1 or 2.
+    Proxy,
+    /// A TLS ClientHello (RFC 8446 section 4.1.2).
+    ClientHello,
     /// A TLS ServerHello (RFC 8446 section 4.1.3).
     ServerHello,
     /// Nothing of that.
@@ -21,10 +24,10 @@ pub enum Opening {
 }
 
 impl Opening {
-    /// It is of HTTP/1.x.
+    /// It is a request of HTTP/1.x, or what a proxy puts before one.
     #[inline(always)]
-    pub const fn is_http(self) -> bool {
-        matches!(self, Opening::Upgrade | Opening::Response(_) | Opening::Get | Opening::Request)
+    pub const fn is_request(self) -> bool {
+        matches!(self, Opening::Get | Opening::Request | Opening::Proxy)
     }
 }
 
@@ -34,7 +37,12 @@ const fn word(text: &[u8; 4]) -> u32 {
 
 const GET: u32 = word(b"GET ");
 const TLS_HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
+
+/// The twelve bytes that version 2 of the PROXY protocol begins with (its section 2.2).
+const PROXY_V2_FIRST: u32 = word(b"\r\n\r\n");
+const PROXY_V2_REST: u64 = u64::from_be_bytes(*b"\0\r\nQUIT\n");
 
 /// Classifies the first `len` bytes of a payload (12 at most, the rest zero).
 #[inline(always)]
@@ -52,8 +60,20 @@ pub const fn opening(start: &[u8; 16], len: u32) -> Opening {
     if first == GET {
         return Opening::Get;
     }
-    if start[0] == TLS_HANDSHAKE && start[1] == 3 && start[5] == SERVER_HELLO {
-        return Opening::ServerHello;
+    if start[0] == TLS_HANDSHAKE && start[1] == 3 {
+        if start[5] == SERVER_HELLO {
+            return Opening::ServerHello;
+        }
+        if start[5] == CLIENT_HELLO {
+            return Opening::ClientHello;
+        }
+    }
+    let rest = u64::from_be_bytes([
+        start[4], start[5], start[6], start[7], start[8], start[9], start[10], start[11],
+    ]);
+    let is_v1 = first == word(b"PROX") && start[4] == b'Y' && start[5] == b' ';
+    if is_v1 || (first == PROXY_V2_FIRST && rest == PROXY_V2_REST) {
+        return Opening::Proxy;
     }
     if first == word(b"POST")
         || first == word(b"HEAD")
@@ -78,41 +98,6 @@ const fn status(start: &[u8; 16]) -> u32 {
     hundreds as u32 * 100 + tens as u32 * 10 + ones as u32
 }
 
-/// Looks for `Sec-WebSocket-Key` or `Upgrade: websocket`, which a request for a WebSocket must have (RFC 6455 section 4.1),
-/// a stretch of the head at a time.
-#[derive(Debug, Default)]
-pub struct KeySearch {
-    before: u64,
-    last: u64,
-}
-
-/// Bytes looked at in one go.
-pub const STRETCH: usize = 64;
-
-impl KeySearch {
-    /// Looks at the `number`-th stretch of the first `len` bytes of a head; returns whether the name ends there.
-    #[inline(always)]
-    pub fn step(&mut self, head: &[u8; 2 * REQUEST_BYTES], len: u32, number: u32) -> bool {
-        let name = (u64::from_be_bytes(*b"ec-webso"), u64::from_be_bytes(*b"cket-key"));
-        // Browsers have this one before their cookies.
-        let field = (u64::from_be_bytes(*b"grade: w"), u64::from_be_bytes(*b"ebsocket"));
-        for at in 0..STRETCH {
-            let at = (number as usize * STRETCH + at) & (REQUEST_BYTES - 1);
-            if at as u32 >= len {
-                return false;
-            }
-            self.before = self.before << 8 | self.last >> 56;
-            // Lower case; what else this bit changes is in no name.
-            self.last = self.last << 8 | (head[at] | 0x20) as u64;
-            let seen = (self.before, self.last);
-            if seen == name || seen == field {
-                return true;
-            }
-        }
-        false
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,22 +117,10 @@ mod tests {
         assert_eq!(open(b"GET /chat HTTP/1.1"), Opening::Get);
         assert_eq!(open(b"POST / HTTP/1.1"), Opening::Request);
         assert_eq!(open(&[22, 3, 3, 0, 122, 2, 0, 0, 118, 3, 3]), Opening::ServerHello);
-        assert_eq!(open(&[22, 3, 1, 0, 122, 1, 0, 0, 118, 3, 3]), Opening::Else, "a ClientHello");
+        assert_eq!(open(&[22, 3, 1, 0, 122, 1, 0, 0, 118, 3, 3]), Opening::ClientHello);
+        assert_eq!(open(b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n"), Opening::Proxy);
+        assert_eq!(open(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"), Opening::Proxy);
         assert_eq!(open(b"PRI * HTTP/2.0"), Opening::Else);
         assert_eq!((open(b"G"), open(b"GET"), open(b"GEN")), (Opening::Get, Opening::Get, Opening::Else));
-    }
-
-    #[test]
-    fn an_upgrade_is_asked_for_by_its_key() {
-        let asks = |text: &str| {
-            let mut head = [0; 2 * REQUEST_BYTES];
-            head[..text.len()].copy_from_slice(text.as_bytes());
-            let mut search = KeySearch::default();
-            (0..(REQUEST_BYTES / STRETCH) as u32).any(|number| search.step(&head, text.len() as u32, number))
-        };
-        assert!(asks("GET / HTTP/1.1\r\nHost: a\r\nSEC-WebSocket-Key: dGhl\r\n"));
-        assert!(asks("GET / HTTP/1.1\r\nUpgrade: WebSocket\r\n"));
-        assert!(!asks("GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n"));
-        assert!(!asks("GET / HTTP/1.1\r\nSec-WebSocket-Ke"));
     }
 }

@@ -82,11 +82,21 @@ pub fn adopt(direction: &mut Direction, next_seq: u32, masked: bool, boundary: O
     }
 }
 
-/// Starts a direction in which nothing but bytes can be seen.
+/// Starts a direction in which nothing but bytes can be seen, `before` of which went by already.
 #[inline(always)]
-pub fn encrypted(direction: &mut Direction, next_seq: u32) {
+pub fn encrypted(direction: &mut Direction, next_seq: u32, before: u32) {
     direction.next_seq = next_seq;
+    direction.counters.unparsed(before as u64);
     direction.parse = Parse::Encrypted as u8;
+}
+
+/// Leaves out the first `bytes` of a direction that was just started: they went by before, and nobody knows whether what follows
+/// them begins a frame.
+#[inline(always)]
+pub fn skip(direction: &mut Direction, bytes: u32) {
+    direction.counters.unparsed(bytes as u64);
+    direction.next_seq = direction.next_seq.wrapping_add(bytes);
+    direction.parse = Parse::Unsynced as u8;
 }
 
 /// Whether `bytes` that are missing at the tracker's position can be done without: they are payload whose end is known,

@@ -199,5 +199,8 @@ fn drive<H: Host>(
         let until = next_tick.min(end.unwrap_or(u64::MAX)).saturating_sub(now().monotonic_ns);
         std::thread::sleep(Duration::from_nanos(until).min(DRAIN));
     };
+    // Programs detach one after the other: without this, some would count what others do not see any more.
+    let clock = now();
+    engine.finish(&clock, &mut |body| outbox.send(clock.wall, body));
     outbox.send_last(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
 }

@@ -184,11 +184,15 @@ pub enum Stat {
     Refused = 6,
     /// Refused upgrades of more kinds (listener and status) than are kept.
     RefusalsUnknown = 7,
+    /// Upgrades whose heads found no place until their answer: what they say is not known.
+    HeadsLost = 8,
+    /// Answers that say 101 to no request that was seen to ask for it: they make no connection.
+    UnaskedUpgrades = 9,
 }
 
 impl Stat {
     /// Number of statistics.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 10;
 }
 
 #[cfg(test)]

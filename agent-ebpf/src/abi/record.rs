@@ -89,6 +89,9 @@ pub const RESPONSE_BYTES: usize = 512;
 /// Bytes of a request head that are kept.
 pub const REQUEST_BYTES: usize = 1024;
 
+/// Words that hold twice as many.
+pub const REQUEST_WORDS: usize = 2 * REQUEST_BYTES / 8;
+
 /// A connection that is tracked from now on.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -128,16 +131,44 @@ pub struct Exchange {
     pub opened: Opened,
     /// The response head.
     pub response: [u8; RESPONSE_BYTES],
-    /// The request head; twice its size lets the verifier see that a piece fits wherever it begins.
-    pub request: [u8; 2 * REQUEST_BYTES],
+    /// The request head, its first byte in the lowest of the first word; twice its size lets the verifier see that a piece
+    /// fits wherever it begins.
+    pub request: [u64; REQUEST_WORDS],
     /// Flow it belongs to.
     pub tag: u64,
     /// TCP sequence number of the request's first byte.
     pub start_seq: u32,
-    /// TCP sequence number behind its last.
+    /// TCP sequence number behind its last byte so far.
     pub next_seq: u32,
+    /// What is known of the request so far.
+    pub request_state: UpgradeRequest,
+    /// Its last four bytes so far, the last one lowest.
+    pub tail: u32,
     /// 1 where it is the first request of its connection.
-    pub first: u64,
+    pub first: u32,
+}
+
+/// A request for an upgrade, in storage of its socket until the answer: what makes a 101 its answer, and where frames begin.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UpgradeRequest {
+    /// TCP sequence number of the first byte.
+    pub start_seq: u32,
+    /// TCP sequence number behind the head, where the client's frames begin; only with [`UpgradeRequest::ENDED`].
+    pub frames_seq: u32,
+    /// [`UpgradeRequest::ASKS`] and the other flags.
+    pub flags: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
+}
+
+impl UpgradeRequest {
+    /// It asks for a WebSocket (RFC 6455 section 4.1).
+    pub const ASKS: u32 = 1;
+    /// The end of its head was seen.
+    pub const ENDED: u32 = 2;
+    /// It is a TLS ClientHello, on a port that was named.
+    pub const CLIENT_HELLO: u32 = 4;
 }
 
 /// Upgrades that were refused: what they have in common.

@@ -40,8 +40,9 @@ extern "C" fn headroom_candidates(ctx: *const TcpIterator) -> i32 {
             kernel::last_word(&endpoints.local, endpoints.family),
             kernel::last_word(&endpoints.remote, endpoints.family),
         );
-        flows::unsettle(Key::new(local | remote << 16, here, there, 0, false));
-        flows::unsettle(Key::new(remote | local << 16, there, here, 0, true));
+        let secret = maps::flow_key();
+        flows::unsettle(Key::new(secret, local | remote << 16, (here, there), 0, false));
+        flows::unsettle(Key::new(secret, remote | local << 16, (there, here), 0, true));
     }
     0
 }

@@ -26,6 +26,9 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the tracepoint's argument is a live socket; every pointer is null-checked before use, and a reserved
     // entry is written whole before it is submitted.
     unsafe {
+        if !maps::is_switched_on() {
+            return 0;
+        }
         let connection = maps::connection(sk);
         if !maps::candidate(sk).is_null() {
             maps::drop_candidate(sk);

@@ -59,7 +59,7 @@ pub(super) fn observe<const IN: bool>(
     }
 }
 
-/// Whether the packet is to be looked at as that of any connection: it begins an HTTP message, and no frame was seen yet, so
+/// Whether the packet is to be looked at as that of any connection: it begins an HTTP request, and no frame was seen yet, so
 /// the upgrade is still to come. Apart from [`observe`], whose many ends the verifier would follow on from here.
 #[inline(never)]
 pub(super) fn gives_way(
@@ -75,7 +75,7 @@ pub(super) fn gives_way(
         segment.len >= LEN
             && (*candidate).is_open()
             && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
-            && opening(&start, LEN).is_http()
+            && opening(&start, LEN).is_request()
             && maps::drop_candidate(sk)
     }
 }
@@ -122,7 +122,7 @@ pub(super) fn adopt<const IN: bool>(
         if tcp.is_null() {
             return;
         }
-        let connection = upgrade::begin::<IN>(sk, segment.seq);
+        let connection = upgrade::create::<IN>(sk, segment.seq);
         if connection.is_null() {
             return;
         }
@@ -134,8 +134,8 @@ pub(super) fn adopt<const IN: bool>(
         let received_seq = if received.begun() { received.seen } else { rcv_nxt };
         let sent_seq = if sent.begun() { sent.seen } else { snd_nxt };
         let parse = if finding == TLS {
-            tracker::encrypted(&mut (*connection).received, received_seq);
-            tracker::encrypted(&mut (*connection).sent, sent_seq);
+            tracker::encrypted(&mut (*connection).received, received_seq, 0);
+            tracker::encrypted(&mut (*connection).sent, sent_seq, 0);
             Parse::Encrypted
         } else {
             tracker::adopt(&mut (*connection).received, received_seq, server, received.boundary());

@@ -62,6 +62,12 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         if let Some(totals) = TOTALS.get_ptr_mut(listener) {
             let adopted = addr_of_mut!((*totals).adopted);
             maps::increment(if older { adopted } else { addr_of_mut!((*totals).opened) });
+            // What went by before it is followed.
+            let (received, sent) = (addr_of_mut!((*totals).received), addr_of_mut!((*totals).nested));
+            let unparsed = (*connection).received.counters.unparsed_bytes;
+            maps::add(addr_of_mut!((*received).counters.unparsed_bytes), unparsed);
+            let unparsed = (*connection).sent.counters.unparsed_bytes;
+            maps::add(addr_of_mut!((*sent).counters.unparsed_bytes), unparsed);
         }
         // From here on packets of either direction are followed.
         (*connection).role = role;

@@ -1,35 +1,30 @@
 //! The heads of handshakes, kept from the request to its response and handed to the agent with the upgrade, which makes
 //! sense of them: here nothing is parsed that need not be.
 //!
-//! By flow and not by socket, because a request that comes with the ACK that completes the TCP handshake still belongs to
-//! the listener. Whether a response answers the request that is kept is told by TCP: the server has received, or the
-//! client sent, everything up to the request's last byte and nothing beyond.
+//! A request that asks for a WebSocket leaves two traces. Its head is kept in a table by flow, which has so many places: a
+//! head may be lost, and then what it says is not known. That it asks and where it ends is noted in the storage of its
+//! socket ([`UpgradeRequest`]), which nobody else can take: a 101 counts as its answer only, and the client's frames begin
+//! right behind it. A request that comes with the ACK that completes the TCP handshake still belongs to the listener, which
+//! gets no storage; such a request is in the table alone.
 
 use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use agent_ebpf::abi::{
-    EXCHANGE_SLOTS, Exchange, ListenerKey, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, Role, Stat,
+    EXCHANGE_SLOTS, Exchange, Opened, REQUEST_BYTES, RESPONSE_BYTES, Stat, UpgradeRequest,
 };
-use agent_ebpf::opening::{KeySearch, STRETCH};
-use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop};
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
-use super::kernel;
-use super::maps::{self, EXCHANGES, REFUSALS};
+use super::maps::{self, EXCHANGES};
 use super::packet::EGRESS;
 use super::segment::{Bytes, KernelClock, Segment};
-use super::{flows, upgrade};
-
-/// Responses below this are answers to what was asked, as a rule; only the first request of a connection is looked at to
-/// find out.
-const MULTIPLE_CHOICES: u32 = 300;
-const OK: u32 = 200;
+use super::{flows, request, upgrade};
 
 /// Stands for a tag while somebody writes to the place, or sends what is in it.
 const CLAIMED: u64 = 1;
-/// Places that are tried for an event where a flow's own is claimed; a claim lasts microseconds.
+/// Places that a flow's exchange may be in.
 const PLACES: u32 = 4;
 
 /// Puts a tag in another's place; returns whether that was the expected one.
@@ -50,52 +45,127 @@ pub(super) unsafe fn release(exchange: *mut Exchange, tag: u64) {
     unsafe { AtomicU64::from_ptr(addr_of_mut!((*exchange).tag)) }.swap(tag, Ordering::Release);
 }
 
-/// Claims a place for an event, its own flow's if that is free; returns it and the tag that was there, or null.
+/// Claims a flow's exchange where the table has it; null otherwise, or where somebody has claimed it.
 #[inline(always)]
-unsafe fn claim_any(index: u32) -> (*mut Exchange, u64) {
+unsafe fn claim_own((index, tag): (u32, u64)) -> *mut Exchange {
     for attempt in 0..PLACES {
         let Some(exchange) = EXCHANGES.get_ptr_mut((index ^ attempt) & (EXCHANGE_SLOTS as u32 - 1)) else {
             break;
         };
-        // SAFETY: as for `exchange_tag`.
-        let found =
-            unsafe { AtomicU64::from_ptr(addr_of_mut!((*exchange).tag)) }.swap(CLAIMED, Ordering::AcqRel);
-        if found != CLAIMED {
-            return (exchange, found);
+        // SAFETY: a map value.
+        unsafe {
+            if (*exchange).tag == tag && exchange_tag(exchange, tag, CLAIMED) {
+                return exchange;
+            }
         }
     }
-    (null_mut(), 0)
+    null_mut()
 }
 
-/// The place for a flow's exchange, and its tag. `reverse` where the packet is of the response.
+/// Claims a place for a new exchange or an event: a free one if there is any, else the one whose request began first, which
+/// loses its head. Null where all are claimed at this moment.
 #[inline(always)]
-fn place<const IN: bool>(segment: &Segment, reverse: bool) -> Option<(*mut Exchange, u64)> {
-    let (index, tag) = flows::key::<IN>(segment, reverse).exchange();
-    Some((EXCHANGES.get_ptr_mut(index & (EXCHANGE_SLOTS as u32 - 1))?, tag))
-}
-
-/// A GET request begins.
-#[inline(never)]
-pub(super) fn begin<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, first: bool) {
-    let Some((exchange, tag)) = place::<IN>(segment, false) else { return };
-    // SAFETY: a map value, claimed while it is written to.
+unsafe fn claim_new(index: u32) -> *mut Exchange {
+    let (mut oldest, mut oldest_ns) = (0, u64::MAX);
+    for attempt in 0..PLACES {
+        let at = (index ^ attempt) & (EXCHANGE_SLOTS as u32 - 1);
+        let Some(exchange) = EXCHANGES.get_ptr_mut(at) else {
+            break;
+        };
+        // SAFETY: a map value.
+        unsafe {
+            let found = (*exchange).tag;
+            if found == 0 && exchange_tag(exchange, 0, CLAIMED) {
+                return exchange;
+            }
+            let since = (*exchange).opened.requested_ns;
+            if found != CLAIMED && since < oldest_ns {
+                (oldest, oldest_ns) = (at, since);
+            }
+        }
+    }
+    let Some(exchange) = EXCHANGES.get_ptr_mut(oldest) else {
+        return null_mut();
+    };
+    // SAFETY: a map value.
     unsafe {
         let found = (*exchange).tag;
-        // Sent again, or in somebody's hands.
-        if (found == tag && (*exchange).start_seq == segment.seq)
-            || found == CLAIMED
-            || !exchange_tag(exchange, found, CLAIMED)
-        {
-            return;
+        if found != CLAIMED && exchange_tag(exchange, found, CLAIMED) { exchange } else { null_mut() }
+    }
+}
+
+/// Where a flow's exchange may be, and its tag. `reverse` where the packet is of the response.
+#[inline(always)]
+fn place<const IN: bool>(segment: &Segment, reverse: bool) -> (u32, u64) {
+    flows::key::<IN>(segment, reverse).exchange()
+}
+
+/// What is known of a packet that may belong to a request: flags of [`request`].
+pub(super) mod piece {
+    /// It begins like a message. A piece of a head that has not ended may begin like anything.
+    pub(in super::super) const OPENS: u32 = 1;
+    /// It begins like a GET request, or what a proxy puts before one.
+    pub(in super::super) const BEGINS: u32 = 2;
+    /// It is the first message of its connection.
+    pub(in super::super) const FIRST: u32 = 4;
+}
+
+/// A packet of an HTTP client: the beginning of a GET request, or more of one where it goes on where that stopped. Returns
+/// whether it is a piece of a request that may ask for a WebSocket, so far. Calls its parts one after the other: a call chain
+/// has 512 bytes of stack.
+#[inline(always)]
+pub(super) fn request<const IN: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    segment: &Segment,
+    piece: u32,
+) -> bool {
+    let exchange = add::<IN>(skb, sk, segment, piece);
+    if exchange.is_null() {
+        return false;
+    }
+    request::examine(skb, segment, exchange);
+    settle::<IN>(sk, segment, exchange)
+}
+
+/// Claims the exchange that the packet belongs to, or a new one, and appends the packet to it; null where it is no piece of a
+/// request, or has nothing new.
+#[inline(never)]
+fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, piece: u32) -> *mut Exchange {
+    let (index, tag) = place::<IN>(segment, false);
+    // SAFETY: a map value, claimed while it is written to.
+    unsafe {
+        let mut exchange = claim_own((index, tag));
+        let mut begins = piece & piece::BEGINS != 0;
+        if !exchange.is_null() {
+            let ended = (*exchange).request_state.flags & UpgradeRequest::ENDED != 0;
+            let goes_on = (*exchange).next_seq == segment.seq;
+            if goes_on && !(ended && piece & piece::OPENS != 0) {
+                begins = false;
+            } else if !begins || (*exchange).request_state.start_seq == segment.seq {
+                // Sent again, or nothing of this request.
+                release(exchange, tag);
+                return null_mut();
+            }
+        } else if begins {
+            exchange = claim_new(index);
         }
-        (*exchange).start_seq = segment.seq;
-        (*exchange).next_seq = segment.seq;
-        (*exchange).first = u64::from(first);
-        // At the client, TCP's round trip is the handshake's until the request is acknowledged.
-        let handshake_us = if IN == EGRESS && first { upgrade::handshake_us(sk) } else { 0 };
-        (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), handshake_us, ..EMPTY };
+        if exchange.is_null() {
+            // It is no request's, or all places are being written to at this moment.
+            return exchange;
+        }
+        if begins {
+            let first = piece & piece::FIRST != 0;
+            (*exchange).request_state =
+                UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags: 0, reserved: 0 };
+            (*exchange).first = u32::from(first);
+            (*exchange).tail = 0;
+            // At the client, TCP's round trip is the handshake's until the request is acknowledged.
+            let handshake_us = if IN == EGRESS && first { upgrade::handshake_us(sk) } else { 0 };
+            (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), handshake_us, ..EMPTY };
+        }
         append(skb, segment, exchange);
-        release(exchange, tag);
+        exchange
     }
 }
 
@@ -124,42 +194,26 @@ const EMPTY: Opened = Opened {
     older: 0,
 };
 
-/// A packet in the middle of something, or one that begins like a message where `opens` is set: more of the request, if it
-/// goes on where that stopped. Returns whether it does.
+/// Gives the place back: free, where the request has ended and asked for nothing. Notes in the socket's storage what the
+/// request asks for. Returns whether it may ask for a WebSocket.
 #[inline(never)]
-pub(super) fn go_on<const IN: bool>(skb: *mut __sk_buff, segment: &Segment, opens: bool) -> bool {
-    let Some((exchange, tag)) = place::<IN>(segment, false) else { return false };
-    // SAFETY: as for `begin`.
+fn settle<const IN: bool>(sk: *mut c_void, segment: &Segment, exchange: *mut Exchange) -> bool {
+    let (_, tag) = place::<IN>(segment, false);
+    // SAFETY: the context's socket; the exchange is claimed.
     unsafe {
-        if (*exchange).tag != tag || !exchange_tag(exchange, tag, CLAIMED) {
-            return false;
+        let state = (*exchange).request_state;
+        let asks = state.flags & UpgradeRequest::ASKS != 0;
+        if asks {
+            maps::note_request(sk, state);
         }
-        let goes_on = (*exchange).next_seq == segment.seq && !(opens && has_ended(exchange));
-        if goes_on {
-            append(skb, segment, exchange);
-        }
-        release(exchange, tag);
-        goes_on
+        let is_plain = !asks && state.flags & UpgradeRequest::ENDED != 0;
+        release(exchange, if is_plain { 0 } else { tag });
+        !is_plain
     }
 }
 
-/// Whether the request's head is complete, or too long to tell.
-#[inline(always)]
-unsafe fn has_ended(exchange: *const Exchange) -> bool {
-    // SAFETY: as for `begin`; the array is twice as long as what is kept.
-    unsafe {
-        let kept = usize::from((*exchange).opened.request_len);
-        if !(4..REQUEST_BYTES).contains(&kept) {
-            return kept >= REQUEST_BYTES;
-        }
-        // Read anew, so that the compiler does not know the bound and leaves it to be seen by the verifier.
-        let len = usize::from(addr_of!((*exchange).opened.request_len).read_volatile());
-        let at = len.wrapping_sub(4) & (REQUEST_BYTES - 1);
-        let end = addr_of!((*exchange).request).cast::<u8>().add(at);
-        [*end, *end.add(1), *end.add(2), *end.add(3)] == *b"\r\n\r\n"
-    }
-}
-
+/// Appends what there is room for. Behind the end of a request are frames of a client that did not wait for its answer: of
+/// them is noted only how far they go.
 #[inline(always)]
 unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange) {
     // SAFETY: as for `begin`; the array is twice as long as what is kept.
@@ -168,7 +222,7 @@ unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange
         let room = (REQUEST_BYTES as u32).saturating_sub(kept);
         let len = if segment.len < room { segment.len } else { room };
         (*exchange).next_seq = segment.seq.wrapping_add(segment.len);
-        if len == 0 {
+        if len == 0 || (*exchange).request_state.flags & UpgradeRequest::ENDED != 0 {
             return;
         }
         let at = kept as usize & (REQUEST_BYTES - 1);
@@ -179,25 +233,49 @@ unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange
     }
 }
 
-/// A 101 has ended, `head_len` bytes long and all in this packet (0 where it came in pieces); `request_end` is the
-/// sequence number at which the request must have ended. Returns the exchange, without a request where that is not the
-/// one kept; null where there is no place. It is claimed until the event is sent.
+/// Whether a request on this socket asked for a WebSocket, so that a 101 in this packet is an answer. One that the table alone
+/// knows is noted in the socket's storage, where the rest of the handshake looks for it.
+#[inline(never)]
+pub(super) fn was_requested<const IN: bool>(sk: *mut c_void, segment: &Segment) -> bool {
+    // SAFETY: the context's socket; storage values live as long as the program runs.
+    unsafe {
+        let noted = maps::request(sk);
+        if !noted.is_null() {
+            return (*noted).flags & UpgradeRequest::ASKS != 0;
+        }
+        let (index, tag) = place::<IN>(segment, true);
+        let exchange = claim_own((index, tag));
+        if exchange.is_null() {
+            return false;
+        }
+        let state = (*exchange).request_state;
+        release(exchange, tag);
+        state.flags & UpgradeRequest::ASKS != 0 && maps::note_request(sk, state)
+    }
+}
+
+/// A 101 has ended, `head_len` bytes long and all in this packet (0 where it came in pieces); it answers `request`. Returns the
+/// exchange, without a request where the table has lost it; null where there is no place. It is claimed until the event is
+/// sent.
 #[inline(never)]
 pub(super) fn finish<const IN: bool>(
     skb: *mut __sk_buff,
     segment: &Segment,
-    request_end: u32,
+    request: &UpgradeRequest,
     head_len: u16,
 ) -> *mut Exchange {
-    // A subprogram returns no more than a word.
-    let (index, tag) = flows::key::<IN>(segment, true).exchange();
+    let (index, tag) = place::<IN>(segment, true);
     // SAFETY: as for `begin`.
     unsafe {
-        let (exchange, found) = claim_any(index);
-        if exchange.is_null() {
-            return exchange;
-        }
-        if found != tag || (*exchange).next_seq != request_end {
+        let mut exchange = claim_own((index, tag));
+        if exchange.is_null() || (*exchange).request_state.start_seq != request.start_seq {
+            maps::count(Stat::HeadsLost);
+            if exchange.is_null() {
+                exchange = claim_new(index);
+            }
+            if exchange.is_null() {
+                return exchange;
+            }
             (*exchange).opened = EMPTY;
         }
         let most = RESPONSE_BYTES as u16;
@@ -214,10 +292,10 @@ pub(super) fn finish<const IN: bool>(
 /// A place for an event without heads, likewise.
 #[inline(always)]
 pub(super) fn none<const IN: bool>(segment: &Segment) -> *mut Exchange {
-    let (index, _) = flows::key::<IN>(segment, true).exchange();
+    let (index, _) = place::<IN>(segment, true);
     // SAFETY: as for `begin`.
     unsafe {
-        let (exchange, _) = claim_any(index);
+        let exchange = claim_new(index);
         if !exchange.is_null() {
             (*exchange).opened = EMPTY;
         }
@@ -225,70 +303,29 @@ pub(super) fn none<const IN: bool>(segment: &Segment) -> *mut Exchange {
     }
 }
 
-/// A response that is no 101: counts it where the request asked for one.
-#[inline(never)]
-pub(super) fn refuse<const IN: bool>(sk: *mut c_void, segment: &Segment, status: u32) {
-    let Some((exchange, tag)) = place::<IN>(segment, true) else { return };
+/// A response that is no 101 and no interim one: the request is answered. Returns whether it was one that asked for a
+/// WebSocket, and the first of its connection, as two bits.
+#[inline(always)]
+pub(super) fn answered<const IN: bool>(sk: *mut c_void, segment: &Segment) -> u32 {
+    let (index, tag) = place::<IN>(segment, true);
     // SAFETY: as for `begin`; `sk` is the context's socket.
     unsafe {
-        // Interim responses (RFC 9110 section 15.2) answer nothing.
-        if (*exchange).tag != tag || status < OK || !exchange_tag(exchange, tag, CLAIMED) {
-            return;
+        let exchange = claim_own((index, tag));
+        if exchange.is_null() {
+            return 0;
         }
-        let is_refusal = (status >= MULTIPLE_CHOICES || (*exchange).first != 0) && asks_for_upgrade(exchange);
+        let asked = (*exchange).request_state.flags & UpgradeRequest::ASKS != 0;
+        let first = addr_of!((*exchange).first).read_volatile() != 0;
         release(exchange, 0);
-        if !is_refusal {
-            return;
+        if !asked {
+            return 0;
         }
-        let tcp = kernel::tcp_sock(sk);
-        if tcp.is_null() {
-            return;
-        }
-        let role = if IN == EGRESS { Role::Server } else { Role::Client } as u16;
-        // A response comes from the server's port, on either side.
-        let listener = ListenerKey { netns: kernel::netns(tcp), port: segment.source_port(), role };
-        let refusal = Refusal { listener, status, reserved: 0 };
-        match REFUSALS.get_ptr_mut(refusal) {
-            Some(count) => {
-                AtomicU64::from_ptr(count).fetch_add(1, Ordering::Relaxed);
-            }
-            None if REFUSALS.insert(refusal, 1, u64::from(BPF_NOEXIST)).is_ok() => {}
-            // Another CPU was faster, or the map is full.
-            None => match REFUSALS.get_ptr_mut(refusal) {
-                Some(count) => {
-                    AtomicU64::from_ptr(count).fetch_add(1, Ordering::Relaxed);
-                }
-                None => maps::count(Stat::RefusalsUnknown),
-            },
-        }
+        maps::drop_request(sk);
+        ASKED | if first { FIRST } else { 0 }
     }
 }
 
-/// A search through a request head.
-struct Search {
-    exchange: *const Exchange,
-    search: KeySearch,
-    found: bool,
-}
-
-/// Whether the request asked for a WebSocket.
-#[inline(always)]
-unsafe fn asks_for_upgrade(exchange: *const Exchange) -> bool {
-    let mut search = Search { exchange, search: KeySearch::default(), found: false };
-    // SAFETY: the callback's context outlives the call.
-    unsafe {
-        bpf_loop((REQUEST_BYTES / STRETCH) as u32, stretch as *mut c_void, (&raw mut search).cast(), 0)
-    };
-    search.found
-}
-
-/// One stretch, as `bpf_loop` wants it: 0 goes on, 1 stops.
-extern "C" fn stretch(index: u64, search: *mut Search) -> i64 {
-    // SAFETY: `asks_for_upgrade` passes a live value; the exchange is a map value.
-    unsafe {
-        let exchange = (*search).exchange;
-        let len = u32::from((*exchange).opened.request_len);
-        (*search).found = (*search).search.step(&(*exchange).request, len, index as u32);
-        i64::from((*search).found || (index as usize + 1) * STRETCH >= len as usize)
-    }
-}
+/// The request asked for a WebSocket.
+pub(super) const ASKED: u32 = 1;
+/// It was the first of its connection.
+pub(super) const FIRST: u32 = 2;

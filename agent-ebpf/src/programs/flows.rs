@@ -8,6 +8,7 @@ use agent_ebpf::opening::{Opening, opening};
 use agent_ebpf::tracker::Payload as _;
 use aya_ebpf::bindings::__sk_buff;
 
+use super::exchange::piece;
 use super::maps;
 use super::segment::{Bytes, KernelClock, Segment};
 
@@ -15,14 +16,42 @@ use super::segment::{Bytes, KernelClock, Segment};
 #[unsafe(no_mangle)]
 static mut FLOWS: [u64; flow::FLOWS] = [0; flow::FLOWS];
 
-/// What a packet of an untracked socket is.
-pub(super) enum Look {
-    /// Of no interest.
-    Nothing,
-    /// In the middle of an HTTP message.
-    Continued,
-    /// The beginning of something, and whether it is the first HTTP message of its flow.
-    Opening(Opening, bool),
+/// What a packet of an untracked socket is, as a subprogram can return it: of no interest,
+pub(super) const NOTHING: u32 = 0;
+/// or more of an HTTP message, or the beginning of one of these kinds.
+const CONTINUED: u32 = 1;
+const GET: u32 = 2;
+const OTHER_REQUEST: u32 = 3;
+pub(super) const UPGRADE: u32 = 4;
+pub(super) const RESPONSE: u32 = 5;
+pub(super) const CLIENT_HELLO: u32 = 6;
+pub(super) const SERVER_HELLO: u32 = 7;
+const ELSE: u32 = 8;
+/// It is the first HTTP message of its flow.
+const FIRST: u32 = 1 << 8;
+/// A response's status lies above.
+const STATUS: u32 = 16;
+
+/// Which of them.
+pub(super) const fn kind(seen: u32) -> u32 {
+    seen & 0xff
+}
+
+/// The status of a response.
+pub(super) const fn status(seen: u32) -> u32 {
+    seen >> STATUS
+}
+
+/// Whether the packet may be a piece of a request: a piece of a head may begin like anything, but not the first one.
+pub(super) const fn is_piece(seen: u32) -> bool {
+    kind(seen) == GET || seen & FIRST == 0
+}
+
+/// What [`exchange::request`](super::exchange::request) is told of it.
+pub(super) const fn piece(seen: u32) -> u32 {
+    (if kind(seen) == CONTINUED { 0 } else { piece::OPENS })
+        | (if kind(seen) == GET { piece::BEGINS } else { 0 })
+        | (if seen & FIRST != 0 { piece::FIRST } else { 0 })
 }
 
 /// A packet's flow and its word in the table.
@@ -36,7 +65,8 @@ impl Flow {
     pub(super) fn of<const IN: bool>(skb: *const __sk_buff, segment: &Segment) -> Flow {
         let (source, destination) = segment.addresses;
         // SAFETY: the context.
-        let key = Key::new(segment.ports, source, destination, unsafe { (*skb).hash }, IN);
+        let hash = unsafe { (*skb).hash };
+        let key = Key::new(maps::flow_key(), segment.ports, (source, destination), hash, IN);
         // SAFETY: a word of the table, read whole.
         Flow { key, word: unsafe { place(key.index).read_volatile() } }
     }
@@ -48,46 +78,59 @@ impl Flow {
     }
 
     /// Looks at a packet of an untracked socket, and notes what that says of its flow.
-    #[inline(always)]
-    pub(super) fn look(&self, skb: *const __sk_buff, segment: &Segment) -> Look {
+    #[inline(never)]
+    pub(super) fn inspect(&self, skb: *const __sk_buff, segment: &Segment) -> u32 {
         let (key, word) = (self.key, self.word);
         if segment.syn {
             self.note(key.fresh());
-            return Look::Nothing;
+            return NOTHING;
         }
         if segment.len == 0 {
-            return Look::Nothing;
+            return NOTHING;
         }
         // Responses come from the server's port and requests go to it, at the server as at the client.
         let answers = maps::wanted(segment.source_port());
-        if !answers && !maps::wanted(segment.destination_port()) {
+        let asks = maps::wanted(segment.destination_port());
+        if !answers && !asks {
             self.note(key.unwanted());
-            return Look::Nothing;
+            return NOTHING;
         }
         let whole = STATUS_LINE.len() as u32;
         let len = if segment.len < whole { segment.len } else { whole };
         let mut start = [0u8; 16];
         if !Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, len) {
-            return Look::Nothing;
+            return NOTHING;
         }
-        let first = !key.is_http(word);
+        let is_first = !key.is_http(word);
+        let first = if is_first { FIRST } else { 0 };
         let found = opening(&start, len);
+        // What a proxy puts before its client's bytes says nothing of them.
+        let next = match found {
+            Opening::Proxy => key.fresh(),
+            Opening::Else | Opening::ServerHello | Opening::ClientHello => key.after(word, Start::Else),
+            _ => key.after(word, Start::Http),
+        };
+        self.note(next);
+        // Without named ports nobody says that a TLS connection is a WebSocket.
+        let named = maps::ports_are_named();
         match found {
-            Opening::Else => {
-                self.note(key.after(word, Start::Else));
-                if first { Look::Nothing } else { Look::Continued }
-            }
-            // Without named ports nobody says that a TLS connection is a WebSocket.
-            Opening::ServerHello if !maps::ports_are_named() || !answers => {
-                self.note(key.after(word, Start::Else));
-                Look::Nothing
-            }
-            Opening::ServerHello => Look::Opening(found, first),
-            _ => {
-                self.note(key.after(word, Start::Http));
-                Look::Opening(found, first)
-            }
+            Opening::Else if is_first => NOTHING,
+            Opening::Else => CONTINUED,
+            Opening::Get | Opening::Proxy if asks => GET | first,
+            Opening::Upgrade if answers => UPGRADE | first,
+            Opening::Response(status) if answers => RESPONSE | first | status << STATUS,
+            Opening::ClientHello if named && asks => CLIENT_HELLO | first,
+            Opening::ServerHello if named && answers => SERVER_HELLO | first,
+            // It may still be a piece of a request.
+            Opening::Request => OTHER_REQUEST | first,
+            _ => ELSE | first,
         }
+    }
+
+    /// A message of HTTP has begun in this packet, behind what it opens with.
+    #[inline(always)]
+    pub(super) fn note_http(&self) {
+        self.note(self.key.after(0, Start::Http));
     }
 
     #[inline(always)]
@@ -102,9 +145,9 @@ impl Flow {
 pub(super) fn key<const IN: bool>(segment: &Segment, reverse: bool) -> Key {
     let (source, destination) = segment.addresses;
     if reverse {
-        Key::new(segment.ports.rotate_left(16), destination, source, 0, !IN)
+        Key::new(maps::flow_key(), segment.ports.rotate_left(16), (destination, source), 0, !IN)
     } else {
-        Key::new(segment.ports, source, destination, 0, IN)
+        Key::new(maps::flow_key(), segment.ports, (source, destination), 0, IN)
     }
 }
 

@@ -2,15 +2,16 @@
 
 use core::ffi::c_void;
 use core::ptr::{addr_of, null_mut};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use agent_ebpf::abi::{
     Connection, EXCHANGE_SLOTS, Exchange, LISTENER_SLOTS, ListenerKey, ListenerTotals, Refusal, Replay, Stat,
+    UpgradeRequest,
 };
 use agent_ebpf::candidate::Candidate;
 use agent_ebpf::reorder::{BUFFERS, Reorder};
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
@@ -35,6 +36,10 @@ pub(super) static ELDERS: SkStorage<Candidate> = SkStorage::new();
 #[btf_map]
 pub(super) static EXCHANGES: Array<Exchange, EXCHANGE_SLOTS> = Array::new();
 
+/// Requests that ask for an upgrade, until they are answered.
+#[btf_map]
+static UPGRADE_REQUESTS: SkStorage<UpgradeRequest> = SkStorage::new();
+
 #[btf_map]
 pub(super) static REFUSALS: HashMap<Refusal, u64, 1024> = HashMap::new();
 
@@ -54,6 +59,87 @@ static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
 static FILTER_PORTS: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static FLOW_KEY: Global<u64> = Global::new(0);
+
+/// The random number that places in the table of flows depend on.
+#[inline(always)]
+pub(super) fn flow_key() -> u64 {
+    FLOW_KEY.load()
+}
+
+/// Set by the agent when all programs are attached. A section of its own, which makes it a map of its own that the agent can
+/// write without touching anything else.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.switch")]
+static SWITCHED_ON: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the programs are to work. They are attached one after the other, and what one of them alone would count is wrong:
+/// a connection whose close is not seen, a direction that begins too late.
+#[inline(always)]
+pub(super) fn is_switched_on() -> bool {
+    // SAFETY: an aligned word, read whole. An atomic load, which LLVM's BPF back end has no instruction for.
+    unsafe { SWITCHED_ON.as_ptr().read_volatile() != 0 }
+}
+
+/// States of a socket that is no connection (yet): `TCP_LISTEN` and `TCP_NEW_SYN_RECV` of include/net/tcp_states.h.
+const LISTEN: u32 = 10;
+const NEW_SYN_RECV: u32 = 12;
+
+/// Whether the socket is a connection's own: data on the ACK that completes a TCP handshake still comes with the listener.
+///
+/// # Safety
+/// As for [`connection`].
+#[inline(always)]
+pub(super) unsafe fn is_connection(sk: *mut c_void) -> bool {
+    // SAFETY: the context's socket.
+    let state = unsafe { (*sk.cast::<bpf_sock>()).state };
+    state != LISTEN && state != NEW_SYN_RECV
+}
+
+/// The request of a socket that has asked for an upgrade and has no answer yet, or null.
+///
+/// # Safety
+/// As for [`connection`].
+#[inline(always)]
+pub(super) unsafe fn request(sk: *mut c_void) -> *mut UpgradeRequest {
+    // SAFETY: as for `connection`.
+    unsafe { bpf_sk_storage_get(addr_of!(UPGRADE_REQUESTS).cast_mut().cast(), sk, null_mut(), 0).cast() }
+}
+
+/// Notes a request in its socket's storage; returns whether that was possible.
+///
+/// # Safety
+/// As for [`connection`].
+#[inline(always)]
+pub(super) unsafe fn note_request(sk: *mut c_void, state: UpgradeRequest) -> bool {
+    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as for `connection`; a storage value, live during the program.
+    unsafe {
+        if !is_connection(sk) {
+            return false;
+        }
+        let map = addr_of!(UPGRADE_REQUESTS).cast_mut().cast();
+        let request: *mut UpgradeRequest = bpf_sk_storage_get(map, sk, null_mut(), flags).cast();
+        if request.is_null() {
+            count(Stat::StorageRefused);
+            return false;
+        }
+        *request = state;
+    }
+    true
+}
+
+/// Forgets the socket's request.
+///
+/// # Safety
+/// As for [`connection`].
+#[inline(always)]
+pub(super) unsafe fn drop_request(sk: *mut c_void) {
+    // SAFETY: as for `connection`.
+    unsafe { bpf_sk_storage_delete(addr_of!(UPGRADE_REQUESTS).cast_mut().cast(), sk) };
+}
 
 /// The state of a tracked socket, or null. Never creates one.
 ///
@@ -144,5 +230,15 @@ pub(super) fn count(stat: Stat) {
 #[inline(always)]
 pub(super) unsafe fn increment(count: *mut u64) {
     // SAFETY: by contract.
-    unsafe { AtomicU64::from_ptr(count) }.fetch_add(1, Ordering::Relaxed);
+    unsafe { add(count, 1) };
+}
+
+/// The same with any amount.
+///
+/// # Safety
+/// As for [`increment`].
+#[inline(always)]
+pub(super) unsafe fn add(count: *mut u64, amount: u64) {
+    // SAFETY: by contract.
+    unsafe { AtomicU64::from_ptr(count) }.fetch_add(amount, Ordering::Relaxed);
 }

@@ -4,14 +4,13 @@ use core::ffi::c_void;
 use core::ptr::{addr_of_mut, null_mut};
 
 use agent_ebpf::abi::Connection;
-use agent_ebpf::opening::Opening;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 
-use super::flows::{Flow, Look};
+use super::flows::{self, Flow};
 use super::segment::Segment;
-use super::{elders, exchange, maps, receive, send, upgrade};
+use super::{elders, exchange, maps, receive, refuse, send, upgrade};
 
 /// Returned by every path: a packet program that returns 0 would drop traffic.
 pub(super) const PASS: i32 = 1;
@@ -45,7 +44,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
     // values live as long as this program runs (RCU).
     unsafe {
         let sk: *mut c_void = (*skb).__bindgen_anon_2.sk.cast();
-        if sk.is_null() {
+        if sk.is_null() || !maps::is_switched_on() {
             return;
         }
         let Some(segment) = Segment::of(skb) else { return };
@@ -65,7 +64,16 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
                 }
                 return;
             }
-            connection = discover::<IN>(skb, sk, &flow, &segment);
+            let seen = flow.inspect(skb, &segment);
+            if seen == flows::NOTHING {
+                return;
+            }
+            if flows::is_piece(seen) && exchange::request::<IN>(skb, sk, &segment, flows::piece(seen)) {
+                // A proxy's header alone does not say what follows it.
+                flow.note_http();
+                return;
+            }
+            connection = discover::<IN>(sk, &segment, seen);
             if connection.is_null() {
                 return;
             }
@@ -100,28 +108,16 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
     }
 }
 
-/// Looks at a packet of a socket that is not tracked; returns its new state, or null where it gets none.
+/// A packet of a socket that is not tracked, and no piece of a request; returns the socket's new state, or null where it gets
+/// none.
 #[inline(never)]
-fn discover<const IN: bool>(
-    skb: *mut __sk_buff,
-    sk: *mut c_void,
-    flow: &Flow,
-    segment: &Segment,
-) -> *mut Connection {
-    match flow.look(skb, segment) {
-        Look::Nothing => {}
-        Look::Continued => {
-            exchange::go_on::<IN>(skb, segment, false);
-        }
-        // A piece of a head may begin like anything.
-        Look::Opening(_, false) if exchange::go_on::<IN>(skb, segment, true) => {}
-        Look::Opening(opening, first) => match opening {
-            Opening::Upgrade => return upgrade::begin::<IN>(sk, segment.seq),
-            Opening::Get => exchange::begin::<IN>(skb, sk, segment, first),
-            Opening::Response(status) => exchange::refuse::<IN>(sk, segment, status),
-            Opening::ServerHello => return upgrade::hello::<IN>(sk, segment.seq),
-            Opening::Request | Opening::Else => {}
-        },
+fn discover<const IN: bool>(sk: *mut c_void, segment: &Segment, seen: u32) -> *mut Connection {
+    match flows::kind(seen) {
+        flows::UPGRADE => return upgrade::begin::<IN>(sk, segment),
+        flows::RESPONSE => refuse::refuse::<IN>(sk, segment, flows::status(seen)),
+        flows::CLIENT_HELLO => upgrade::client_hello(sk, segment),
+        flows::SERVER_HELLO => return upgrade::server_hello::<IN>(sk, segment),
+        _ => {}
     }
     null_mut()
 }

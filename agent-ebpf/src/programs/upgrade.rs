@@ -3,8 +3,9 @@
 use core::ffi::c_void;
 use core::ptr::{addr_of, null_mut};
 
-use agent_ebpf::abi::{Connection, Parse, Role, Stat};
+use agent_ebpf::abi::{Connection, Direction, Parse, Role, Stat, UpgradeRequest};
 use agent_ebpf::handshake::STATUS_LINE;
+use agent_ebpf::reorder::before;
 use agent_ebpf::tracker::{self, Payload as _};
 use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_tcp_sock};
@@ -17,10 +18,37 @@ use super::packet::{EGRESS, INGRESS};
 use super::segment::{Bytes, KernelClock, Segment};
 use super::{exchange, flows};
 
-/// Gives a suspect socket its state, in which the head is scanned; null where there is no memory.
+/// Gives a socket its state, in which the head of a 101 is scanned, if a request on it asked for an upgrade; null otherwise.
 #[inline(never)]
-pub(super) fn begin<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connection {
-    // SAFETY: `sk` is the context's socket; every pointer is null-checked before use.
+pub(super) fn begin<const IN: bool>(sk: *mut c_void, segment: &Segment) -> *mut Connection {
+    if !exchange::was_requested::<IN>(sk, segment) {
+        unasked::<IN>(sk);
+        return null_mut();
+    }
+    // SAFETY: the context's socket.
+    unsafe { create::<IN>(sk, segment.seq) }
+}
+
+/// A 101 or a ServerHello, and nobody was seen to ask for it. Anybody may send such bytes to any server. What a server of this
+/// host says itself is believed so far that its frames are looked at: its client's request may have been lost in the table.
+#[inline(always)]
+fn unasked<const IN: bool>(sk: *mut c_void) {
+    maps::count(Stat::UnaskedUpgrades);
+    // SAFETY: the context's socket.
+    unsafe {
+        if IN == EGRESS && maps::is_connection(sk) {
+            maps::add_candidate(sk);
+        }
+    }
+}
+
+/// Gives a socket its state; null where there is no memory.
+///
+/// # Safety
+/// `sk` is the context's socket.
+#[inline(never)]
+pub(super) unsafe fn create<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connection {
+    // SAFETY: by contract; every pointer is null-checked before use.
     unsafe {
         let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
         let connection: *mut Connection =
@@ -136,7 +164,8 @@ pub(super) fn handshake_us(sk: *mut c_void) -> u32 {
     }
 }
 
-/// The head ended: tells where the frames of both directions begin.
+/// The head ended: tells where the frames of both directions begin. The client's begin behind its request, whatever TCP says
+/// of this moment: where the network is fast, the transmit path has not advanced `snd_nxt` yet.
 #[inline(always)]
 fn track<const IN: bool>(
     skb: *mut __sk_buff,
@@ -152,31 +181,65 @@ fn track<const IN: bool>(
         if tcp.is_null() {
             return false;
         }
-        let (rcv_nxt, snd_nxt) = ((*tcp).rcv_nxt, (*tcp).snd_nxt);
+        let noted = maps::request(sk);
+        if noted.is_null() {
+            return drop_head(sk, true);
+        }
+        let request = *noted;
+        maps::drop_request(sk);
+        let rcv_nxt = (*tcp).rcv_nxt;
+        let ended = request.flags & UpgradeRequest::ENDED != 0;
         let deflate = (*connection).head.deflate();
         (*connection).deflate = deflate.0;
         let compressible = deflate.negotiated();
+        // Behind a request whose end was not seen frames begin where TCP stands, unless the client did not wait.
+        let begin = |direction: &mut Direction, edge: u32| {
+            if ended {
+                tracker::begin(direction, request.frames_seq, true, compressible);
+            } else {
+                tracker::adopt(direction, edge, true, Some(0));
+            }
+        };
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
-        let (role, request_end) = if IN == EGRESS {
+        let role = if IN == EGRESS {
             let frames = (*connection).sent.next_seq;
             tracker::begin(&mut (*connection).sent, frames, false, compressible);
-            tracker::begin(&mut (*connection).received, rcv_nxt, true, compressible);
-            (Role::Server, rcv_nxt)
+            begin(&mut (*connection).received, rcv_nxt);
+            Role::Server
         } else {
             let frames = (*connection).received.next_seq;
             tracker::begin(&mut (*connection).received, frames, false, compressible);
-            tracker::begin(&mut (*connection).sent, snd_nxt, true, compressible);
-            (Role::Client, snd_nxt)
+            begin(&mut (*connection).sent, segment.ack);
+            Role::Client
         };
-        let exchange = exchange::finish::<IN>(skb, segment, request_end, head_len);
+        let exchange = exchange::finish::<IN>(skb, segment, &request, head_len);
         if exchange.is_null() {
             return drop_head(sk, true);
         }
+        // What the client sent behind its request and before this answer went by unparsed. The server's side finds that out by
+        // itself: it is a gap before what is received next, and TCP's edge tells the rest.
+        let early =
+            if IN == INGRESS && ended { early_bytes(segment.ack, (*exchange).next_seq, &request) } else { 0 };
         if IN == EGRESS {
             (*exchange).opened.handshake_us = handshake_us(sk);
         }
-        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse: Parse::Exact, older: false, exchange })
+        let parse = match (ended, early) {
+            (true, 0) => Parse::Exact,
+            (true, _) => {
+                tracker::skip(&mut (*connection).sent, early);
+                Parse::Unsynced
+            }
+            (false, _) => Parse::Adopted,
+        };
+        enrol::enrol(&mut Newcomer { skb, sk, connection, role, parse, older: false, exchange })
     }
+}
+
+/// Bytes that a client sent behind its request: as many as the server has acknowledged, or as went by here.
+#[inline(always)]
+fn early_bytes(acknowledged: u32, seen: u32, request: &UpgradeRequest) -> u32 {
+    let last = if before(seen, acknowledged) { acknowledged } else { seen };
+    if before(request.frames_seq, last) { last.wrapping_sub(request.frames_seq) } else { 0 }
 }
 
 /// Stands in a scanner's `inbound` where the first packet was a TLS ServerHello and no head.
@@ -184,18 +247,34 @@ pub(super) const HELLO: u8 = 2;
 /// Stands there where the connection is older than the agent: it has no head, and another packet finds nothing to scan.
 pub(super) const ELDER: u8 = 3;
 
-/// Gives a TLS connection on a port that was named its state.
+/// A client begins TLS on a port that was named.
 #[inline(always)]
-pub(super) fn hello<const IN: bool>(sk: *mut c_void, seq: u32) -> *mut Connection {
-    let connection = begin::<IN>(sk, seq);
-    if !connection.is_null() {
-        // SAFETY: a storage value, live during the program.
-        unsafe { (*connection).head.inbound = HELLO };
-    }
-    connection
+pub(super) fn client_hello(sk: *mut c_void, segment: &Segment) {
+    let flags = UpgradeRequest::CLIENT_HELLO;
+    let state = UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags, reserved: 0 };
+    // SAFETY: the context's socket.
+    unsafe { maps::note_request(sk, state) };
 }
 
-/// Starts to follow it: all that can be seen of it are its bytes.
+/// A server answers: gives the connection its state, if a client was seen to ask.
+#[inline(always)]
+pub(super) fn server_hello<const IN: bool>(sk: *mut c_void, segment: &Segment) -> *mut Connection {
+    // SAFETY: the context's socket; storage values live during the program.
+    unsafe {
+        let request = maps::request(sk);
+        if request.is_null() || (*request).flags & UpgradeRequest::CLIENT_HELLO == 0 {
+            unasked::<IN>(sk);
+            return null_mut();
+        }
+        let connection = create::<IN>(sk, segment.seq);
+        if !connection.is_null() {
+            (*connection).head.inbound = HELLO;
+        }
+        connection
+    }
+}
+
+/// Starts to follow it: all that can be seen of it are its bytes, from the ClientHello on.
 #[inline(never)]
 pub(super) fn encrypted<const IN: bool>(
     skb: *mut __sk_buff,
@@ -206,16 +285,20 @@ pub(super) fn encrypted<const IN: bool>(
     // SAFETY: as for `track`.
     unsafe {
         let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
-        if tcp.is_null() {
+        let request = maps::request(sk);
+        if tcp.is_null() || request.is_null() {
             return false;
         }
+        let start = (*request).start_seq;
+        maps::drop_request(sk);
         let role = if IN == EGRESS {
-            tracker::encrypted(&mut (*connection).sent, segment.seq);
-            tracker::encrypted(&mut (*connection).received, (*tcp).rcv_nxt);
+            let rcv_nxt = (*tcp).rcv_nxt;
+            tracker::encrypted(&mut (*connection).sent, segment.seq, 0);
+            tracker::encrypted(&mut (*connection).received, rcv_nxt, rcv_nxt.wrapping_sub(start));
             Role::Server
         } else {
-            tracker::encrypted(&mut (*connection).received, segment.seq);
-            tracker::encrypted(&mut (*connection).sent, (*tcp).snd_nxt);
+            tracker::encrypted(&mut (*connection).received, segment.seq, 0);
+            tracker::encrypted(&mut (*connection).sent, segment.ack, segment.ack.wrapping_sub(start));
             Role::Client
         };
         flows::unsettle(flows::key::<IN>(segment, true));

@@ -180,6 +180,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
         }
     }
 
+    /// The end: has the programs stop at one moment, and reads what they told before it.
+    pub fn finish(&mut self, clock: &Clock, emit: Emit<'_>) {
+        self.probes.switch_off();
+        self.drain(clock, emit);
+    }
+
     /// One interval's work: a sweep where one is due, then the host, the model and a `tick`.
     pub fn tick(&mut self, clock: &Clock, emit: Emit<'_>) {
         self.drain(clock, emit);

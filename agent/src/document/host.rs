@@ -140,4 +140,10 @@ pub struct Losses {
     pub refused: u64,
     /// Refused upgrades of more kinds (listener and status) than are kept.
     pub refusals: u64,
+    /// Upgrades whose heads found no place to be kept until the answer: their `upgrade` is null or says less.
+    #[serde(default)]
+    pub heads: u64,
+    /// Responses with status 101 on connections that were not seen to ask for one: they make no connection.
+    #[serde(default)]
+    pub unasked: u64,
 }

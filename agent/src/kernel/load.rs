@@ -8,7 +8,7 @@ use std::sync::Arc;
 use agent_ebpf::abi::names;
 use aya::maps::{MapData, RingBuf};
 use aya::programs::links::CgroupAttachMode;
-use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSkbAttachType, Iter, Program, ProgramError};
+use aya::programs::{CgroupSkbAttachType, Iter, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use thiserror::Error;
@@ -58,6 +58,9 @@ pub enum LoadError {
     /// A map is missing.
     #[error("the object has no map {0}")]
     NoMap(&'static str),
+    /// The kernel gave no random number.
+    #[error("getrandom: {0}")]
+    Random(std::io::Error),
     /// A program that everything rests on was refused.
     #[error("the kernel refused {program} ({hook}): {reason}")]
     Program {
@@ -196,7 +199,8 @@ impl Programs {
     /// Loads everything and attaches what attaches.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let mut programs = Self::prepare(options)?;
-        for (hook, outcome) in programs.attach_all()? {
+        let outcomes = programs.attach_all()?;
+        for (hook, outcome) in outcomes {
             match outcome {
                 Ok(()) => programs.hooks.push(hook.name),
                 Err(reason) if hook.required => {
@@ -205,8 +209,16 @@ impl Programs {
                 Err(reason) => programs.degraded.push(Degraded { probe: hook.name.into(), reason }),
             }
         }
+        programs.switch(true)?;
         release_free_memory();
         Ok(programs)
+    }
+
+    /// Has all programs work, or none of them. They attach and detach one after the other; in between, some would count what
+    /// others do not see.
+    pub(crate) fn switch(&mut self, on: bool) -> Result<(), LoadError> {
+        let map = self.ebpf.map_mut(names::SWITCH).ok_or(LoadError::NoMap(names::SWITCH))?;
+        Ok(aya::maps::Array::<_, u32>::try_from(map)?.set(0, u32::from(on), 0)?)
     }
 
     pub(super) fn prepare(options: &Options) -> Result<Self, LoadError> {
@@ -234,25 +246,48 @@ impl Programs {
         })
     }
 
+    /// Loads every program, which is the verifier's work and takes its time, and then attaches them.
     pub(super) fn attach_all(&mut self) -> Result<Attempts, LoadError> {
         let cgroup = cgroup_root()?;
         let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
-        // Tens of megabytes while it lives: it must not outlive this function.
-        let btf = aya::Btf::from_sys_fs()?;
-        Ok(HOOKS.iter().map(|hook| (hook, self.attach(hook, &cgroup, &btf))).collect())
+        let loaded: Attempts = {
+            // Tens of megabytes while it lives.
+            let btf = aya::Btf::from_sys_fs()?;
+            HOOKS
+                .iter()
+                .map(|hook| (hook, self.with_program(hook, |program| load(program, hook, &btf))))
+                .collect()
+        };
+        let attach = |(hook, outcome): (&'static Hook, Result<(), String>)| {
+            let attached =
+                outcome.and_then(|()| self.with_program(hook, |program| attach(program, hook, &cgroup)));
+            (hook, attached)
+        };
+        Ok(loaded.into_iter().map(attach).collect())
     }
 
-    fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), String> {
+    fn with_program(
+        &mut self,
+        hook: &Hook,
+        job: impl FnOnce(&mut Program) -> Result<(), ProgramError>,
+    ) -> Result<(), String> {
         let program = self.ebpf.program_mut(hook.program).ok_or("it is not in the object")?;
-        attach(program, hook, cgroup, btf).map_err(|error| reason(&error))
+        job(program).map_err(|error| reason(&error))
     }
 }
 
-fn attach(program: &mut Program, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), ProgramError> {
-    match hook.program {
-        names::INGRESS | names::EGRESS => {
-            let program: &mut CgroupSkb = program.try_into()?;
-            program.load()?;
+fn load(program: &mut Program, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::BtfTracePoint(program) => program.load(hook.target, btf),
+        // An iterator attaches when it is read.
+        program => TryInto::<&mut Iter>::try_into(program)?.load(hook.target, btf),
+    }
+}
+
+fn attach(program: &mut Program, hook: &Hook, cgroup: &File) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSkb(program) => {
             let direction = match hook.program {
                 names::INGRESS => CgroupSkbAttachType::Ingress,
                 _ => CgroupSkbAttachType::Egress,
@@ -260,15 +295,10 @@ fn attach(program: &mut Program, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> 
             // Links always allow others beside them; any other mode is passed as flags that links do not take.
             program.attach(cgroup, direction, CgroupAttachMode::Single)?;
         }
-        names::DESTROY | names::RETRANSMIT => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(hook.target, btf)?;
+        Program::BtfTracePoint(program) => {
             program.attach()?;
         }
-        _ => {
-            let program: &mut Iter = program.try_into()?;
-            program.load(hook.target, btf)?;
-        }
+        _ => {}
     }
     Ok(())
 }
@@ -302,7 +332,16 @@ fn load_object(options: &Options) -> Result<Ebpf, LoadError> {
     }
     loader.override_global(names::FILTER_PORTS, &filter, true);
     loader.override_global(names::LOG_LEVEL, &options.log_level, true);
+    let flow_key = random().map_err(LoadError::Random)?;
+    loader.override_global(names::FLOW_KEY, &flow_key, true);
     Ok(loader.load(object::bytes())?)
+}
+
+/// Nobody's guess.
+fn random() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// The verifier's log is long and its last lines say it all.

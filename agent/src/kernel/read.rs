@@ -79,6 +79,8 @@ pub trait Probes {
     fn events(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError>;
     /// A count of things that went by unreported, over all CPUs.
     fn stat(&mut self, stat: Stat) -> Result<u64, ReadError>;
+    /// Has the programs stop working, all at one moment. What they have counted until then stays readable.
+    fn switch_off(&mut self);
     /// Mean run time of the packet programs in nanoseconds, where the kernel keeps run-time statistics.
     fn packet_nanoseconds(&mut self) -> Option<f64>;
 }
@@ -179,6 +181,11 @@ impl Probes for Programs {
         let map = self.ebpf.map(names::STATS).ok_or(ReadError::NoMap(names::STATS))?;
         let map = PerCpuArray::<_, u64>::try_from(map)?;
         Ok(map.get(&(stat as u32), 0)?.iter().sum())
+    }
+
+    fn switch_off(&mut self) {
+        // Nothing is lost where that fails: the programs are about to be detached.
+        let _ = self.switch(false);
     }
 
     fn packet_nanoseconds(&mut self) -> Option<f64> {

@@ -17,7 +17,7 @@ pub fn upgrade(request: &[u8], response: &[u8], show_query: bool) -> Upgrade {
     let mut upgrade = Upgrade::default();
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
-    let whole = completed(request);
+    let whole = completed(without_proxy_header(request));
     if parsed.parse(&whole).is_ok_and(|status| status.is_complete()) {
         if let Some((path, query)) = parsed
             .path
@@ -38,6 +38,23 @@ pub fn upgrade(request: &[u8], response: &[u8], show_query: bool) -> Upgrade {
         upgrade.extensions = field(parsed.headers, "sec-websocket-extensions");
     }
     upgrade
+}
+
+/// What follows the header that a proxy puts before its client's bytes (PROXY protocol, sections 2.1 and 2.2).
+fn without_proxy_header(bytes: &[u8]) -> &[u8] {
+    const V1: &[u8] = b"PROXY ";
+    const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    /// Of version 2, before what its length counts.
+    const FIXED: usize = 16;
+    if bytes.starts_with(V1) {
+        let end = bytes.windows(2).position(|pair| pair == b"\r\n").map_or(bytes.len(), |line| line + 2);
+        return &bytes[end..];
+    }
+    if bytes.starts_with(V2) && bytes.len() >= FIXED {
+        let length = usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
+        return bytes.get(FIXED + length..).unwrap_or_default();
+    }
+    bytes
 }
 
 /// The head, or the whole lines of one that was cut.
@@ -98,6 +115,20 @@ mod tests {
         }
         let cut = upgrade(&REQUEST.as_bytes()[..80], b"", false);
         assert_eq!(cut.host.as_deref(), Some("example.org"));
+    }
+
+    #[test]
+    fn proxy_header_is_skipped() {
+        let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n".as_slice();
+        let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x9c\x40\0\x50".as_slice();
+        for header in [v1, v2] {
+            let read = upgrade(&[header, REQUEST.as_bytes()].concat(), b"", false);
+            assert_eq!(read.path.as_deref(), Some("/chat"));
+            assert_eq!(read.host.as_deref(), Some("example.org"));
+            for len in 0..header.len() {
+                assert_eq!(upgrade(&header[..len], b"", false), Upgrade::default(), "{len} bytes");
+            }
+        }
     }
 
     #[test]

@@ -154,18 +154,7 @@ pub(crate) fn a_request_that_completes_the_tcp_handshake_is_seen() -> anyhow::Re
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut agent = Watch::attach(&[port(&listener)?], &[])?;
     let descriptor = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP))?;
-    // SAFETY: an open socket, and an int for an option that takes one.
-    let set = unsafe {
-        let seconds: libc::c_int = 5;
-        libc::setsockopt(
-            descriptor.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    ensure!(set == 0, "TCP_DEFER_ACCEPT: {}", std::io::Error::last_os_error());
+    websocket::defer(&descriptor)?;
     connect(&descriptor, &listener.local_addr()?)?;
     sockopt::set_socket_timeout(descriptor.as_fd(), sockopt::Timeout::Recv, Some(SOON))?;
     let mut client = TcpStream::from(descriptor);

@@ -8,9 +8,11 @@
 mod addresses;
 mod adoption;
 mod agent_process;
+mod attach;
 mod binaries;
 mod compression;
 mod containers;
+mod early;
 mod exchange;
 mod exits;
 mod foreign;
@@ -38,6 +40,7 @@ mod segments;
 mod servers;
 mod sinks;
 mod ss;
+mod strangers;
 mod stream;
 mod tls;
 mod traffic;
@@ -53,6 +56,23 @@ const TESTS: &[runner::Test] = &[
         "exits::each_refusal_is_one_line_and_a_documented_code",
         exits::each_refusal_is_one_line_and_a_documented_code,
     ),
+    (
+        "attach::connections_that_open_meanwhile_are_exact_or_not_tracked",
+        attach::connections_that_open_meanwhile_are_exact_or_not_tracked,
+    ),
+    ("early::a_quick_answer_is_exact_at_both_ends", early::a_quick_answer_is_exact_at_both_ends),
+    ("early::a_proxys_header_hides_nothing", early::a_proxys_header_hides_nothing),
+    (
+        "early::frames_before_the_answer_are_unparsed_and_said_so",
+        early::frames_before_the_answer_are_unparsed_and_said_so,
+    ),
+    (
+        "strangers::a_101_that_nobody_asked_for_makes_no_connection",
+        strangers::a_101_that_nobody_asked_for_makes_no_connection,
+    ),
+    ("strangers::a_named_port_is_the_servers", strangers::a_named_port_is_the_servers),
+    ("strangers::a_listener_is_never_a_connection", strangers::a_listener_is_never_a_connection),
+    ("strangers::unanswered_requests_hide_no_connection", strangers::unanswered_requests_hide_no_connection),
     ("sinks::a_late_reader_learns_of_everything", sinks::a_late_reader_learns_of_everything),
     ("sinks::a_rotated_file_is_opened_anew", sinks::a_rotated_file_is_opened_anew),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{bail, ensure};
 
@@ -23,6 +24,23 @@ pub(crate) fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
 /// Sends the request on a connection that is open.
 pub(crate) fn ask(stream: &mut TcpStream, host: SocketAddr) -> anyhow::Result<()> {
     Ok(stream.write_all(request_head("/", &host.to_string(), "").as_bytes())?)
+}
+
+/// Has a socket that is about to connect send its first bytes with the third packet of the TCP handshake.
+pub(crate) fn defer(descriptor: &OwnedFd) -> anyhow::Result<()> {
+    // SAFETY: an open socket, and an int for an option that takes one.
+    let set = unsafe {
+        let seconds: libc::c_int = 5;
+        libc::setsockopt(
+            descriptor.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    ensure!(set == 0, "TCP_DEFER_ACCEPT: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Reads the request and accepts it.

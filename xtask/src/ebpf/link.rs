@@ -77,6 +77,7 @@ fn link_quietly(bitcode: &Path, target_dir: &Path, emit: Emit) -> Result<PathBuf
 /// loses its name.
 fn exported() -> impl Iterator<Item = &'static str> {
     let offsets = names::OFFSETS.iter().map(|(global, ..)| *global);
-    let lists = [names::PROGRAMS, names::MAPS, names::GLOBALS, names::PRIVATE, &["LICENSE"]];
+    let lists =
+        [names::PROGRAMS, names::MAPS, names::GLOBALS, names::FUNCTIONS, names::PRIVATE, &["LICENSE"]];
     lists.into_iter().flatten().copied().chain(offsets)
 }

@@ -33,6 +33,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             reordered: self.probes.stat(Stat::ReorderFull)?,
             refused: self.probes.stat(Stat::Refused)?,
             refusals: self.probes.stat(Stat::RefusalsUnknown)?,
+            heads: self.probes.stat(Stat::HeadsLost)?,
+            unasked: self.probes.stat(Stat::UnaskedUpgrades)?,
         })
     }
 }

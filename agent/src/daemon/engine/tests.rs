@@ -58,6 +58,8 @@ impl Probes for Kernel {
         Ok(0)
     }
 
+    fn switch_off(&mut self) {}
+
     fn packet_nanoseconds(&mut self) -> Option<f64> {
         None
     }

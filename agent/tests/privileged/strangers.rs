@@ -1,0 +1,183 @@
+//! Anybody may send any bytes to any port: what they send makes no connection, and hides none.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Instant;
+
+use agent::document::{Parse, Role};
+use anyhow::{Context as _, ensure};
+use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, socket, sockopt};
+
+use crate::process::SOON;
+use crate::watch::Watch;
+use crate::websocket;
+
+const BARE: &[u8] = b"HTTP/1.1 101 \r\nUpgrade: websocket\r\n\r\n";
+const STRANGERS: usize = 300;
+/// A TLS 1.3 ServerHello's beginning, which is all that is looked at.
+const SERVER_HELLO: &[u8] = &[22, 3, 3, 0, 122, 2, 0, 0, 118, 3, 3, 0, 0, 0, 0, 0];
+
+/// Accepts whatever comes and reads it all.
+struct Sink {
+    address: SocketAddr,
+}
+
+impl Sink {
+    fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
+                });
+            }
+        });
+        Ok(Self { address })
+    }
+}
+
+pub(crate) fn a_101_that_nobody_asked_for_makes_no_connection() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let sink = Sink::start()?;
+    let port = listener.local_addr()?.port();
+    let mut agent = Watch::attach(&[port, sink.address.port()], &[])?;
+    let mut strangers = Vec::new();
+    for _ in 0..STRANGERS {
+        let mut stranger = TcpStream::connect(sink.address)?;
+        stranger.write_all(BARE)?;
+        strangers.push(stranger);
+    }
+    for stranger in &mut strangers {
+        stranger.write_all(&websocket::frame(0x81, b"unasked", None))?;
+    }
+    let tick = agent.settle()?;
+    ensure!(agent.opened.is_empty() && agent.adopted.is_empty(), "{:?} {:?}", agent.opened, agent.adopted);
+    ensure!(tick.connections == 0 && tick.listeners.is_empty(), "{:?}", tick.listeners);
+    let losses = tick.agent.losses.context("no losses")?;
+    // Each is seen where it is sent and where it is received.
+    ensure!(losses.unasked >= STRANGERS as u64, "{losses:?}");
+    // A real one is there all the same, with a row of its own.
+    let (mut server, mut client) = websocket::pair(&listener)?;
+    client.write_all(&websocket::binary(b"real"))?;
+    server.read_exact(&mut [0; 10])?;
+    let tick = agent.settle()?;
+    ensure!(agent.opened.len() == 2 && tick.listeners.len() == 2, "{:?}", tick.listeners);
+    ensure!(agent.latest.values().all(|one| one.parse == Parse::Exact), "{:?}", agent.latest);
+    Ok(())
+}
+
+/// From a named port, and to it: it is not the server's own word either way.
+pub(crate) fn a_named_port_is_the_servers() -> anyhow::Result<()> {
+    let sink = Sink::start()?;
+    let other = TcpListener::bind("127.0.0.1:0")?;
+    // A stranger chooses its own port freely.
+    let chosen = TcpListener::bind("127.0.0.9:0")?.local_addr()?.port();
+    let mut agent = Watch::attach(&[chosen], &[])?;
+    for bytes in [BARE, SERVER_HELLO] {
+        let descriptor = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP))?;
+        sockopt::set_socket_reuseaddr(&descriptor, true)?;
+        let source = if bytes == BARE { "127.0.0.7" } else { "127.0.0.8" };
+        bind(&descriptor, &SocketAddr::new(source.parse()?, chosen))?;
+        connect(&descriptor, &sink.address)?;
+        let mut stranger = TcpStream::from(descriptor);
+        for _ in 0..8 {
+            stranger.write_all(bytes)?;
+        }
+    }
+    // A client that happens to have the port, of a server elsewhere.
+    let descriptor = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP))?;
+    bind(&descriptor, &SocketAddr::new("127.0.0.6".parse()?, chosen))?;
+    connect(&descriptor, &other.local_addr()?)?;
+    let mut client = TcpStream::from(descriptor);
+    client.set_read_timeout(Some(SOON))?;
+    websocket::ask(&mut client, other.local_addr()?)?;
+    let (mut server, _) = other.accept()?;
+    websocket::answer(&mut server)?;
+    websocket::opened(&mut client)?;
+    client.write_all(&websocket::binary(b"elsewhere"))?;
+    server.read_exact(&mut [0; 15])?;
+    let tick = agent.settle()?;
+    ensure!(tick.connections == 0 && tick.listeners.is_empty(), "{:?}", tick.listeners);
+    ensure!(agent.latest.is_empty(), "{:?}", agent.latest);
+    Ok(())
+}
+
+/// What comes with the ACK that completes a TCP handshake is shown with the listener's socket.
+pub(crate) fn a_listener_is_never_a_connection() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut agent = Watch::attach(&[address.port()], &[])?;
+    for bytes in [BARE, SERVER_HELLO, b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".as_slice()] {
+        let mut stranger = deferred(address)?;
+        stranger.write_all(bytes)?;
+        let (mut server, _) = listener.accept()?;
+        server.set_read_timeout(Some(SOON))?;
+        server.read_exact(&mut vec![0; bytes.len()])?;
+    }
+    let (mut server, mut client) = websocket::pair(&listener)?;
+    client.write_all(&websocket::binary(b"real"))?;
+    server.read_exact(&mut [0; 10])?;
+    agent.settle()?;
+    ensure!(agent.latest.len() == 2, "{:?}", agent.latest);
+    let exact = |role| agent.latest.values().any(|one| one.role == role && one.parse == Parse::Exact);
+    ensure!(exact(Role::Server) && exact(Role::Client), "{:?}", agent.latest);
+    Ok(())
+}
+
+/// Connects so that the first bytes come with the third packet of the TCP handshake.
+fn deferred(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let descriptor = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP))?;
+    websocket::defer(&descriptor)?;
+    connect(&descriptor, &address)?;
+    Ok(TcpStream::from(descriptor))
+}
+
+/// Strangers that hold requests open, and more than there are places for their heads, take no connection's exactness.
+pub(crate) fn unanswered_requests_hide_no_connection() -> anyhow::Result<()> {
+    let sink = Sink::start()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let mut agent = Watch::attach(&[port, sink.address.port()], &[])?;
+    let (begun, mut held) = (Instant::now(), Vec::new());
+    // A real request that waits for its answer while all the places are taken by others.
+    let mut waiting = websocket::request(listener.local_addr()?)?;
+    for number in 0..4 * agent_ebpf::abi::EXCHANGE_SLOTS {
+        let mut stranger = TcpStream::connect(sink.address)?;
+        let head = websocket::request_head(&format!("/{number}"), "stranger", "");
+        // Half of them never end theirs.
+        let len = if number % 2 == 0 { head.len() } else { head.len() - 2 };
+        stranger.write_all(&head.as_bytes()[..len])?;
+        held.push(stranger);
+        ensure!(begun.elapsed() < 3 * SOON, "{number} strangers");
+    }
+    let (mut server, _) = listener.accept()?;
+    server.set_read_timeout(Some(SOON))?;
+    websocket::answer(&mut server)?;
+    websocket::opened(&mut waiting)?;
+    for _ in 0..5 {
+        waiting.write_all(&websocket::binary(b"real"))?;
+        server.read_exact(&mut [0; 10])?;
+    }
+    let tick = agent.settle()?;
+    ensure!(agent.latest.len() == 2, "{:?}", agent.latest);
+    let mut without_heads = 0;
+    for connection in agent.latest.values() {
+        ensure!(connection.parse == Parse::Exact && connection.unparsed_bytes == 0, "{connection:?}");
+        let traffic = if connection.role == Role::Server { connection.received } else { connection.sent };
+        ensure!(traffic.and_then(|traffic| traffic.binary) == Some(5), "{connection:?}");
+        without_heads += u64::from(connection.upgrade.as_ref().is_none_or(|upgrade| upgrade.path.is_none()));
+    }
+    let losses = tick.agent.losses.context("no losses")?;
+    ensure!(losses.heads == without_heads, "{without_heads} without their request, and {losses:?}");
+    // None of it lasts.
+    drop(held);
+    let pair = websocket::pair(&listener)?;
+    agent.settle()?;
+    let newest = agent.opened.last().context("nothing opened")?;
+    ensure!(newest.upgrade.as_ref().is_some_and(|upgrade| upgrade.path.is_some()), "{newest:?}");
+    drop(pair);
+    Ok(())
+}
