@@ -23,7 +23,9 @@ pub use tally::{SharedTotals, Tally};
 pub const EXCHANGE_SLOTS: usize = 1024;
 
 /// Entries in the per-CPU array of listener totals. Slot 0 collects listeners beyond the last slot.
-pub const LISTENER_SLOTS: usize = 256;
+pub const LISTENER_SLOTS: usize = 512;
+/// Slots below this are for the host's clients, those from here on for its servers.
+pub const CLIENT_SLOTS: usize = LISTENER_SLOTS / 4;
 
 /// Names of the programs, maps and read-only globals in the object, defined once for the programs, the loader and
 /// the build.
@@ -57,6 +59,10 @@ pub mod names {
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// Hash [`ListenerKey`](super::ListenerKey) → slot.
     pub const LISTENERS: &str = "LISTENERS";
+    /// Queue of servers' slots that the agent has taken back.
+    pub const FREE_SERVER_SLOTS: &str = "FREE_SERVER_SLOTS";
+    /// The same of clients' slots.
+    pub const FREE_CLIENT_SLOTS: &str = "FREE_CLIENT_SLOTS";
     /// Per-CPU array slot → [`ListenerTotals`](super::ListenerTotals).
     pub const TOTALS: &str = "TOTALS";
     /// Hash port → 1; consulted when [`FILTER_PORTS`] is set.
@@ -86,6 +92,8 @@ pub mod names {
     pub const MAPS: &[&str] = &[
         CONNECTIONS,
         LISTENERS,
+        FREE_SERVER_SLOTS,
+        FREE_CLIENT_SLOTS,
         TOTALS,
         PORTS,
         EVENTS,
@@ -159,7 +167,8 @@ pub mod names {
     pub const FUNCTIONS: &[&str] = &["headroom_examine"];
 
     /// State that the programs keep for themselves, and [`SWITCH`]'s variable.
-    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS", "ELDERS_LEFT", "SWITCHED_ON"];
+    pub const PRIVATE: &[&str] =
+        &["NEXT_SERVER_SLOT", "NEXT_CLIENT_SLOT", "FLOWS", "ELDERS_LEFT", "SWITCHED_ON"];
 
     /// The section, and so the map, of the variable that has all programs work: 0 until all of them are attached.
     pub const SWITCH: &str = ".data.switch";

@@ -14,6 +14,7 @@ mod privilege;
 mod read;
 mod record;
 mod replay;
+mod slots;
 
 pub use btf::{Btf, BtfError};
 pub use check::{Checked, Figures};

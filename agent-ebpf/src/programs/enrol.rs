@@ -2,21 +2,15 @@
 
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use agent_ebpf::abi::{
-    Connection, Exchange, LISTENER_SLOTS, ListenerKey, Opened, Parse, REQUEST_BYTES, RESPONSE_BYTES, Role,
-    Stat, event,
+    Connection, Exchange, ListenerKey, Opened, Parse, REQUEST_BYTES, RESPONSE_BYTES, Role, Stat, event,
 };
-use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{__sk_buff, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_ringbuf_output};
 
-use super::maps::{self, EVENTS, LISTENERS, TOTALS};
-use super::{exchange, kernel};
-
-/// Next free slot in the listener totals; slot 0 is for those that find none.
-#[unsafe(no_mangle)]
-static NEXT_SLOT: AtomicU32 = AtomicU32::new(1);
+use super::maps::{self, EVENTS, TOTALS};
+use super::{exchange, kernel, slots};
 
 /// Who is to be enrolled. One argument, as a subprogram takes no more than five.
 pub(super) struct Newcomer {
@@ -50,7 +44,7 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         let is_server = role == Role::Server as u16;
         let endpoints = &(*opened).endpoints;
         let port = if is_server { endpoints.local_port } else { endpoints.remote_port };
-        let listener = slot(ListenerKey { netns: endpoints.netns, port, role });
+        let listener = slots::slot(ListenerKey { netns: endpoints.netns, port, role });
         let now = bpf_ktime_get_ns();
         let cookie = bpf_get_socket_cookie(skb.cast());
         (*connection).opened_ns = if older { 0 } else { now };
@@ -97,30 +91,6 @@ unsafe fn announce(exchange: *mut Exchange) {
         let events = core::ptr::addr_of!(EVENTS).cast_mut().cast();
         if bpf_ringbuf_output(events, exchange.cast(), len, u64::from(BPF_RB_NO_WAKEUP)) != 0 {
             maps::count(Stat::EventsLost);
-        }
-    }
-}
-
-/// The listener's slot in the totals, given out on first sight.
-#[inline(always)]
-fn slot(key: ListenerKey) -> u32 {
-    // SAFETY: the value is a plain integer, written once.
-    if let Some(slot) = unsafe { LISTENERS.get(key) } {
-        return *slot;
-    }
-    // Not relaxed: LLVM's BPF back end turns a relaxed fetch_add into the form that returns nothing, and `next` would be
-    // the addend.
-    let next = NEXT_SLOT.fetch_add(1, Ordering::AcqRel);
-    if next < LISTENER_SLOTS as u32 && LISTENERS.insert(key, next, u64::from(BPF_NOEXIST)).is_ok() {
-        return next;
-    }
-    // Full, or another CPU was faster.
-    // SAFETY: as above.
-    match unsafe { LISTENERS.get(key) } {
-        Some(slot) => *slot,
-        None => {
-            maps::count(Stat::ListenersFull);
-            0
         }
     }
 }

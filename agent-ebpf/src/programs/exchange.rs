@@ -277,6 +277,8 @@ pub(super) fn finish<const IN: bool>(
                 return exchange;
             }
             (*exchange).opened = EMPTY;
+            // Of another flow.
+            (*exchange).next_seq = request.frames_seq;
         }
         let most = RESPONSE_BYTES as u16;
         let len = if head_len < most { head_len } else { most };

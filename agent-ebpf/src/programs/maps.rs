@@ -5,14 +5,14 @@ use core::ptr::{addr_of, null_mut};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use agent_ebpf::abi::{
-    Connection, EXCHANGE_SLOTS, Exchange, LISTENER_SLOTS, ListenerKey, ListenerTotals, Refusal, Replay, Stat,
-    UpgradeRequest,
+    CLIENT_SLOTS, Connection, EXCHANGE_SLOTS, Exchange, LISTENER_SLOTS, ListenerKey, ListenerTotals, Refusal,
+    Replay, Stat, UpgradeRequest,
 };
 use agent_ebpf::candidate::Candidate;
 use agent_ebpf::reorder::{BUFFERS, Reorder};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 
@@ -21,6 +21,13 @@ pub(super) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
 #[btf_map]
 pub(super) static LISTENERS: HashMap<ListenerKey, u32, LISTENER_SLOTS> = HashMap::new();
+
+/// Slots that the agent has taken back.
+#[btf_map]
+pub(super) static FREE_SERVER_SLOTS: Queue<u32, LISTENER_SLOTS> = Queue::new();
+
+#[btf_map]
+pub(super) static FREE_CLIENT_SLOTS: Queue<u32, CLIENT_SLOTS> = Queue::new();
 
 #[btf_map]
 pub(super) static TOTALS: PerCpuArray<ListenerTotals, LISTENER_SLOTS> = PerCpuArray::new();

@@ -18,6 +18,7 @@ mod request;
 mod retransmit;
 mod segment;
 mod send;
+mod slots;
 mod sockets;
 mod tasks;
 mod upgrade;

@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::btf::{Btf, BtfError};
 use super::iterator::Iterator;
 use super::namespaces::Namespaces;
+use super::slots::Slots;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
@@ -106,6 +107,7 @@ pub struct Programs {
     /// Iterators that were read before, by program.
     pub(super) iterators: HashMap<&'static str, Arc<Iterator>>,
     pub(super) namespaces: Namespaces,
+    pub(super) slots: Slots,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
@@ -241,6 +243,7 @@ impl Programs {
             logs,
             iterators: HashMap::new(),
             namespaces: Namespaces::default(),
+            slots: Slots::default(),
             hooks: Vec::new(),
             degraded: Vec::new(),
         })

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Refusal, Stat, Task, event, names};
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues, Queue};
 use aya::programs::Iter;
 use thiserror::Error;
 
@@ -16,8 +16,11 @@ use super::iterator::Iterator;
 use super::load::Programs;
 use super::namespaces::{Unreached, Which};
 use super::record::{Handshake, MapValue, Socket, split};
+use super::slots::Plan;
 use crate::document::Degraded;
 
+/// `BPF_NOEXIST` of linux/bpf.h: an element that is there is left alone.
+const BPF_NOEXIST: u64 = 1;
 /// Network namespaces that are named where several cannot be visited.
 const NAMED: usize = 4;
 
@@ -138,17 +141,22 @@ impl Probes for Programs {
         let slots = HashMap::<_, MapValue<ListenerKey>, u32>::try_from(slots)?;
         let totals = self.ebpf.map(names::TOTALS).ok_or(ReadError::NoMap(names::TOTALS))?;
         let totals = PerCpuArray::<_, MapValue<ListenerTotals>>::try_from(totals)?;
-        let mut sums = Vec::new();
+        let mut listeners = Vec::new();
         for entry in slots.iter() {
             let (MapValue(key), slot) = entry?;
-            sums.push((key, sum(&totals, slot)?));
+            listeners.push((key, slot, sum(&totals, slot)?));
         }
+        let plan = self.slots.plan(Instant::now(), &listeners, |slot| sum(&totals, slot).ok());
+        let mut sums: Vec<_> = listeners.into_iter().map(|(key, _, totals)| (key, totals)).collect();
         // Slot 0 has no key: it collects those beyond the last slot.
         let rest = sum(&totals, 0)?;
         if rest != ListenerTotals::default() {
             sums.push((ListenerKey::default(), rest));
         }
         sums.sort_by_key(|(key, _)| *key);
+        if plan != Plan::default() {
+            self.recycle(&plan)?;
+        }
         Ok(sums)
     }
 
@@ -206,6 +214,33 @@ impl Programs {
         let iterator = Arc::new(Iterator::new(descriptor).map_err(|error| failed(format!("{error}")))?);
         self.iterators.insert(name, Arc::clone(&iterator));
         Ok(iterator)
+    }
+
+    /// Takes slots back, and gives them out again.
+    fn recycle(&mut self, plan: &Plan) -> Result<(), ReadError> {
+        let slots = self.ebpf.map_mut(names::LISTENERS).ok_or(ReadError::NoMap(names::LISTENERS))?;
+        let mut slots = HashMap::<_, MapValue<ListenerKey>, u32>::try_from(slots)?;
+        for key in &plan.remove {
+            slots.remove(&MapValue(*key))?;
+        }
+        for (key, slot) in &plan.put_back {
+            // Where the listener has found another slot meanwhile, this one keeps what was counted in it, and is not used again.
+            let _ = slots.insert(MapValue(*key), slot, BPF_NOEXIST);
+        }
+        let totals = self.ebpf.map_mut(names::TOTALS).ok_or(ReadError::NoMap(names::TOTALS))?;
+        let mut totals = PerCpuArray::<_, MapValue<ListenerTotals>>::try_from(totals)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        for (slot, _) in &plan.free {
+            totals.set(*slot, PerCpuValues::try_from(vec![MapValue(ListenerTotals::default()); cpus])?, 0)?;
+        }
+        for (clients, queue) in [(false, names::FREE_SERVER_SLOTS), (true, names::FREE_CLIENT_SLOTS)] {
+            let map = self.ebpf.map_mut(queue).ok_or(ReadError::NoMap(queue))?;
+            let mut map = Queue::<_, u32>::try_from(map)?;
+            for (slot, _) in plan.free.iter().filter(|(_, client)| *client == clients) {
+                map.push(slot, 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// Open connections by inode number of their network namespace, where there are any; 0 for those whose listener is

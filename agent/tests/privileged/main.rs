@@ -73,6 +73,10 @@ const TESTS: &[runner::Test] = &[
     ("strangers::a_named_port_is_the_servers", strangers::a_named_port_is_the_servers),
     ("strangers::a_listener_is_never_a_connection", strangers::a_listener_is_never_a_connection),
     ("strangers::unanswered_requests_hide_no_connection", strangers::unanswered_requests_hide_no_connection),
+    (
+        "strangers::many_destinations_leave_servers_their_rows",
+        strangers::many_destinations_leave_servers_their_rows,
+    ),
     ("sinks::a_late_reader_learns_of_everything", sinks::a_late_reader_learns_of_everything),
     ("sinks::a_rotated_file_is_opened_anew", sinks::a_rotated_file_is_opened_anew),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),
