@@ -59,6 +59,8 @@ pub struct Candidate {
     pub received: Side,
     /// To the peer.
     pub sent: Side,
+    /// 1 once it is being adopted, so that one CPU does it.
+    pub claimed: u64,
 }
 
 /// What is known of a candidate.
@@ -191,12 +193,14 @@ impl Side {
         self.begun != 0
     }
 
-    /// Bytes from what was seen to where the next frame begins by the guess; `None` where there is none.
-    pub const fn boundary(&self) -> Option<u32> {
+    /// Bytes from what was seen to where the next frame begins by the guess, and what speaks for it; `None` where there is
+    /// no guess.
+    #[inline(always)]
+    pub fn guess(&self) -> Option<(u32, &Evidence)> {
         if !self.evidence.is_alive() || before(self.boundary, self.seen) {
             None
         } else {
-            Some(self.boundary.wrapping_sub(self.seen))
+            Some((self.boundary.wrapping_sub(self.seen), &self.evidence))
         }
     }
 }

@@ -70,26 +70,19 @@ pub fn start(direction: &mut Direction, next_seq: u32, masked: bool) {
     direction.flags = if masked { FLAG_MASKED } else { 0 };
 }
 
-/// Starts a direction of a connection older than the agent, of which `unparsed` bytes went by. `guess` says how many bytes
-/// behind `next_seq` the next frame may begin, and what speaks for it: where that is no proof, the search goes on from there.
+/// Starts a direction of a connection older than the agent. `guess` says how many bytes behind `next_seq` the next frame may
+/// begin, and what speaks for it: where that is no proof, the search goes on from there.
 #[inline(always)]
-pub fn adopt(
-    direction: &mut Direction,
-    next_seq: u32,
-    masked: bool,
-    unparsed: u64,
-    guess: Option<(u32, Evidence)>,
-) {
+pub fn adopt(direction: &mut Direction, next_seq: u32, masked: bool, guess: Option<(u32, &Evidence)>) {
     start(direction, next_seq, masked);
     direction.parse = Parse::Unsynced as u8;
-    direction.counters.unparsed_bytes = unparsed;
     keepalive::lost(direction);
     if let Some((bytes, evidence)) = guess {
         direction.remaining = bytes as u64;
         if evidence.is_proof(masked) {
             direction.parse = Parse::Adopted as u8;
         } else {
-            direction.evidence = evidence;
+            direction.evidence = *evidence;
         }
     }
 }

@@ -1,8 +1,8 @@
 //! No payload is taken for frames: a slice of what `cargo xtask fuzz` does with a billion bytes of each kind.
 
-mod harness;
 #[path = "harness/bulk.rs"]
 mod bulk;
+mod harness;
 
 use bulk::{Bulk, KINDS, Kind};
 

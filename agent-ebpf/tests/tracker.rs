@@ -375,8 +375,9 @@ fn a_false_candidate_does_not_end_the_search() {
 /// A sender that is behind fills its segments: no packet begins where a frame does, and the boundary is found inside one.
 #[test]
 fn a_boundary_is_found_inside_full_segments() {
-    let frames: Vec<_> =
-        (0..400).map(|n| Sent { opcode: OpCode::Data(Data::Binary), fin: true, len: 90 + n * 7 % 20 }).collect();
+    let frames: Vec<_> = (0..400)
+        .map(|n| Sent { opcode: OpCode::Data(Data::Binary), fin: true, len: 90 + n * 7 % 20 })
+        .collect();
     let stream = encode(&frames, true, 7);
     let (mut direction, mut totals) = (Direction::default(), Counters::default());
     tracker::start(&mut direction, 0, true);

@@ -144,5 +144,15 @@ pub(super) fn count(stat: Stat) {
 #[inline(always)]
 pub(super) unsafe fn increment(count: *mut u64) {
     // SAFETY: by contract.
-    unsafe { AtomicU64::from_ptr(count) }.fetch_add(1, Ordering::Relaxed);
+    unsafe { add(count, 1) };
+}
+
+/// Adds to a per-CPU count in the same way.
+///
+/// # Safety
+/// As for [`increment`].
+#[inline(always)]
+pub(super) unsafe fn add(count: *mut u64, amount: u64) {
+    // SAFETY: by contract.
+    unsafe { AtomicU64::from_ptr(count) }.fetch_add(amount, Ordering::Relaxed);
 }

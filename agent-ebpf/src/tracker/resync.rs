@@ -8,7 +8,7 @@
 //! Frames count from the one on that completes the proof; everything before it is unparsed.
 
 use super::{FLAG_MASKED, FLAG_PLAIN, Payload, Tally, Tracker};
-use crate::abi::Parse;
+use crate::abi::{Direction, Parse};
 use crate::evidence::Evidence;
 use crate::frame::{self, Lead};
 use crate::keepalive;
@@ -150,21 +150,21 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
     fn guess(&mut self) -> Option<u64> {
         let available = self.len - self.offset;
         let wanted = if available < frame::MAX_HEADER as u32 { available } else { frame::MAX_HEADER as u32 };
-        let mut header = [0u8; 16];
-        if wanted < 2 || !self.payload.load(self.offset, &mut header, wanted) {
+        // Into the state, where nothing is kept without a boundary: a call chain has 512 bytes of stack.
+        let Direction { header, evidence, flags, next_seq, .. } = &mut *self.direction;
+        if wanted < 2 || !self.payload.load(self.offset, header, wanted) {
             return None;
         }
         let lead = Lead::new(header[0], header[1]);
-        let (header_len, flags) = (lead.header_len() as u32, self.direction.flags);
-        let masked = flags & FLAG_MASKED != 0;
-        let compressed = flags & FLAG_PLAIN != 0 && lead.is_compressed();
-        if wanted < header_len || compressed || !is_plausible(lead, &header, masked) {
+        let header_len = lead.header_len() as u32;
+        let compressed = *flags & FLAG_PLAIN != 0 && lead.is_compressed();
+        if wanted < header_len || compressed || !is_plausible(lead, header, *flags & FLAG_MASKED != 0) {
             return None;
         }
-        let frame_len = header_len as u64 + frame::payload_len(&header);
+        let frame_len = header_len as u64 + frame::payload_len(header);
         // `begin` has moved the next sequence number behind this packet.
-        let seq = self.direction.next_seq.wrapping_sub(available);
-        self.direction.evidence.header(lead, &header, seq, frame_len).then_some(frame_len)
+        let seq = next_seq.wrapping_sub(available);
+        evidence.header(lead, header, seq, frame_len).then_some(frame_len)
     }
 
     /// The next turn finds a frame where this one stands.
