@@ -407,6 +407,90 @@ fn a_hole_inside_a_payload_is_bridged() {
     assert_eq!(direction.counters.frames[frame_slot(9)], 1);
 }
 
+/// Times in units of the marks' resolution.
+const UNIT: u64 = 512;
+
+/// A packet in order.
+fn say(direction: &mut Direction, other: &Direction, totals: &mut Counters, bytes: &[u8], at: u64) {
+    let (seq, len) = (direction.next_seq, bytes.len() as u32);
+    let mut tracker = Tracker::new(direction, other, totals, Bytes(bytes, At(at)));
+    assert!(tracker.begin(seq, len));
+    while tracker.step() {}
+}
+
+const PING: &[u8] = &[0x89, 1, b'a'];
+const PONG: &[u8] = &[0x8a, 0x81, 0, 0, 0, 0, b'a'];
+/// Opcode 3 is reserved.
+const NO_FRAME: &[u8] = &[0x83, 0, 0, 0];
+
+/// A server's direction and its client's, of a connection older than the agent, at a boundary that is known.
+fn adopted() -> [Direction; 2] {
+    let [mut sent, mut received] = [Direction::default(); 2];
+    for (direction, masked) in [(&mut sent, false), (&mut received, true)] {
+        tracker::adopt(direction, 1_000, masked, None);
+        direction.parse = Parse::Adopted as u8;
+    }
+    [sent, received]
+}
+
+/// Pongs may answer pings that passed before the boundary was known: as many as are remembered at all.
+#[test]
+fn pong_after_adoption_is_not_unsolicited() {
+    let ([mut sent, mut received], mut totals) = (adopted(), Counters::default());
+    for unsolicited in [0, 0, 1, 2] {
+        say(&mut received, &sent, &mut totals, PONG, 1);
+        assert_eq!((received.pongs_unsolicited, received.rtt_ns), (unsolicited, 0));
+    }
+    // A ping that is seen is answered as ever.
+    say(&mut sent, &received, &mut totals, PING, 10 * UNIT);
+    assert_eq!((sent.ping_interval_ns, sent.pings_missed), (0, 0), "nobody knows when the one before was");
+    say(&mut received, &sent, &mut totals, PONG, 30 * UNIT);
+    assert_eq!((received.rtt_ns, received.pongs_unsolicited), (20 * UNIT, 2));
+}
+
+/// Two pings that were seen push out those that may have been, as they do any other.
+#[test]
+fn pings_from_before_adoption_are_forgotten_like_others() {
+    let ([mut sent, mut received], mut totals) = (adopted(), Counters::default());
+    for second in 1..=2 {
+        say(&mut sent, &received, &mut totals, PING, second * SECOND);
+        say(&mut received, &sent, &mut totals, PONG, second * SECOND + UNIT);
+    }
+    say(&mut received, &sent, &mut totals, PONG, 3 * SECOND);
+    assert_eq!((received.pongs_unsolicited, sent.pings_missed), (1, 0));
+}
+
+/// Pings pass unseen while the boundary of their direction is lost, and so do pongs while theirs is.
+#[test]
+fn what_passes_without_a_boundary_is_not_blamed_on_the_peer() {
+    let ([mut sent, mut received], mut totals) = (adopted(), Counters::default());
+    say(&mut sent, &received, &mut totals, PING, SECOND);
+    say(&mut received, &sent, &mut totals, PONG, SECOND + UNIT);
+    say(&mut sent, &received, &mut totals, PING, 2 * SECOND);
+    // No frame: the pings behind it are not seen, and their pongs are.
+    say(&mut sent, &received, &mut totals, NO_FRAME, 2 * SECOND);
+    assert_eq!(sent.parse, Parse::Unsynced as u8);
+    for _ in 0..5 {
+        say(&mut received, &sent, &mut totals, PONG, 3 * SECOND);
+    }
+    assert_eq!(received.pongs_unsolicited, 0);
+    for second in 4..=6 {
+        say(&mut sent, &received, &mut totals, PING, second * SECOND);
+    }
+    assert_eq!((sent.parse, sent.pings_missed), (Parse::Adopted as u8, 0), "the third ping proves it");
+    // The pong of the last ping passes where pongs have no boundary.
+    say(&mut received, &sent, &mut totals, NO_FRAME, 7 * SECOND);
+    say(&mut received, &sent, &mut totals, PONG, 7 * SECOND);
+    for second in 8..=9 {
+        say(&mut received, &sent, &mut totals, &[0x81, 0x80, 1, 2, 3, 4], second * SECOND);
+    }
+    assert_eq!(received.parse, Parse::Adopted as u8);
+    say(&mut sent, &received, &mut totals, PING, 10 * SECOND);
+    assert_eq!(sent.pings_missed, 0);
+    say(&mut sent, &received, &mut totals, PING, 11 * SECOND);
+    assert_eq!(sent.pings_missed, 1, "this one was seen, and no pong to it");
+}
+
 /// Pongs answer the other direction's ping; a ping that follows an unanswered one counts that one as missed.
 #[test]
 fn pings_are_matched_with_pongs() {
@@ -415,14 +499,8 @@ fn pings_are_matched_with_pongs() {
     tracker::start(&mut sent, 0, false);
     tracker::start(&mut received, 0, true);
     let mut run = |direction: &mut Direction, other: &Direction, bytes: &[u8], at: u64| {
-        let seq = direction.next_seq;
-        let len = bytes.len() as u32;
-        let mut tracker = Tracker::new(direction, other, &mut totals, Bytes(bytes, At(at)));
-        assert!(tracker.begin(seq, len));
-        while tracker.step() {}
+        say(direction, other, &mut totals, bytes, at);
     };
-    // Times in units of the marks' resolution.
-    const UNIT: u64 = 512;
     let (ping, pong) = ([0x89, 0], [0x8a, 0x80, 1, 2, 3, 4]);
     run(&mut sent, &received, &ping, 1_000 * UNIT);
     run(&mut received, &sent, &pong, 1_250 * UNIT);
