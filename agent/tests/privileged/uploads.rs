@@ -10,17 +10,20 @@ use agent::document::{Parse, Role};
 use anyhow::{Context as _, anyhow, ensure};
 use fastrand::Rng;
 
-use crate::payload::KINDS;
+use crate::payload::{Fill, KINDS};
 use crate::traffic::{self, Counts};
 use crate::watch::Watch;
 use crate::websocket;
 
-/// Opened before the agent comes and behind it, of each kind.
-const EACH: usize = 2;
+/// Opened before the agent comes, of each kind; one more behind it.
+const OLDER: usize = 3;
 const LASTING: Duration = Duration::from_secs(3);
-/// Between messages until the agent has attached.
-const GENTLY: Duration = Duration::from_millis(20);
-/// A ping between so many messages.
+/// What is written at once, so that few packets begin or end where a frame does.
+const PIECE: usize = 60_000;
+/// Between pieces until the agent has attached.
+const GENTLY: Duration = Duration::from_millis(10);
+/// Frames that are made beforehand, as that takes longer than sending them, and a ping between so many.
+const FRAMES: usize = 48;
 const PING_EVERY: usize = 8;
 
 /// What one client said.
@@ -29,6 +32,19 @@ struct Upload {
     client: String,
     name: &'static str,
     counts: Counts,
+}
+
+/// Frames as bytes, and what they are.
+fn script(fill: Fill) -> anyhow::Result<(Vec<u8>, Counts)> {
+    let (mut random, mut stream, mut counts) = (Rng::new(), Vec::new(), traffic::none());
+    for number in 1..=FRAMES {
+        let (first, len) =
+            if number % PING_EVERY == 0 { (0x89, 4) } else { (0x82, random.usize(50_000..300_000)) };
+        let payload = fill(&mut random, len);
+        traffic::count(&mut counts, first, payload.len())?;
+        stream.extend(websocket::frame(first, &payload, Some(random.u32(..).to_le_bytes())));
+    }
+    Ok((stream, counts))
 }
 
 pub(crate) fn full_speed_uploads_invent_nothing() -> anyhow::Result<()> {
@@ -50,21 +66,17 @@ pub(crate) fn full_speed_uploads_invent_nothing() -> anyhow::Result<()> {
                             while server.read(&mut bytes)? > 0 {}
                             anyhow::Ok(server)
                         });
-                        let (mut random, mut counts) = (Rng::new(), traffic::none());
-                        for number in 1.. {
-                            if over.load(Ordering::Relaxed) {
-                                break;
+                        let (stream, once) = script(*fill)?;
+                        let mut counts = traffic::none();
+                        while !over.load(Ordering::Relaxed) {
+                            for piece in stream.chunks(PIECE) {
+                                client.write_all(piece)?;
+                                if !attached.load(Ordering::Relaxed) {
+                                    // An agent that attaches needs a processor too.
+                                    std::thread::sleep(GENTLY);
+                                }
                             }
-                            if !attached.load(Ordering::Relaxed) {
-                                // An agent that attaches needs a processor too.
-                                std::thread::sleep(GENTLY);
-                            }
-                            let first = if number % PING_EVERY == 0 { 0x89 } else { 0x82 };
-                            let len = if first == 0x89 { 4 } else { random.usize(1_000..400_000) };
-                            let payload = fill(&mut random, len);
-                            let key = Some(random.u32(..).to_le_bytes());
-                            client.write_all(&websocket::frame(first, &payload, key))?;
-                            traffic::count(&mut counts, first, payload.len())?;
+                            traffic::add(&mut counts, &once);
                         }
                         // Both ends stay open until what they carried was told.
                         client.shutdown(std::net::Shutdown::Write)?;
@@ -76,12 +88,13 @@ pub(crate) fn full_speed_uploads_invent_nothing() -> anyhow::Result<()> {
                 .collect())
         };
         let run = || {
-            let mut threads = open(KINDS.len())?;
-            let agent = Watch::attach(&[port], &[])?;
-            attached.store(true, Ordering::Relaxed);
-            for _ in 1..EACH {
+            let mut threads = Vec::new();
+            for _ in 0..OLDER {
                 threads.extend(open(KINDS.len())?);
             }
+            let agent = Watch::attach(&[port], &[])?;
+            attached.store(true, Ordering::Relaxed);
+            threads.extend(open(KINDS.len())?);
             std::thread::sleep(LASTING);
             anyhow::Ok((agent, threads))
         };
