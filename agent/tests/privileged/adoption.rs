@@ -243,6 +243,10 @@ pub(crate) fn an_upgrade_on_an_older_connection_is_exact() -> anyhow::Result<()>
         stream.set_read_timeout(Some(SOON))?;
     }
     let mut agent = Watch::attach(&[port(&listener)?], &[])?;
+    // What is left of the answer before it looks like a frame.
+    let body = b"\x82\x20of a body that was under way";
+    server.write_all(body)?;
+    client.read_exact(&mut [0; 30])?;
     client.write_all(websocket::request_head("/late", "example.org", "").as_bytes())?;
     websocket::head(&mut server)?;
     server.write_all(websocket::response().as_bytes())?;
