@@ -195,7 +195,7 @@ pub struct Replay {
 // refuse it with a message about stack bytes; the sums say so at compile time instead.
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
-    assert!(size_of::<Direction>() == size_of::<Counters>() + 144);
+    assert!(size_of::<Direction>() == size_of::<Counters>() + 168);
     assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 40 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);

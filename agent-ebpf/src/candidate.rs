@@ -2,33 +2,28 @@
 //!
 //! A connection whose handshake was not seen is judged by its frames, both directions together. Packets mostly begin where
 //! a frame does, so a guess starts at a packet's first byte; from then on every frame must begin where the one before
-//! ended. What counts is a *fit*: a header that is plausible where it was predicted ([`Lead::is_valid`], shortest length
-//! form, same mask as before), and once more where a frame ends exactly with its packet. Random bytes make a valid header
-//! once in about 85 tries and a fit of both kinds once in 10,000.
+//! ended, and what that says is the [`Evidence`]'s business.
 //!
 //! Protocols that are not random need more than numbers: an MQTT client that subscribes sends what reads as unmasked binary
 //! frames, but its peer answers with what no WebSocket peer may send. So the two directions must agree: one masked,
 //! one not (RFC 6455 section 5.1), and one direction alone convinces only while the other does not object.
 
+use crate::evidence::Evidence;
 use crate::frame::{self, Lead};
 use crate::reorder::before;
 use crate::tracker::Payload;
 use crate::tracker::resync::is_plausible;
 
-/// Fits of both directions together that make a WebSocket, where both have some.
+/// Points of both directions together that make a WebSocket, where both have some: two frames each in a conversation.
 const ENOUGH: u8 = 6;
-/// Fits of one direction that do so alone: of a client's, whose masked frames nothing else resembles ...
-const ENOUGH_MASKED: u8 = 6;
-/// ... and of a server's.
-const ENOUGH_UNMASKED: u8 = 16;
+/// Points of a server's direction that do so alone. For a client's a proof of its boundary is enough, as nothing else
+/// resembles masked frames.
+const ENOUGH_UNMASKED: u8 = 15;
 /// Packets that contradict the guess before the connection is left alone. Generous, because a long message that is under
 /// way when the agent starts looks like noise to its end.
 pub const PATIENCE: u16 = 8192;
 /// Headers looked at in one packet.
-pub const HEADERS: u32 = 8;
-/// Fits after which a direction's boundary is taken for known once the connection is adopted. With fewer, the connection
-/// is a WebSocket by what the other direction has shown, and this one finds its boundary by itself.
-const KNOWN: u8 = 2;
+pub const HEADERS: u32 = 32;
 /// Packets that begin like a TLS record until the connection is taken for TLS.
 const TLS_RECORDS: u8 = 3;
 
@@ -36,24 +31,24 @@ const TLS_RECORDS: u8 = 3;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Side {
+    /// Bytes that went by.
+    pub passed: u64,
     /// End of what was seen: sequence number of the next new byte.
     pub seen: u32,
-    /// Sequence number at which the next frame begins, if `fits` is not 0.
+    /// Sequence number at which the next frame begins, if there is a guess.
     boundary: u32,
-    /// Packets that contradicted the guess.
+    /// What speaks for the guess.
+    pub evidence: Evidence,
+    /// Packets that contradicted a guess.
     contradictions: u16,
-    /// Fits in a row.
-    fits: u8,
     /// Mask of the frames seen so far: 0 none seen, 1 unmasked, 2 masked.
     mask: u8,
     /// Packets in a row that began like a TLS record.
     records: u8,
     /// A packet was seen.
     begun: u8,
-    /// Whether a message in fragments is under way: 0 not known, 1 no, 2 yes.
-    message: u8,
     /// Keeps the size a multiple of 8 without padding.
-    reserved: u8,
+    reserved: [u8; 7],
 }
 
 /// A connection that may be a WebSocket, keyed by its socket.
@@ -64,6 +59,8 @@ pub struct Candidate {
     pub received: Side,
     /// To the peer.
     pub sent: Side,
+    /// 1 once it is being adopted, so that one CPU does it.
+    pub claimed: u64,
 }
 
 /// What is known of a candidate.
@@ -82,14 +79,13 @@ pub enum Judgement {
 const UNMASKED: u8 = 1;
 const MASKED: u8 = 2;
 
-const BETWEEN_MESSAGES: u8 = 1;
-const IN_MESSAGE: u8 = 2;
-
 /// A look at one packet of a candidate. Sans-IO like the tracker: [`Observation::begin`], then [`Observation::step`] until
 /// it returns `false`, at most [`HEADERS`] times.
 pub struct Observation<'a, P> {
     /// The direction the packet belongs to.
     pub side: &'a mut Side,
+    /// Where the other direction stands: [`Side::seen`].
+    pub heard: u32,
     /// The packet.
     pub payload: P,
     /// TCP sequence number of its payload.
@@ -106,18 +102,25 @@ impl<P: Payload> Observation<'_, P> {
     pub fn begin(&mut self) -> bool {
         let (side, seq) = (&mut *self.side, self.seq);
         let end = seq.wrapping_add(self.len);
-        if side.begun != 0 && !before(side.seen, end) {
+        if side.begun == 0 {
+            side.seen = seq;
+        } else if !before(side.seen, end) {
             return false;
         }
+        side.passed += end.wrapping_sub(side.seen) as u64;
         side.seen = end;
         side.begun = 1;
+        let begins = side.boundary == seq;
+        side.evidence.packet(begins, self.heard, self.payload.now_ns());
         self.at = 0;
-        if side.fits > 0 && !before(side.boundary, seq) {
+        if side.evidence.is_alive() && !before(side.boundary, seq) {
             self.at = side.boundary.wrapping_sub(seq);
+            if self.at == self.len {
+                side.evidence.aligned();
+            }
             return self.at < self.len;
         }
-        side.restart();
-        true
+        side.restart(true)
     }
 
     /// Looks at one header; returns whether another is to be looked at.
@@ -128,7 +131,8 @@ impl<P: Payload> Observation<'_, P> {
         let wanted = if available < frame::MAX_HEADER as u32 { available } else { frame::MAX_HEADER as u32 };
         let mut header = [0u8; 16];
         if !self.payload.load(at, &mut header, wanted) {
-            return side.restart();
+            side.restart(false);
+            return false;
         }
         if at == 0 {
             side.note_record(&header, self.len);
@@ -137,29 +141,20 @@ impl<P: Payload> Observation<'_, P> {
         let header_len = lead.header_len() as u32;
         if wanted < 2 || wanted < header_len {
             // A header that is cut: the next packet is a new chance.
-            return side.restart();
+            side.restart(false);
+            return false;
         }
-        if !side.is_plausible(lead, &header) {
+        let (seq, frame_len) = (self.seq.wrapping_add(at), header_len as u64 + frame::payload_len(&header));
+        if !side.is_plausible(lead, &header) || !side.evidence.header(lead, &header, seq, frame_len) {
             side.contradictions = side.contradictions.saturating_add(1);
-            return side.restart();
+            side.restart(false);
+            return false;
         }
-        let frame_len = header_len as u64 + frame::payload_len(&header);
-        let fits = frame_len == available as u64;
+        if frame_len == available as u64 {
+            side.evidence.aligned();
+        }
         side.mask = if lead.is_masked() { MASKED } else { UNMASKED };
-        let is_continuation = lead.opcode() == frame::CONTINUATION;
-        // Zeroes read as continuations, as does any short record behind its length in 2 or 4 bytes, and one that fits.
-        let is_worthless = is_continuation && side.message == 0;
-        if !is_worthless {
-            side.fits = side.fits.saturating_add(u8::from(!is_continuation) + u8::from(fits));
-        }
-        if !lead.is_control() {
-            if lead.is_final() {
-                side.message = BETWEEN_MESSAGES;
-            } else if !is_worthless {
-                side.message = IN_MESSAGE;
-            }
-        }
-        side.boundary = self.seq.wrapping_add(at).wrapping_add(frame_len as u32);
+        side.boundary = seq.wrapping_add(frame_len as u32);
         self.at = at.wrapping_add(frame_len as u32);
         frame_len < available as u64
     }
@@ -170,14 +165,6 @@ impl Side {
     fn is_plausible(&self, lead: Lead, header: &[u8; 16]) -> bool {
         is_plausible(lead, header, lead.is_masked())
             && (self.mask == 0 || (self.mask == MASKED) == lead.is_masked())
-            && self.is_due(lead)
-    }
-
-    /// Section 5.4: only a message that is under way is continued, and it is before the next one begins.
-    #[inline(always)]
-    fn is_due(&self, lead: Lead) -> bool {
-        let wrong = if lead.opcode() == frame::CONTINUATION { BETWEEN_MESSAGES } else { IN_MESSAGE };
-        lead.is_control() || self.message != wrong
     }
 
     /// RFC 8446 section 5.1: type 20 to 23, version 3.x, at most 2^14 + 256 bytes.
@@ -193,13 +180,12 @@ impl Side {
         self.records = if is_record { self.records.saturating_add(1) } else { 0 };
     }
 
-    /// Forgets the guess; nothing more is to be looked at in this packet.
+    /// Forgets the guess. `begins`: another is about to be made at a packet's first byte.
     #[inline(always)]
-    fn restart(&mut self) -> bool {
-        self.fits = 0;
+    fn restart(&mut self, begins: bool) -> bool {
+        self.evidence.restart(begins);
         self.mask = 0;
-        self.message = 0;
-        false
+        begins
     }
 
     /// Whether a packet was seen.
@@ -207,21 +193,23 @@ impl Side {
         self.begun != 0
     }
 
-    /// Bytes from what was seen to where the next frame begins; `None` where that is not known.
-    pub const fn boundary(&self) -> Option<u32> {
-        if self.fits < KNOWN || before(self.boundary, self.seen) {
+    /// Bytes from what was seen to where the next frame begins by the guess, and what speaks for it; `None` where there is
+    /// no guess.
+    #[inline(always)]
+    pub fn guess(&self) -> Option<(u32, &Evidence)> {
+        if !self.evidence.is_alive() || before(self.boundary, self.seen) {
             None
         } else {
-            Some(self.boundary.wrapping_sub(self.seen))
+            Some((self.boundary.wrapping_sub(self.seen), &self.evidence))
         }
     }
 }
 
 impl Candidate {
-    /// Whether neither direction has shown a frame, so that another guess is as good.
+    /// Whether neither direction has shown a frame that counts, so that another guess is as good.
     #[inline(always)]
     pub const fn is_open(&self) -> bool {
-        self.received.fits == 0 && self.sent.fits == 0
+        self.received.evidence.points() == 0 && self.sent.evidence.points() == 0
     }
 
     /// Weighs what both directions have shown. `local_is_lower`: this host's port is the lower of the two.
@@ -234,20 +222,19 @@ impl Candidate {
         if received.contradictions >= PATIENCE || sent.contradictions >= PATIENCE {
             return Judgement::Other;
         }
-        let is_server = received.mask == MASKED || sent.mask == UNMASKED;
-        if received.mask != 0 && sent.mask != 0 {
-            return if received.mask != sent.mask && received.fits.saturating_add(sent.fits) >= ENOUGH {
-                Judgement::WebSocket(is_server)
-            } else {
-                Judgement::Undecided
-            };
+        if received.mask != 0 && received.mask == sent.mask {
+            return Judgement::Undecided;
         }
-        let (alone, other) = if received.mask != 0 { (received, sent) } else { (sent, received) };
-        let enough = if alone.mask == MASKED { ENOUGH_MASKED } else { ENOUGH_UNMASKED };
+        let is_server = if received.mask != 0 { received.mask == MASKED } else { sent.mask == UNMASKED };
+        let (client, server) = if is_server { (received, sent) } else { (sent, received) };
+        let (masked, unmasked) = (client.evidence.points(), server.evidence.points());
+        let together = masked > 0 && unmasked > 0 && masked.saturating_add(unmasked) >= ENOUGH;
+        let by_client = client.evidence.is_proof(true) && server.contradictions == 0;
         // Frames without a mask alone must come from what looks like a server's port: an MQTT client that subscribes many
         // times before it is answered looks like a server in everything else.
-        let has_servers_port = alone.mask == MASKED || is_server == local_is_lower;
-        if alone.mask != 0 && alone.fits >= enough && other.contradictions == 0 && has_servers_port {
+        let has_servers_port = is_server == local_is_lower;
+        let by_server = unmasked >= ENOUGH_UNMASKED && client.contradictions == 0 && has_servers_port;
+        if together || by_client || by_server {
             return Judgement::WebSocket(is_server);
         }
         Judgement::Undecided
@@ -258,7 +245,7 @@ impl Candidate {
 mod tests {
     use super::*;
 
-    struct Packet<'a>(&'a [u8]);
+    struct Packet<'a>(&'a [u8], u64);
 
     impl Payload for Packet<'_> {
         fn load(&self, offset: u32, to: &mut [u8; 16], len: u32) -> bool {
@@ -268,13 +255,20 @@ mod tests {
         }
 
         fn now_ns(&self) -> u64 {
-            0
+            self.1
         }
     }
 
-    fn see(side: &mut Side, packet: &[u8]) {
-        let (seq, len) = (side.seen, packet.len() as u32);
-        let mut observation = Observation { side, payload: Packet(packet), seq, len, at: 0 };
+    /// Longer than a silence.
+    const LATER: u64 = 2_000_000;
+
+    fn see(side: &mut Side, heard: u32, packet: &[u8], now_ns: u64) {
+        see_at(side, heard, side.seen, packet, now_ns);
+    }
+
+    fn see_at(side: &mut Side, heard: u32, seq: u32, packet: &[u8], now_ns: u64) {
+        let len = packet.len() as u32;
+        let mut observation = Observation { side, heard, payload: Packet(packet, now_ns), seq, len, at: 0 };
         if observation.begin() {
             for _ in 0..HEADERS {
                 if !observation.step() {
@@ -284,11 +278,11 @@ mod tests {
         }
     }
 
-    /// What a candidate is after these packets from the peer, and none to it.
+    /// What a candidate is after these packets from the peer, with a silence between them, and none to it.
     fn judged(packets: &[&[u8]], times: usize) -> Judgement {
         let mut candidate = Candidate::default();
-        for packet in packets.iter().cycle().take(times) {
-            see(&mut candidate.received, packet);
+        for (packet, number) in packets.iter().cycle().take(times).zip(1..) {
+            see(&mut candidate.received, 0, packet, number * LATER);
         }
         candidate.judge(false)
     }
@@ -304,8 +298,8 @@ mod tests {
     #[test]
     fn a_server_that_pushes_has_the_lower_port() {
         let mut candidate = Candidate::default();
-        for _ in 0..20 {
-            see(&mut candidate.received, b"\x82\x08\0\x01\0\x03a/b\0");
+        for number in 1..20 {
+            see(&mut candidate.received, 0, b"\x82\x08\0\x01\0\x03a/b\0", number * LATER);
         }
         assert_eq!(candidate.judge(true), Judgement::Undecided, "an MQTT client that subscribes");
         assert_eq!(candidate.judge(false), Judgement::WebSocket(false));
@@ -326,5 +320,37 @@ mod tests {
     #[test]
     fn one_message_ends_before_the_next_begins() {
         assert_eq!(judged(&[b"\x01\x02in"], 2 * usize::from(PATIENCE)), Judgement::Other);
+    }
+
+    #[test]
+    fn a_conversation_is_recognised_after_two_turns_and_its_bytes_are_kept() {
+        let mut candidate = Candidate::default();
+        for _ in 0..2 {
+            assert_eq!(candidate.judge(true), Judgement::Undecided);
+            see(&mut candidate.received, candidate.sent.seen, b"\x82\x81abcd!", 1);
+            see(&mut candidate.sent, candidate.received.seen, b"\x82\x01!", 1);
+        }
+        assert_eq!(candidate.judge(true), Judgement::WebSocket(true));
+        assert_eq!((candidate.received.passed, candidate.sent.passed), (14, 6));
+    }
+
+    #[test]
+    fn packets_that_come_twice_or_late_are_no_evidence() {
+        let mut candidate = Candidate::default();
+        for number in 1..100 {
+            see_at(&mut candidate.received, 0, 50, b"\x82\x81abcd!", number * LATER);
+        }
+        assert_eq!((candidate.judge(true), candidate.received.passed), (Judgement::Undecided, 7));
+        // Behind a hole, which is filled: the bytes are counted once.
+        see_at(&mut candidate.received, 0, 64, b"\x82\x81abcd!", 100 * LATER);
+        see_at(&mut candidate.received, 0, 57, b"\x82\x81abcd!", 101 * LATER);
+        assert_eq!((candidate.judge(true), candidate.received.passed), (Judgement::Undecided, 21));
+    }
+
+    #[test]
+    fn a_body_that_resembles_a_frame_does_not_hide_an_upgrade() {
+        let mut candidate = Candidate::default();
+        see(&mut candidate.sent, 0, b"\x82\x20 of a body that is cut", LATER);
+        assert!(candidate.is_open());
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod abi;
 pub mod candidate;
+pub mod evidence;
 pub mod flow;
 pub mod frame;
 pub mod handshake;

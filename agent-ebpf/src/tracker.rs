@@ -11,7 +11,9 @@
 //! filled are the [`reorder`](crate::reorder) buffer's business: what comes here is in order where that is possible.
 
 use crate::abi::{Direction, Parse, Tally};
+use crate::evidence::Evidence;
 use crate::frame::{self, Lead};
+use crate::keepalive;
 
 mod control;
 pub mod resync;
@@ -68,25 +70,27 @@ pub fn start(direction: &mut Direction, next_seq: u32, masked: bool) {
     direction.flags = if masked { FLAG_MASKED } else { 0 };
 }
 
-/// Starts a direction of a connection older than the agent. `boundary` says how many bytes behind `next_seq` the next
-/// frame begins, where that is known.
+/// Starts a direction of a connection older than the agent. `guess` says how many bytes behind `next_seq` the next frame may
+/// begin, and what speaks for it: where that is no proof, the search goes on from there.
 #[inline(always)]
-pub fn adopt(direction: &mut Direction, next_seq: u32, masked: bool, boundary: Option<u32>) {
+pub fn adopt(direction: &mut Direction, next_seq: u32, masked: bool, guess: Option<(u32, &Evidence)>) {
     start(direction, next_seq, masked);
-    match boundary {
-        Some(bytes) => {
+    direction.parse = Parse::Unsynced as u8;
+    keepalive::lost(direction);
+    if let Some((bytes, evidence)) = guess {
+        direction.remaining = bytes as u64;
+        if evidence.is_proof(masked) {
             direction.parse = Parse::Adopted as u8;
-            direction.remaining = bytes as u64;
+        } else {
+            direction.evidence = *evidence;
         }
-        None => direction.parse = Parse::Unsynced as u8,
     }
 }
 
-/// Starts a direction in which nothing but bytes can be seen, `before` of which went by already.
+/// Starts a direction in which nothing but bytes can be seen.
 #[inline(always)]
-pub fn encrypted(direction: &mut Direction, next_seq: u32, before: u32) {
+pub fn encrypted(direction: &mut Direction, next_seq: u32) {
     direction.next_seq = next_seq;
-    direction.counters.unparsed(before as u64);
     direction.parse = Parse::Encrypted as u8;
 }
 
@@ -134,7 +138,7 @@ impl<'a, P: Payload, T: Tally> Tracker<'a, P, T> {
     /// Turns that always suffice for what is left.
     #[inline(always)]
     pub fn turns(&self) -> u32 {
-        (self.len - self.offset).saturating_mul(resync::TURNS)
+        (self.len - self.offset).saturating_add(resync::TURNS)
     }
 
     /// Positions the tracker for `len` payload bytes at TCP sequence number `seq`. Returns whether any byte is new.
@@ -346,9 +350,10 @@ impl<'a, P: Payload, T: Tally> Tracker<'a, P, T> {
         let held = self.direction.held as u64;
         self.unparsed(held);
         self.direction.held = 0;
-        self.direction.evidence = 0;
+        self.direction.evidence = Evidence::default();
         self.direction.remaining = 0;
         self.direction.parse = Parse::Unsynced as u8;
+        keepalive::lost(self.direction);
         self.direction.flags &= FLAG_MASKED | FLAG_PLAIN;
     }
 

@@ -32,7 +32,8 @@ enum Verb {
     /// Show Headroom at work: the reference server, a crowd of clients, and the dashboard (or, without a terminal, the
     /// agent's table and events).
     Demo(verbs::demo::Arguments),
-    /// Follow a billion random frames through the tracker, and run the fuzz targets where that is possible.
+    /// Follow a billion random frames through the tracker, look for frames in a billion bytes of each kind of payload, and run
+    /// the fuzz targets where that is possible.
     Fuzz(verbs::fuzz::Arguments),
     /// Run every check and test there is, those that need root included, and count them.
     Test,

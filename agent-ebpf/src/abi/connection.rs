@@ -1,6 +1,7 @@
 //! The state that socket storage keeps for each tracked connection.
 
 use super::Counters;
+use crate::evidence::Evidence;
 use crate::handshake::Scanner;
 
 /// Which end of the connection this host's socket is.
@@ -104,12 +105,10 @@ pub struct Direction {
     pub flags: u8,
     /// Bytes of `header` in use.
     pub held: u8,
-    /// Evidence for the present guess at a boundary.
-    pub evidence: u8,
     /// Payload length of the current control frame.
     pub control_len: u8,
-    /// Keeps the size a multiple of 8 without padding.
-    pub reserved: [u8; 3],
+    /// What speaks for the present guess at a boundary, where none is known.
+    pub evidence: Evidence,
 }
 
 /// A tracked connection, keyed by its socket and freed with it.

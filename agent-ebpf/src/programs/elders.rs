@@ -1,18 +1,21 @@
 //! Packets of connections older than the agent, until it is known what they are.
 
 use core::ffi::c_void;
+use core::ptr::addr_of_mut;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use agent_ebpf::abi::{Parse, Role};
 use agent_ebpf::candidate::{Candidate, HEADERS, Judgement, Observation, Side};
 use agent_ebpf::handshake::STATUS_LINE;
 use agent_ebpf::opening::opening;
+use agent_ebpf::reorder::before;
 use agent_ebpf::tracker::{self, Payload as _};
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_tcp_sock};
 
 use super::enrol::{self, Newcomer};
 use super::segment::{Bytes, KernelClock, Segment};
-use super::{exchange, flows, maps, upgrade};
+use super::{exchange, flows, kernel, maps, upgrade};
 
 /// What a candidate has turned out to be, as a subprogram can return it.
 pub(super) type Finding = u32;
@@ -39,9 +42,16 @@ pub(super) fn observe<const IN: bool>(
     // SAFETY: a storage value, live during the program. Ingress may come from several CPUs at once: what they do to each
     // other's bookkeeping is lost evidence.
     unsafe {
-        let side = if IN { &mut (*candidate).received } else { &mut (*candidate).sent };
+        if IN && is_refused(sk, &(*candidate).received, segment) {
+            return NOTHING;
+        }
+        let (side, heard) = if IN {
+            (&mut (*candidate).received, (*candidate).sent.seen)
+        } else {
+            (&mut (*candidate).sent, (*candidate).received.seen)
+        };
         let payload = Bytes::<KernelClock>::of(skb, segment);
-        let mut observation = Observation { side, payload, seq: segment.seq, len: segment.len, at: 0 };
+        let mut observation = Observation { side, heard, payload, seq: segment.seq, len: segment.len, at: 0 };
         if observation.begin() {
             bpf_loop(HEADERS, turn as *mut c_void, (&raw mut observation).cast(), 0);
         }
@@ -59,8 +69,20 @@ pub(super) fn observe<const IN: bool>(
     }
 }
 
-/// Whether the packet is to be looked at as that of any connection: it begins an HTTP request, and no frame was seen yet, so
-/// the upgrade is still to come. Apart from [`observe`], whose many ends the verifier would follow on from here.
+/// Whether TCP is going to refuse a segment from the peer. Taking note of it would take every real one that follows for a
+/// repetition.
+#[inline(never)]
+fn is_refused(sk: *mut c_void, side: *const Side, segment: &Segment) -> bool {
+    // SAFETY: the context's socket, and a storage value, live during the program.
+    unsafe {
+        (*side).begun()
+            && before((*side).seen, segment.seq)
+            && kernel::expected(sk).is_none_or(|expected| expected.refuses(segment.seq, segment.ack))
+    }
+}
+
+/// Whether the packet is to be looked at as that of any connection: it begins an HTTP request, and nothing that counts as a
+/// frame was seen yet, so the upgrade is still to come. Apart from [`observe`], whose many ends the verifier would follow on from here.
 #[inline(never)]
 pub(super) fn gives_way(
     skb: *mut __sk_buff,
@@ -107,17 +129,32 @@ pub(super) fn adopt<const IN: bool>(
 ) {
     let (local, remote) = (local_port::<IN>(segment), remote_port::<IN>(segment));
     let server = finding == SERVER || (finding == TLS && maps::wanted(local));
-    // SAFETY: as for `observe`; every pointer is null-checked before use.
+    // SAFETY: as for `observe`; `claimed` is aligned and accessed atomically.
     unsafe {
-        let (received, sent): (Side, Side) = ((*candidate).received, (*candidate).sent);
-        // Both directions may decide at the same moment, on two CPUs: one of them deletes the candidate.
-        if !maps::drop_candidate(sk) {
+        // Both directions may decide at the same moment, on two CPUs.
+        if AtomicU64::from_ptr(addr_of_mut!((*candidate).claimed)).swap(1, Ordering::AcqRel) != 0 {
             return;
         }
         // Named was the other end's port: a client's, for a server that serves elsewhere.
-        if !maps::wanted(if server { local } else { remote }) {
-            return;
+        if maps::wanted(if server { local } else { remote }) {
+            start::<IN>(skb, sk, candidate, segment, (finding, server));
         }
+        maps::drop_candidate(sk);
+    }
+}
+
+/// Gives the connection its state.
+#[inline(always)]
+unsafe fn start<const IN: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    candidate: *mut Candidate,
+    segment: &Segment,
+    (finding, server): (Finding, bool),
+) {
+    // SAFETY: as for `observe`; every pointer is null-checked before use.
+    unsafe {
+        let (received, sent) = (&(*candidate).received, &(*candidate).sent);
         let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
         if tcp.is_null() {
             return;
@@ -134,14 +171,16 @@ pub(super) fn adopt<const IN: bool>(
         let received_seq = if received.begun() { received.seen } else { rcv_nxt };
         let sent_seq = if sent.begun() { sent.seen } else { snd_nxt };
         let parse = if finding == TLS {
-            tracker::encrypted(&mut (*connection).received, received_seq, 0);
-            tracker::encrypted(&mut (*connection).sent, sent_seq, 0);
+            tracker::encrypted(&mut (*connection).received, received_seq);
+            tracker::encrypted(&mut (*connection).sent, sent_seq);
             Parse::Encrypted
         } else {
-            tracker::adopt(&mut (*connection).received, received_seq, server, received.boundary());
-            tracker::adopt(&mut (*connection).sent, sent_seq, !server, sent.boundary());
+            tracker::adopt(&mut (*connection).received, received_seq, server, received.guess());
+            tracker::adopt(&mut (*connection).sent, sent_seq, !server, sent.guess());
             Parse::Adopted
         };
+        (*connection).received.counters.unparsed_bytes = received.passed;
+        (*connection).sent.counters.unparsed_bytes = sent.passed;
         flows::unsettle(flows::key::<IN>(segment, false));
         flows::unsettle(flows::key::<IN>(segment, true));
         let role = if server { Role::Server } else { Role::Client };

@@ -197,7 +197,8 @@ fn track<const IN: bool>(
             if ended {
                 tracker::begin(direction, request.frames_seq, true, compressible);
             } else {
-                tracker::adopt(direction, edge, true, Some(0));
+                tracker::start(direction, edge, true);
+                direction.parse = Parse::Adopted as u8;
             }
         };
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
@@ -293,12 +294,14 @@ pub(super) fn encrypted<const IN: bool>(
         maps::drop_request(sk);
         let role = if IN == EGRESS {
             let rcv_nxt = (*tcp).rcv_nxt;
-            tracker::encrypted(&mut (*connection).sent, segment.seq, 0);
-            tracker::encrypted(&mut (*connection).received, rcv_nxt, rcv_nxt.wrapping_sub(start));
+            tracker::encrypted(&mut (*connection).sent, segment.seq);
+            tracker::encrypted(&mut (*connection).received, rcv_nxt);
+            (*connection).received.counters.unparsed_bytes = u64::from(rcv_nxt.wrapping_sub(start));
             Role::Server
         } else {
-            tracker::encrypted(&mut (*connection).received, segment.seq, 0);
-            tracker::encrypted(&mut (*connection).sent, segment.ack, segment.ack.wrapping_sub(start));
+            tracker::encrypted(&mut (*connection).received, segment.seq);
+            tracker::encrypted(&mut (*connection).sent, segment.ack);
+            (*connection).sent.counters.unparsed_bytes = u64::from(segment.ack.wrapping_sub(start));
             Role::Client
         };
         flows::unsettle(flows::key::<IN>(segment, true));

@@ -65,6 +65,11 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         let flags = self.direction.flags;
         self.direction.flags = flags & !FLAGS_OF_FRAME;
         if flags & FLAG_HOLED != 0 {
+            if flags & FLAG_PING != 0 {
+                keepalive::unseen_ping(self.direction);
+            } else if flags & FLAG_PONG != 0 {
+                keepalive::found(self.direction, self.other);
+            }
             return;
         }
         if flags & FLAG_PING != 0 {

@@ -1,31 +1,32 @@
 //! Finding a frame boundary again.
 //!
-//! A guess is a plausible header, and every header where the one before said the next would be is evidence for it. Packets
-//! mostly begin where a frame does, so their first byte is tried in every packet; but a sender that is behind sends full
-//! segments, cut anywhere, and so in one packet of [`EVERY`] the first [`TRIES`] bytes are tried one after the other.
+//! A guess is a plausible header, and [`Evidence`](crate::evidence::Evidence) is gathered for it from the headers that follow
+//! where each one says the next is. Packets mostly begin where a frame does, so their first byte is tried in every packet;
+//! but a client that is behind sends full segments, cut anywhere, and so in one packet of [`EVERY`] of a masked direction the
+//! first [`TRIES`] bytes are tried one after the other. Without masking keys nothing could come of that.
 //!
-//! Chance: random bytes pass for a header ([`Lead::is_valid`], shortest length form) once in about 85 times, and for one
-//! whose frame ends with its packet once in 10,000. [`EVIDENCE`] is one point for the first and two for the second, so a
-//! false boundary is found once in 3 × 10^11 tries, or in 2 × 10^9 packets that are searched.
+//! Frames count from the one on that completes the proof; everything before it is unparsed.
 
 use super::{FLAG_MASKED, FLAG_PLAIN, Payload, Tally, Tracker};
 use crate::abi::{Direction, Parse};
+use crate::evidence::Evidence;
 use crate::frame::{self, Lead};
-
-/// Evidence that proves a boundary.
-pub const EVIDENCE: u8 = 6;
+use crate::keepalive;
 
 /// Longest payload a guess may claim. Noise that looks like a header with a 64-bit length would otherwise swallow the rest
 /// of the connection as its payload.
 pub(crate) const LONGEST_CANDIDATE: u64 = 16 << 20;
 
 /// First bytes of a packet at which a frame is looked for ...
-const TRIES: u32 = 128;
+const TRIES: u16 = 128;
 /// ... in one packet of so many, a power of two.
 const EVERY: u64 = 4;
 
-/// Turns a byte can take: as many headers as make a proof, and the one turn that ends it.
-pub(super) const TURNS: u32 = EVIDENCE as u32 + 1;
+/// Headers looked at in one packet. Whoever sends what looks like ever more of them shall not have the host's time.
+const MOST_HEADERS: u32 = 256;
+
+/// Turns that a search takes at most: a header each, and a few to begin and to end.
+pub(super) const TURNS: u32 = MOST_HEADERS + 4;
 
 /// The search through one packet. Small, as it is on the stack of the packet programs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,7 +34,9 @@ pub(super) struct Hunt {
     /// Where the present guess began.
     anchor: u32,
     /// Guesses left, this one included.
-    tries: u32,
+    tries: u16,
+    /// Headers looked at.
+    spent: u16,
 }
 
 /// Whether a complete header may be one, where nothing but itself says so.
@@ -46,21 +49,31 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
     /// Begins to search at the present offset; everything before it is accounted for. Out of line, as it is rare.
     #[inline(never)]
     pub(super) fn start_hunt(&mut self) {
+        let starts = self.offset == 0;
+        if starts {
+            let (begins, heard) = (self.direction.remaining == 0, self.other.next_seq);
+            self.direction.evidence.packet(begins, heard, self.payload.now_ns());
+        }
         // A guess from the packet before is one more, in front of this packet's first byte.
-        let predicted = u32::from(self.direction.evidence > 0);
-        self.hunt = Hunt { anchor: self.offset.wrapping_sub(predicted), tries: self.guesses() + predicted };
+        let predicted = u16::from(self.direction.evidence.is_alive());
+        if predicted == 0 {
+            self.direction.evidence.restart(starts);
+        }
+        self.hunt.anchor = self.offset.wrapping_sub(predicted as u32);
+        self.hunt.tries = self.guesses() + predicted;
     }
 
     /// Guesses that the present packet is worth.
     #[inline(always)]
-    fn guesses(&self) -> u32 {
-        if self.direction.counters.packets & (EVERY - 1) == 0 { TRIES } else { 1 }
+    fn guesses(&self) -> u16 {
+        let is_searched = self.direction.flags & FLAG_MASKED != 0;
+        if is_searched && self.direction.counters.packets & (EVERY - 1) == 0 { TRIES } else { 1 }
     }
 
     /// Where in the packet the search began: a guess back for each that was given up.
     #[inline(always)]
     fn first(&self) -> u32 {
-        self.hunt.anchor.wrapping_add(self.hunt.tries).wrapping_sub(self.guesses())
+        self.hunt.anchor.wrapping_add(self.hunt.tries as u32).wrapping_sub(self.guesses() as u32)
     }
 
     /// A turn without a known boundary. Out of line: it is rare, and large.
@@ -74,22 +87,26 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         if self.hunt.tries == 0 {
             self.start_hunt();
         }
-        if !P::SEARCHED {
-            return self.end_hunt();
-        }
         let available = (self.len - self.offset) as u64;
-        if self.direction.remaining >= available {
-            self.direction.remaining -= available;
+        let remaining = self.direction.remaining;
+        if !P::SEARCHED || remaining >= available {
+            return self.pass(available);
+        }
+        self.offset += remaining as u32;
+        self.direction.remaining = 0;
+        self.hunt.spent += 1;
+        if self.hunt.spent > MOST_HEADERS as u16 {
+            self.direction.evidence.restart(false);
             return self.end_hunt();
         }
-        self.offset += self.direction.remaining as u32;
-        self.direction.remaining = 0;
         let Some(frame_len) = self.guess() else {
             return self.next_guess();
         };
         let available = (self.len - self.offset) as u64;
-        self.direction.evidence += 1 + u8::from(frame_len == available);
-        if self.direction.evidence >= EVIDENCE {
+        if frame_len == available {
+            self.direction.evidence.aligned();
+        }
+        if self.direction.evidence.is_proof(self.direction.flags & FLAG_MASKED != 0) {
             return self.found();
         }
         if frame_len < available {
@@ -98,31 +115,56 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         }
         // Beyond the packet a guess is followed only where it has something for it: that it began with the packet, or
         // that it is not the first.
-        let is_lone = self.hunt.anchor != self.first() && self.direction.evidence < 2;
-        if is_lone {
+        if self.hunt.anchor != self.first() && self.direction.evidence.is_lone() {
             return self.next_guess();
         }
         self.direction.remaining = frame_len - available;
         self.end_hunt()
     }
 
-    /// Length of the frame whose header is at the present offset, if it is one.
+    /// The rest of the packet is payload of the frame that is guessed at, or cannot be searched.
+    #[inline(always)]
+    fn pass(&mut self, available: u64) -> bool {
+        let remaining = self.direction.remaining;
+        if remaining < available {
+            self.direction.remaining = 0;
+            self.direction.evidence.restart(false);
+            return self.end_hunt();
+        }
+        self.direction.remaining = remaining - available;
+        if !P::SEARCHED {
+            // What is kept are several packets.
+            self.direction.evidence.break_run();
+        } else if remaining == available {
+            self.direction.evidence.aligned();
+            if self.direction.evidence.is_proof(self.direction.flags & FLAG_MASKED != 0) {
+                self.offset = self.len;
+                return self.found();
+            }
+        }
+        self.end_hunt()
+    }
+
+    /// Length of the frame whose header is at the present offset, if it may be one.
     #[inline(always)]
     fn guess(&mut self) -> Option<u64> {
         let available = self.len - self.offset;
         let wanted = if available < frame::MAX_HEADER as u32 { available } else { frame::MAX_HEADER as u32 };
-        let mut header = [0u8; 16];
-        if wanted < 2 || !self.payload.load(self.offset, &mut header, wanted) {
+        // Into the state, where nothing is kept without a boundary: a call chain has 512 bytes of stack.
+        let Direction { header, evidence, flags, next_seq, .. } = &mut *self.direction;
+        if wanted < 2 || !self.payload.load(self.offset, header, wanted) {
             return None;
         }
         let lead = Lead::new(header[0], header[1]);
-        let (header_len, flags) = (lead.header_len() as u32, self.direction.flags);
-        let masked = flags & FLAG_MASKED != 0;
-        let compressed = flags & FLAG_PLAIN != 0 && lead.is_compressed();
-        if wanted < header_len || compressed || !is_plausible(lead, &header, masked) {
+        let header_len = lead.header_len() as u32;
+        let compressed = *flags & FLAG_PLAIN != 0 && lead.is_compressed();
+        if wanted < header_len || compressed || !is_plausible(lead, header, *flags & FLAG_MASKED != 0) {
             return None;
         }
-        Some(header_len as u64 + frame::payload_len(&header))
+        let frame_len = header_len as u64 + frame::payload_len(header);
+        // `begin` has moved the next sequence number behind this packet.
+        let seq = next_seq.wrapping_sub(available);
+        evidence.header(lead, header, seq, frame_len).then_some(frame_len)
     }
 
     /// The next turn finds a frame where this one stands.
@@ -130,16 +172,18 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
     fn found(&mut self) -> bool {
         self.unparsed((self.offset - self.first()) as u64);
         self.direction.parse = Parse::Adopted as u8;
-        self.direction.evidence = 0;
-        true
+        self.direction.evidence = Evidence::default();
+        keepalive::found(self.direction, self.other);
+        self.offset < self.len
     }
 
     #[inline(always)]
     fn next_guess(&mut self) -> bool {
-        forget(self.direction);
+        self.direction.remaining = 0;
         self.hunt.tries = self.hunt.tries.saturating_sub(1);
         self.hunt.anchor = self.hunt.anchor.wrapping_add(1);
         self.offset = self.hunt.anchor;
+        self.direction.evidence.restart(self.offset == 0);
         if self.hunt.tries == 0 || self.offset >= self.len {
             return self.end_hunt();
         }
@@ -152,11 +196,4 @@ impl<P: Payload, T: Tally> Tracker<'_, P, T> {
         self.offset = self.len;
         false
     }
-}
-
-/// There is no guess.
-#[inline(always)]
-fn forget(direction: &mut Direction) {
-    direction.evidence = 0;
-    direction.remaining = 0;
 }

@@ -216,6 +216,26 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Appends a frame with this payload; `first` is its first byte.
+    pub(crate) fn push_payload(&mut self, first: u8, key: Option<[u8; 4]>, payload: &[u8]) {
+        let header = FrameHeader {
+            is_final: first & 0x80 != 0,
+            opcode: OpCode::from(first & 15),
+            mask: key,
+            ..FrameHeader::default()
+        };
+        header.format(payload.len() as u64, &mut self.bytes).expect("a vector takes everything");
+        let [a, b, c, d] = key.unwrap_or_default();
+        let keys = u64::from_le_bytes([a, b, c, d, a, b, c, d]).to_le_bytes();
+        let (words, rest) = payload.as_chunks::<8>();
+        for word in words {
+            self.bytes.extend((u64::from_le_bytes(*word) ^ u64::from_le_bytes(keys)).to_le_bytes());
+        }
+        self.bytes.extend(rest.iter().zip(keys).map(|(byte, key)| byte ^ key));
+    }
+}
+
 /// A packet of the stream, and what becomes of it.
 #[derive(Debug, Clone, Copy)]
 struct Cut {

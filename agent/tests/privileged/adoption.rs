@@ -90,6 +90,58 @@ pub(crate) fn a_snapshot_shows_what_was_adopted() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The server pings once, at any point of the conversation in which the connection is recognised, and the answer comes when
+/// it is known.
+pub(crate) fn bytes_and_pings_from_before_are_in_the_books() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut pairs = Vec::new();
+    for _ in 0..TURNS {
+        pairs.push(Pair::open(&listener)?);
+    }
+    let mut agent = Watch::attach(&[port(&listener)?], &[])?;
+    let ping = websocket::frame(0x89, b"from before", None);
+    let mut said = 0;
+    for (before, pair) in pairs.iter_mut().enumerate() {
+        pair.converse(before)?;
+        transfer(&mut pair.server, &mut pair.client, &ping, usize::MAX)?;
+        pair.converse(TURNS - before)?;
+        transfer(&mut pair.client, &mut pair.server, &client_frame(0x8a, b"from before"), usize::MAX)?;
+        // One that is seen whole, so that what is missed or not asked for would be told.
+        transfer(&mut pair.server, &mut pair.client, &websocket::frame(0x89, b"now", None), usize::MAX)?;
+        transfer(&mut pair.client, &mut pair.server, &client_frame(0x8a, b"now"), usize::MAX)?;
+        said = (TURNS * "turn n".len() + "from before".len() + "now".len()) as u64;
+    }
+    let frames = TURNS as u64 + 2;
+    let [from_client, from_server] = [said + 6 * frames, said + 2 * frames];
+    let tick = agent.settle()?;
+    let mut unparsed = BTreeMap::new();
+    for (role, own, other) in pairs.iter().flat_map(Pair::ends) {
+        let ends = ends(own, other)?;
+        let connection = agent.connection(&ends.0, &ends.1)?;
+        let (received, sent) = connection.received.zip(connection.sent).context("no counts")?;
+        let (client, server) = if role == Role::Server { (received, sent) } else { (sent, received) };
+        let bytes = (client.stream_bytes, server.stream_bytes);
+        ensure!(
+            bytes == (from_client, from_server),
+            "{bytes:?} of {from_client} and {from_server}: {connection:?}"
+        );
+        let parsed = traffic::parsed_bytes(&received) + traffic::parsed_bytes(&sent);
+        ensure!(
+            connection.unparsed_bytes > 0 && connection.unparsed_bytes + parsed == from_client + from_server,
+            "{connection:?}"
+        );
+        let ping = connection.ping;
+        ensure!((ping.missed, ping.unsolicited) == (Some(0), Some(0)), "{ping:?}");
+        ensure!(ping.rtt_seconds.is_some(), "{ping:?}");
+        *unparsed.entry(role).or_insert(0) += connection.unparsed_bytes;
+    }
+    for (role, unparsed) in unparsed {
+        let listener = traffic::listener(&tick.listeners, port(&listener)?, role)?;
+        ensure!(listener.unparsed_bytes == unparsed, "{unparsed} unparsed: {listener:?}");
+    }
+    Ok(())
+}
+
 /// A listener on a port below those that clients get, as servers have: frames of a server alone are no evidence without.
 fn low_port() -> anyhow::Result<TcpListener> {
     let first = 10_000 + (std::process::id() % 10_000) as u16;
@@ -191,6 +243,10 @@ pub(crate) fn an_upgrade_on_an_older_connection_is_exact() -> anyhow::Result<()>
         stream.set_read_timeout(Some(SOON))?;
     }
     let mut agent = Watch::attach(&[port(&listener)?], &[])?;
+    // What is left of the answer before it looks like a frame.
+    let body = b"\x82\x20of a body that was under way";
+    server.write_all(body)?;
+    client.read_exact(&mut [0; 30])?;
     client.write_all(websocket::request_head("/late", "example.org", "").as_bytes())?;
     websocket::head(&mut server)?;
     server.write_all(websocket::response().as_bytes())?;

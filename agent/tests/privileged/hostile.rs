@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow, ensure};
 
 use crate::agent_process::Run;
 use crate::pace::patient;
+use crate::payload::{Fill, KINDS};
 use crate::process::until;
 use crate::ss;
 use crate::traffic::{self, Counts};
@@ -17,7 +18,9 @@ use crate::wire::peers::{self, Pair, Size, Truth};
 use crate::wire::{Limit, Schedule, Tally, Version, Wire};
 
 const CONNECTIONS: usize = 6;
-const SIZE: Size = Size { small: 400, large: 4 };
+const SIZE: Size = Size { small: 400, large: 4, fill: None };
+/// Little else but payload.
+const BULK: Size = Size { small: 30, large: 30, fill: None };
 /// How long TCP may take to close what it has trouble to deliver.
 const CLOSING: Duration = Duration::from_secs(60);
 /// Any number: the schedule of each test is the same in every run.
@@ -134,6 +137,19 @@ pub(crate) fn a_brutal_wire_invents_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Of each kind of payload on a connection of its own.
+pub(crate) fn long_messages_on_a_brutal_wire_invent_nothing() -> anyhow::Result<()> {
+    for seed in SEED..SEED + SEEDS {
+        let trial =
+            Trial { schedule: BRUTAL, calm_close: false, bulk: true, seed, ..Trial::new(Version::V4) };
+        let seen = trial.run()?;
+        let lost = seen.closed.iter().filter(|connection| connection.unparsed_bytes > 0).count();
+        ensure!(lost > 0, "no boundary was lost");
+        seen.honest().with_context(|| format!("seed {seed:#x}, {:?}", seen.tally))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn a_reader_that_stalls_is_exact() -> anyhow::Result<()> {
     let stall = Duration::from_secs(2);
     let seen = Trial { buffer: Some(BUFFER), stall, ..Trial::new(Version::V6) }.run()?;
@@ -177,6 +193,8 @@ struct Trial {
     calm_close: bool,
     seed: u64,
     buffer: Option<u32>,
+    /// [`BULK`], of each kind of payload in turn.
+    bulk: bool,
     /// Readers begin so late.
     stall: Duration,
     /// The WebSocket role of the end that TCP connects to.
@@ -209,6 +227,7 @@ impl Trial {
             calm_close: true,
             seed: SEED,
             buffer: None,
+            bulk: false,
             stall: Duration::ZERO,
             listening: Role::Server,
             first: None,
@@ -245,8 +264,11 @@ impl Trial {
         }
         wire.become_hostile(self.schedule)?;
         let exchanged = std::thread::scope(|scope| {
-            let exchange = |(seed, pair)| scope.spawn(move || Pair::exchange(pair, SIZE, self.stall, seed));
-            let threads: Vec<_> = (self.seed..).zip(&pairs).map(exchange).collect();
+            let exchange = |((seed, pair), (fill, _)): ((u64, _), &(Fill, _))| {
+                let size = if self.bulk { Size { fill: Some(*fill), ..BULK } } else { SIZE };
+                scope.spawn(move || Pair::exchange(pair, size, self.stall, seed))
+            };
+            let threads: Vec<_> = (self.seed..).zip(&pairs).zip(KINDS.iter().cycle()).map(exchange).collect();
             threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
         });
         let truths = exchanged.into_iter().map(|truth| truth.map_err(|_| anyhow!("a peer panicked"))?);

@@ -27,6 +27,7 @@ mod memory;
 mod namespaces;
 mod pace;
 mod passing;
+mod payload;
 mod process;
 mod proxy;
 mod python;
@@ -44,6 +45,7 @@ mod strangers;
 mod stream;
 mod tls;
 mod traffic;
+mod uploads;
 mod walls;
 mod watch;
 mod websocket;
@@ -109,6 +111,11 @@ const TESTS: &[runner::Test] = &[
         "adoption::older_connections_are_adopted_and_counted_exactly_from_then_on",
         adoption::older_connections_are_adopted_and_counted_exactly_from_then_on,
     ),
+    (
+        "adoption::bytes_and_pings_from_before_are_in_the_books",
+        adoption::bytes_and_pings_from_before_are_in_the_books,
+    ),
+    ("uploads::full_speed_uploads_invent_nothing", uploads::full_speed_uploads_invent_nothing),
     ("adoption::a_snapshot_shows_what_was_adopted", adoption::a_snapshot_shows_what_was_adopted),
     ("adoption::one_direction_is_enough", adoption::one_direction_is_enough),
     (
@@ -195,6 +202,10 @@ const TESTS: &[runner::Test] = &[
     (
         "hostile::moderate_loss_and_reordering_is_exact_over_ipv6",
         hostile::moderate_loss_and_reordering_is_exact_over_ipv6,
+    ),
+    (
+        "hostile::long_messages_on_a_brutal_wire_invent_nothing",
+        hostile::long_messages_on_a_brutal_wire_invent_nothing,
     ),
     ("hostile::a_reader_that_stalls_is_exact", hostile::a_reader_that_stalls_is_exact),
     ("hostile::sequence_numbers_wrap_exactly", hostile::sequence_numbers_wrap_exactly),

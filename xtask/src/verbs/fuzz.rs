@@ -9,16 +9,24 @@ use super::{cargo, target_dir};
 use crate::process::{Running, Stop};
 
 /// Optimised: the run is as good as it is long.
-const BUILD: &str = "build --quiet --locked --release --package agent-ebpf --example frames";
+const BUILD: &str =
+    "build --quiet --locked --release --package agent-ebpf --example frames --example payloads";
+
+/// Of each kind of payload.
+const BYTES: u64 = 1_000_000_000;
 
 /// Fuzz targets, and whether there is a dictionary.
 const TARGETS: &[(&str, bool)] = &[("tracker", false), ("handshake", true)];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Random frames to follow through the tracker [default: a billion, unless --seconds is given].
+    /// Random frames to follow through the tracker [default: a billion, unless --seconds or --bytes is given].
     #[arg(long)]
     frames: Option<u64>,
+    /// Bytes of each kind of payload in which to look for frames that are none [default: a billion, unless --seconds or
+    /// --frames is given].
+    #[arg(long, conflicts_with_all = ["frames", "seconds"])]
+    bytes: Option<u64>,
     /// How long to follow random frames, and then, where cargo-fuzz and a nightly toolchain are installed, how long to run
     /// each fuzz target.
     #[arg(long, conflicts_with = "frames")]
@@ -27,34 +35,42 @@ pub(crate) struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// Repeat one stream of that run.
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with = "bytes")]
     stream: Option<u64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let stop = Stop::install()?;
-    finish(&stop, &mut cargo(BUILD), "building the property run")?;
-    let frames = match (arguments.seconds, arguments.stream) {
-        (None, None) => Some(arguments.frames.unwrap_or(1_000_000_000)),
-        _ => arguments.frames,
-    };
-    let mut command = Command::new(target_dir().join("release/examples/frames"));
-    let options = [
-        ("--frames", frames),
-        ("--seconds", arguments.seconds),
-        ("--seed", arguments.seed),
-        ("--stream", arguments.stream),
-    ];
-    for (name, value) in options {
-        if let Some(value) = value {
-            command.args([name, &value.to_string()]);
-        }
+    finish(&stop, &mut cargo(BUILD), "building the property runs")?;
+    let is_plain = arguments.seconds.is_none() && arguments.stream.is_none();
+    if arguments.bytes.is_none() {
+        let frames = is_plain.then(|| arguments.frames.unwrap_or(1_000_000_000));
+        let options = [
+            ("--frames", frames.or(arguments.frames)),
+            ("--seconds", arguments.seconds),
+            ("--seed", arguments.seed),
+            ("--stream", arguments.stream),
+        ];
+        example(&stop, "frames", &options)?;
     }
-    finish(&stop, &mut command, "the property run")?;
+    if is_plain && arguments.frames.is_none() {
+        let options = [("--bytes", Some(arguments.bytes.unwrap_or(BYTES))), ("--seed", arguments.seed)];
+        example(&stop, "payloads", &options)?;
+    }
     if let (Some(seconds), None) = (arguments.seconds, arguments.stream) {
         targets(&stop, seconds)?;
     }
     Ok(())
+}
+
+fn example(stop: &Stop, name: &str, options: &[(&str, Option<u64>)]) -> anyhow::Result<()> {
+    let mut command = Command::new(target_dir().join("release/examples").join(name));
+    for (name, value) in options {
+        if let Some(value) = value {
+            command.arg(name).arg(value.to_string());
+        }
+    }
+    finish(stop, &mut command, &format!("the run of {name}"))
 }
 
 /// The libFuzzer targets, which find their way by coverage.

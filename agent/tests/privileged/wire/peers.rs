@@ -11,6 +11,7 @@ use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 use super::Namespace;
+use crate::payload::Fill;
 use crate::traffic::{self, Counts};
 use crate::websocket;
 
@@ -31,6 +32,8 @@ pub(crate) struct Size {
     pub(crate) small: usize,
     /// Several segments each.
     pub(crate) large: usize,
+    /// What those are made of, if not of noise.
+    pub(crate) fill: Option<Fill>,
 }
 
 impl Script {
@@ -52,16 +55,24 @@ impl Script {
             };
             for first in firsts {
                 let length = if large { random.usize(5_000..70_000) } else { small(*first, random) };
-                script.push(*first, masked, length, random)?;
+                script.push(*first, masked, length, size.fill.filter(|_| large), random)?;
             }
         }
-        script.push(0x88, masked, 2, random)?;
+        script.push(0x88, masked, 2, None, random)?;
         Ok(script)
     }
 
-    fn push(&mut self, first: u8, masked: bool, length: usize, random: &mut Rng) -> anyhow::Result<()> {
-        let payload: Vec<u8> = match first {
-            0x88 => 1000u16.to_be_bytes().to_vec(),
+    fn push(
+        &mut self,
+        first: u8,
+        masked: bool,
+        length: usize,
+        fill: Option<Fill>,
+        random: &mut Rng,
+    ) -> anyhow::Result<()> {
+        let payload: Vec<u8> = match (first, fill) {
+            (0x88, _) => 1000u16.to_be_bytes().to_vec(),
+            (_, Some(fill)) => fill(random, length),
             _ => std::iter::repeat_with(|| random.u8(..)).take(length).collect(),
         };
         let key = masked.then(|| random.u32(..).to_ne_bytes());
