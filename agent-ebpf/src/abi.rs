@@ -15,7 +15,7 @@ pub use counters::{
 };
 pub use record::{
     Endpoints, Exchange, Opened, REQUEST_BYTES, RESPONSE_BYTES, Refusal, SocketHeader, SocketMemory, Task,
-    event,
+    Unjudged, event, grounds,
 };
 pub use tally::{SharedTotals, Tally};
 
@@ -179,6 +179,7 @@ const _: () = {
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 24 + size_of::<Endpoints>() + size_of::<SocketMemory>());
+    assert!(size_of::<Unjudged>() == 32);
     assert!(size_of::<Opened>() == 48 + size_of::<Endpoints>());
     assert!(size_of::<Exchange>() == size_of::<Opened>() + RESPONSE_BYTES + 2 * REQUEST_BYTES + 24);
     assert!(size_of::<Refusal>() == 16);

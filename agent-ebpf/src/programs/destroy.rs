@@ -27,8 +27,9 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
     // entry is written whole before it is submitted.
     unsafe {
         let connection = maps::connection(sk);
-        if !maps::candidate(sk).is_null() {
-            maps::drop_candidate(sk);
+        let candidate = maps::candidate(sk);
+        if !candidate.is_null() {
+            maps::drop_candidate(sk, candidate);
         }
         // Without a role it is a response head that never ended.
         if connection.is_null() || (*connection).role == 0 {

@@ -52,7 +52,7 @@ pub(super) fn observe<const IN: bool>(
             // Without named ports nobody says that a TLS connection is a WebSocket.
             Judgement::Tls if maps::ports_are_named() => TLS,
             Judgement::Tls | Judgement::Other => {
-                maps::drop_candidate(sk);
+                maps::drop_candidate(sk, candidate);
                 NOTHING
             }
         }
@@ -76,7 +76,7 @@ pub(super) fn gives_way(
             && (*candidate).is_open()
             && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
             && opening(&start, LEN).is_http()
-            && maps::drop_candidate(sk)
+            && maps::drop_candidate(sk, candidate)
     }
 }
 
@@ -111,7 +111,7 @@ pub(super) fn adopt<const IN: bool>(
     unsafe {
         let (received, sent): (Side, Side) = ((*candidate).received, (*candidate).sent);
         // Both directions may decide at the same moment, on two CPUs: one of them deletes the candidate.
-        if !maps::drop_candidate(sk) {
+        if !maps::drop_candidate(sk, candidate) {
             return;
         }
         // Named was the other end's port: a client's, for a server that serves elsewhere.

@@ -183,6 +183,16 @@ pub(super) unsafe fn header(tcp: *const c_void, kind: u64, time_ns: u64) -> Sock
     }
 }
 
+/// Ends of TCP's streams: the next byte expected from the peer, and the next one that the application writes.
+///
+/// # Safety
+/// As for [`netns`].
+#[inline(always)]
+pub(super) unsafe fn stream_ends(tcp: *const c_void) -> (u32, u32) {
+    // SAFETY: by contract.
+    unsafe { (member(tcp, &OFF_RCV_NXT), member(tcp, &OFF_WRITE_SEQ)) }
+}
+
 /// Segments the socket sent again in its life.
 ///
 /// # Safety

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 use core::ptr::{addr_of, null_mut};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use agent_ebpf::abi::{
     Connection, EXCHANGE_SLOTS, Exchange, LISTENER_SLOTS, ListenerKey, ListenerTotals, Refusal, Replay, Stat,
@@ -84,12 +84,12 @@ pub(super) unsafe fn candidate(sk: *mut c_void) -> *mut Candidate {
     unsafe { bpf_sk_storage_get(addr_of!(ELDERS).cast_mut().cast(), sk, null_mut(), 0).cast() }
 }
 
-/// Makes the socket a candidate, if there is memory.
+/// Makes the socket a candidate; null where there is no memory.
 ///
 /// # Safety
 /// As for [`connection`].
 #[inline(always)]
-pub(super) unsafe fn add_candidate(sk: *mut c_void) {
+pub(super) unsafe fn add_candidate(sk: *mut c_void) -> *mut Candidate {
     let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
     // SAFETY: as for `connection`.
     let candidate = unsafe { bpf_sk_storage_get(addr_of!(ELDERS).cast_mut().cast(), sk, null_mut(), flags) };
@@ -98,21 +98,26 @@ pub(super) unsafe fn add_candidate(sk: *mut c_void) {
     } else {
         ELDERS_LEFT.fetch_add(1, Ordering::Relaxed);
     }
+    candidate.cast()
 }
 
 /// The socket is no candidate any longer; returns whether it was one until now. Of two CPUs that decide at the same moment,
 /// one in each direction, only one is told so.
 ///
 /// # Safety
-/// As for [`connection`].
+/// As for [`connection`]; `candidate` is this socket's.
 #[inline(always)]
-pub(super) unsafe fn drop_candidate(sk: *mut c_void) -> bool {
-    // SAFETY: as for `connection`.
-    let dropped = unsafe { bpf_sk_storage_delete(addr_of!(ELDERS).cast_mut().cast(), sk) } == 0;
-    if dropped {
-        ELDERS_LEFT.fetch_sub(1, Ordering::Relaxed);
+pub(super) unsafe fn drop_candidate(sk: *mut c_void, candidate: *const Candidate) -> bool {
+    // SAFETY: an aligned word in a storage value. The value outlives its deletion until the program ends (RCU). Not relaxed: see
+    // `enrol::slot`.
+    let claim = unsafe { AtomicU32::from_ptr(addr_of!((*candidate).claimed).cast_mut()) };
+    if claim.swap(1, Ordering::AcqRel) != 0 {
+        return false;
     }
-    dropped
+    // SAFETY: as for `connection`.
+    unsafe { bpf_sk_storage_delete(addr_of!(ELDERS).cast_mut().cast(), sk) };
+    ELDERS_LEFT.fetch_sub(1, Ordering::Relaxed);
+    true
 }
 
 /// Whether the ports to be tracked were named.
