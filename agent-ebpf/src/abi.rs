@@ -8,7 +8,7 @@ mod counters;
 mod record;
 mod tally;
 
-pub use connection::{Connection, Direction, Parse, Role};
+pub use connection::{Connection, Direction, Parse, Role, stage};
 pub use counters::{
     Counters, DirectionTotals, FRAME_SLOTS, ListenerKey, ListenerTotals, RTT_BUCKETS, Stat, frame_slot,
     rtt_bound_ns,
@@ -175,7 +175,7 @@ pub struct Replay {
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
     assert!(size_of::<Direction>() == size_of::<Counters>() + 144);
-    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 40 + 32);
+    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 24 + size_of::<Endpoints>() + size_of::<SocketMemory>());

@@ -242,11 +242,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.events.end_sweep(&outcome.swept.unvisited, emit);
         self.summary = outcome.summary;
         self.unreached = outcome.swept.degraded;
-        if let Some((before, (after, adopted))) = before.zip(self.counted()) {
+        if let Some(((before, adopted), (after, _))) = before.zip(self.counted()) {
+            // As of before the sweep: one that is recognised during it must not count twice.
             self.summary.adopted = adopted;
             let met = |place: &Place| self.summary.held.get(place).map_or(0, |held| held.values().sum());
             if ends_are_told {
-                self.reconciliation.observe(&before.0, &after, met, &outcome.swept.unvisited);
+                self.reconciliation.observe(&before, &after, met, &outcome.swept.unvisited);
             }
         }
         let start = usage::thread_cpu();

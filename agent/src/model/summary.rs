@@ -44,7 +44,7 @@ pub struct Summary {
     pub held: BTreeMap<Place, BTreeMap<u32, u64>>,
     /// Presumed ones likewise, with what they hold.
     pub presumed: BTreeMap<Place, BTreeMap<u32, Holder>>,
-    /// Connections that each listener had adopted by the time of the sweep.
+    /// Connections that each listener had adopted when the sweep began.
     pub adopted: BTreeMap<Place, u64>,
     /// Whether the fixed part of a connection's memory is known, and so in `kernel_bytes`.
     pub fixed_known: bool,

@@ -25,6 +25,7 @@ mod memory;
 mod namespaces;
 mod pace;
 mod passing;
+mod presumed;
 mod process;
 mod proxy;
 mod python;
@@ -102,6 +103,22 @@ const TESTS: &[runner::Test] = &[
     (
         "addresses::ipv6_packets_beyond_64_kib_are_counted_exactly",
         addresses::ipv6_packets_beyond_64_kib_are_counted_exactly,
+    ),
+    (
+        "presumed::idle_neighbours_of_recognised_connection_are_listed",
+        presumed::idle_neighbours_of_recognised_connection_are_listed,
+    ),
+    (
+        "presumed::idle_connections_of_named_port_are_listed",
+        presumed::idle_connections_of_named_port_are_listed,
+    ),
+    (
+        "presumed::presumed_connection_is_recognised_or_goes",
+        presumed::presumed_connection_is_recognised_or_goes,
+    ),
+    (
+        "presumed::connection_that_both_directions_recognise_is_adopted_once",
+        presumed::connection_that_both_directions_recognise_is_adopted_once,
     ),
     ("impostors::no_other_protocol_is_adopted", impostors::no_other_protocol_is_adopted),
     ("handshake::heads_are_told_and_secrets_are_not", handshake::heads_are_told_and_secrets_are_not),

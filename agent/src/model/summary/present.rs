@@ -39,7 +39,7 @@ impl Summary {
         let left = |place: &Place| {
             let presumed = self.presumed_at(place);
             let adopted = told.get(place).map_or(0, |listener| listener.adopted);
-            let since = adopted.saturating_sub(self.adopted.get(place).copied().unwrap_or(adopted));
+            let since = adopted.saturating_sub(self.adopted.get(place).copied().unwrap_or(0));
             presumed.saturating_sub(since) as f64 / presumed.max(1) as f64
         };
         for place in self.presumed.keys() {
