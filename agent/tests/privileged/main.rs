@@ -58,6 +58,10 @@ const TESTS: &[runner::Test] = &[
     ("sinks::a_rotated_file_is_opened_anew", sinks::a_rotated_file_is_opened_anew),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),
     ("stream::a_closed_pipe_is_no_error", stream::a_closed_pipe_is_no_error),
+    (
+        "stream::every_opening_has_an_end_though_events_are_lost",
+        stream::every_opening_has_an_end_though_events_are_lost,
+    ),
     ("load::counts_equal_the_load_generators", load::counts_equal_the_load_generators),
     ("foreign::counts_equal_a_foreign_peers", foreign::counts_equal_a_foreign_peers),
     (
@@ -111,6 +115,10 @@ const TESTS: &[runner::Test] = &[
     (
         "presumed::idle_connections_of_named_port_are_listed",
         presumed::idle_connections_of_named_port_are_listed,
+    ),
+    (
+        "presumed::idle_connections_of_another_namespace_are_listed",
+        presumed::idle_connections_of_another_namespace_are_listed,
     ),
     (
         "presumed::presumed_connection_is_recognised_or_goes",

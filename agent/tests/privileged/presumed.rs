@@ -16,6 +16,7 @@ use crate::process::SOON;
 use crate::traffic;
 use crate::watch::Watch;
 use crate::websocket;
+use crate::wire::Namespace;
 
 const IDLE: usize = 30;
 /// Longer than a snapshot's ticks need: clients are presumed by what the sweep before has met.
@@ -124,6 +125,24 @@ pub(crate) fn idle_connections_of_named_port_are_listed() -> anyhow::Result<()> 
     for role in [Role::Server, Role::Client] {
         let listener = traffic::listener(&snapshot.listeners, port, role)?;
         ensure!((listener.connections, listener.presumed) == (0, IDLE as u64), "{listener:?}");
+    }
+    Ok(())
+}
+
+/// In a namespace where no connection was ever recognised, so that no totals lead there.
+pub(crate) fn idle_connections_of_another_namespace_are_listed() -> anyhow::Result<()> {
+    let namespace = Namespace::new()?;
+    let listener = namespace.enter(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
+    let port = listener.local_addr()?.port();
+    let pairs = namespace.enter(|| pairs(&listener, IDLE))?;
+    // Older connections are looked for where processes live.
+    let _resident = namespace.enter(load::server)?;
+    let snapshot = Settling::attach(port, patient(SETTLE))?.finish(SOON)?;
+    let listed = at(&snapshot, port, Role::Server);
+    ensure!(listed.len() == pairs.len(), "{} of {} are listed", listed.len(), pairs.len());
+    for one in listed {
+        ensure!(is_presumed(one) && one.netns == namespace.inode()?, "{one:?}");
+        ensure!(one.pid == Some(std::process::id()) && one.fd.is_some(), "{one:?}");
     }
     Ok(())
 }
