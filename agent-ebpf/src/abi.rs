@@ -8,14 +8,14 @@ mod counters;
 mod record;
 mod tally;
 
-pub use connection::{Connection, Direction, Parse, Role};
+pub use connection::{Connection, Direction, Parse, Role, stage};
 pub use counters::{
     Counters, DirectionTotals, FRAME_SLOTS, ListenerKey, ListenerTotals, RTT_BUCKETS, Stat, frame_slot,
     rtt_bound_ns,
 };
 pub use record::{
     Endpoints, Exchange, Opened, REQUEST_BYTES, REQUEST_WORDS, RESPONSE_BYTES, Refusal, SocketHeader,
-    SocketMemory, Task, UpgradeRequest, event,
+    SocketMemory, Task, Unjudged, UpgradeRequest, event, grounds,
 };
 pub use tally::{SharedTotals, Tally};
 
@@ -196,10 +196,11 @@ pub struct Replay {
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
     assert!(size_of::<Direction>() == size_of::<Counters>() + 168);
-    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 40 + 32);
+    assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);
     assert!(size_of::<SocketHeader>() == 24 + size_of::<Endpoints>() + size_of::<SocketMemory>());
+    assert!(size_of::<Unjudged>() == 32);
     assert!(size_of::<Opened>() == 48 + size_of::<Endpoints>());
     assert!(size_of::<UpgradeRequest>() == 16);
     assert!(size_of::<Exchange>() == size_of::<Opened>() + RESPONSE_BYTES + 2 * REQUEST_BYTES + 40);

@@ -59,8 +59,15 @@ pub struct Candidate {
     pub received: Side,
     /// To the peer.
     pub sent: Side,
-    /// 1 once it is being adopted, so that one CPU does it.
-    pub claimed: u64,
+    /// Process that holds the socket, by the last sweep of iter/task_file; 0 unknown.
+    pub pid: u32,
+    /// Its descriptor there; meaningless where the process is unknown.
+    pub fd: i32,
+    /// 1 once a program has taken it upon itself to end this candidate: of two CPUs that decide at the same moment, one in
+    /// each direction, one goes on. `bpf_sk_storage_delete` may tell both that they succeeded.
+    pub claimed: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
 }
 
 /// What is known of a candidate.

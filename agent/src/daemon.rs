@@ -1,7 +1,10 @@
 //! The agent at work: an engine thread that turns what the kernel gathers into events.
 
+mod announced;
+mod connection_events;
 mod engine;
 mod handshakes;
+mod reported;
 mod settings;
 mod sweep;
 mod tasks;

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use ceiling::{Advice, Ceiling, CostPart, Effect, Kind, Level, Part, Range, Trend, Unit};
 pub use connection::{
-    Bucket, Connection, Deflate, Listener, Memory, Parse, Ping, Pinger, Role, Stalls, Traffic, Transport,
-    Upgrade,
+    Bucket, Connection, Deflate, Evidence, Listener, Memory, Parse, Ping, Pinger, Role, Stalls, Traffic,
+    Transport, Upgrade,
 };
 pub use event::{Body, Envelope, EventWriter, LevelChanged, Started, Stopped, Tick, Vanished};
 pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};

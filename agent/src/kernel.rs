@@ -23,6 +23,6 @@ pub use load::{
 };
 pub use measure::{Runs, Statistics};
 pub use privilege::missing_capabilities;
-pub use read::{Lifecycle, Probes, ReadError, Swept};
-pub use record::{Handshake, Socket};
+pub use read::{Lifecycle, Observation, Probes, ReadError, Swept};
+pub use record::{CandidateSocket, Handshake, Socket};
 pub use replay::Replayer;

@@ -11,8 +11,11 @@ mod levels;
 mod lineage;
 mod peers;
 mod plan;
+#[cfg(feature = "kernel")]
+mod presumption;
 mod rates;
 mod reading;
+mod reconciliation;
 mod summary;
 mod theil_sen;
 #[cfg(feature = "kernel")]
@@ -36,13 +39,16 @@ pub use reading::{
     CgroupCpu, CgroupMemory, CgroupTasks, Conntrack, HostCpu, HostDescriptors, HostMemory, HostTasks,
     Interface, LinkSpeed, Listening, LocalPorts, Overflows, ProcessReading, Reading, SlabCost, TcpMemory,
 };
+pub use reconciliation::{Counted, Reconciliation};
 pub use summary::{Destination, Destinations, Ends, Holder, Place, Summary};
 pub use theil_sen::{slope, slope_within};
 
 #[cfg(feature = "kernel")]
-pub use convert::{Clock, connection, opened};
+pub use convert::{Clock, connection, opened, presumed_connection};
 #[cfg(feature = "kernel")]
-pub(crate) use convert::{address, buffer_bytes, estimated_bytes};
+pub(crate) use convert::{address, buffer_bytes, estimated_bytes, role};
+#[cfg(feature = "kernel")]
+pub use presumption::{ClientDestinations, presumed};
 #[cfg(feature = "kernel")]
 pub use traffic::listener;
 #[cfg(feature = "kernel")]

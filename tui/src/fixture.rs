@@ -4,9 +4,9 @@
 
 use agent::document::{
     Advice, Body, Bucket, Ceiling, Connection, CostPart, Deflate, Degraded, Descriptors, Effect, Envelope,
-    EventWriter, Host, Kind, Level, LevelChanged, Listener, Losses, Memory, Parse, Part, Ping, Pinger,
-    Process, ProcessMemory, Range, Role, SelfUsage, Stalls, Started, Tick, Traffic, Transport, Trend, Unit,
-    Upgrade, Vanished,
+    EventWriter, Evidence, Host, Kind, Level, LevelChanged, Listener, Losses, Memory, Parse, Part, Ping,
+    Pinger, Process, ProcessMemory, Range, Role, SelfUsage, Stalls, Started, Tick, Traffic, Transport, Trend,
+    Unit, Upgrade, Vanished,
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -113,6 +113,7 @@ pub fn connection(id: u64) -> Connection {
         netns: 4_026_531_840,
         opened: (parse != Parse::Adopted).then(|| start() - (90 * (id as i64 + 1)).seconds()),
         parse,
+        evidence: Some(Evidence::Handshake),
         unparsed_bytes: if parse == Parse::Adopted { 1500 } else { 0 },
         received: Some(traffic(1200 + 37 * id, 0, pings - 1, seen)),
         sent: Some(traffic(900 + 11 * id, pings, 0, seen)),
@@ -152,6 +153,7 @@ pub fn tick(number: u64) -> Tick {
     let pings = 1000 * number + 150 * (1..=number).map(|n| (n * n) % 7).sum::<u64>();
     Tick {
         connections,
+        presumed: 0,
         ceilings: ceilings(open, number),
         processes: vec![Process {
             pid: 1234,
@@ -160,6 +162,7 @@ pub fn tick(number: u64) -> Tick {
             container: None,
             pod_uid: None,
             connections,
+            presumed: 0,
             websockets: connections,
             descriptors: Descriptors {
                 open: Some(open),
@@ -178,6 +181,7 @@ pub fn tick(number: u64) -> Tick {
             role: Role::Server,
             netns: 4_026_531_840,
             connections,
+            presumed: 0,
             opened: connections + 57,
             adopted: 0,
             closed: 57,

@@ -127,6 +127,11 @@ impl View {
         self.tick.as_ref().map_or(self.connections.len() as u64, |tick| tick.connections)
     }
 
+    /// Connections that are only presumed to be WebSockets, beside those of [`View::open`].
+    pub fn presumed(&self) -> u64 {
+        self.tick.as_ref().map_or(0, |tick| tick.presumed)
+    }
+
     /// Recent ticks.
     pub fn history(&self) -> &History {
         &self.history
@@ -156,7 +161,7 @@ impl View {
         let tick = self.tick.as_ref();
         let mut host = self.host().cloned().unwrap_or_default();
         host.degraded = self.degraded().to_vec();
-        let unlisted = self.open().saturating_sub(self.connections.len() as u64);
+        let unlisted = (self.open() + self.presumed()).saturating_sub(self.connections.len() as u64);
         if unlisted > 0 {
             let reason = format!("{unlisted} open connections are not listed: not visited yet, or too many");
             host.degraded.push(Degraded { probe: "connections".into(), reason });

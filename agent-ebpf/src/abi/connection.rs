@@ -111,6 +111,15 @@ pub struct Direction {
     pub evidence: Evidence,
 }
 
+/// Stages of a connection's life, which one program begins and another ends, on two CPUs at the same moment if need be: each swaps its
+/// own in, and who comes second knows what the other one did.
+pub mod stage {
+    /// It is counted and announced.
+    pub const REGISTERED: u32 = 1;
+    /// Its socket was destroyed.
+    pub const DESTROYED: u32 = 2;
+}
+
 /// A tracked connection, keyed by its socket and freed with it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,6 +146,10 @@ pub struct Connection {
     pub deflate: u16,
     /// `total_retrans` when the agent last counted this socket's retransmissions.
     pub retransmitted: u32,
+    /// One of [`stage`]; 0 before the first.
+    pub stage: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
     /// The scan of the response head. Here and not on the stack, because a head may come in several packets, and
     /// because the verifier takes memory in a map for unknown and so need not follow the scan byte by byte.
     pub head: Scanner,

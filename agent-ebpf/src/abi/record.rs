@@ -1,7 +1,7 @@
 //! Records that leave the kernel: an iterator sweep's and the ring buffer's.
 //!
-//! iter/tcp writes a [`SocketHeader`] directly followed by the [`Connection`](super::Connection), iter/task a [`Task`]. A
-//! ring buffer entry begins with its kind ([`event`]), then an [`Opened`] with the heads of the handshake, or a [`SocketHeader`] and a
+//! iter/tcp writes a [`SocketHeader`] directly followed by the [`Connection`](super::Connection) or, where its kind is
+//! [`event::CANDIDATE`], by an [`Unjudged`]; iter/task writes a [`Task`]. A ring buffer entry begins with its kind ([`event`]), then an [`Opened`] with the heads of the handshake, or a [`SocketHeader`] and a
 //! `Connection`.
 
 /// Kinds of ring buffer entries: the first 8 bytes of each.
@@ -11,6 +11,21 @@ pub mod event {
     pub const OPENED: u64 = 1;
     /// A tracked socket was destroyed: [`SocketHeader`](super::SocketHeader), then `Connection` with the final counts.
     pub const CLOSED: u64 = 2;
+    /// In a sweep: a connection older than the agent that is not judged yet, [`SocketHeader`](super::SocketHeader), then
+    /// [`Unjudged`](super::Unjudged).
+    pub const CANDIDATE: u64 = 3;
+}
+
+/// Why a connection that is not judged yet is shown in a sweep: bits of [`Unjudged::grounds`](super::Unjudged::grounds).
+pub mod grounds {
+    /// Its local port was named.
+    pub const LOCAL_PORT_NAMED: u32 = 1;
+    /// Its remote port was named.
+    pub const REMOTE_PORT_NAMED: u32 = 2;
+    /// Its local port has accepted WebSockets, in its network namespace.
+    pub const SERVER_KNOWN: u32 = 4;
+    /// WebSockets have been opened to its remote port, from its network namespace.
+    pub const CLIENT_KNOWN: u32 = 8;
 }
 
 /// Where a connection's ends are.
@@ -70,7 +85,7 @@ pub struct SocketMemory {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SocketHeader {
-    /// [`event::CLOSED`] in the ring buffer, 0 in a sweep.
+    /// [`event::CLOSED`] in the ring buffer; in a sweep 0, or [`event::CANDIDATE`].
     pub kind: u64,
     /// `bpf_ktime_get_ns` when the record was made.
     pub time_ns: u64,
@@ -82,6 +97,24 @@ pub struct SocketHeader {
     pub retransmitted: u32,
     /// TCP's own edge, read before the connection's state: what it has beyond `received.next_seq` was never seen.
     pub rcv_nxt: u32,
+}
+
+/// The part of a record about a connection that is not judged yet.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unjudged {
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Bytes of the TCP stream, both directions, since it became a candidate; each direction modulo 2^32.
+    pub unparsed_bytes: u64,
+    /// Process that holds the socket; 0 unknown.
+    pub pid: u32,
+    /// Its descriptor there; meaningless where the process is unknown.
+    pub fd: i32,
+    /// Why it is shown: bits of [`grounds`]; never 0.
+    pub grounds: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: u32,
 }
 
 /// Bytes of a response head that are kept.

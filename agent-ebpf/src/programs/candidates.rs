@@ -1,8 +1,10 @@
-//! iter/tcp: makes every established connection that is not tracked a candidate, once, when the agent has attached.
+//! iter/tcp: makes every established connection that is not tracked a candidate, once, when the agent has attached. Writes the
+//! network namespace of each, so that sweeps know where there are some.
 
 use core::ffi::c_void;
 
 use agent_ebpf::flow::Key;
+use aya_ebpf::helpers::generated::bpf_seq_write;
 
 use super::sockets::TcpIterator;
 use super::{flows, kernel, maps};
@@ -33,6 +35,8 @@ extern "C" fn headroom_candidates(ctx: *const TcpIterator) -> i32 {
         if maps::candidate(sk).is_null() {
             maps::add_candidate(sk);
         }
+        let netns = u64::from(endpoints.netns);
+        bpf_seq_write((*ctx).seq(), (&raw const netns).cast(), size_of::<u64>() as u32);
         // What its packets said of its flows until now must not hide the next ones.
         let (local, remote) =
             (u32::from(endpoints.local_port.to_be()), u32::from(endpoints.remote_port.to_be()));

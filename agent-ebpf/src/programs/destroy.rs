@@ -2,9 +2,9 @@
 
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use agent_ebpf::abi::{Connection, Direction, SocketHeader, Stat, event};
+use agent_ebpf::abi::{Connection, Direction, SocketHeader, Stat, event, stage};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
@@ -30,11 +30,17 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         let connection = maps::connection(sk);
-        if !maps::candidate(sk).is_null() {
-            maps::drop_candidate(sk);
+        let candidate = maps::candidate(sk);
+        if !candidate.is_null() {
+            maps::drop_candidate(sk, candidate);
         }
-        // Without a role it is a response head that never ended.
-        if connection.is_null() || (*connection).role == 0 {
+        if connection.is_null() {
+            return 0;
+        }
+        // Not registered is a response head that never ended, or a connection that is being registered right now on another CPU: that
+        // program finds this mark, and counts the end.
+        let stage = AtomicU32::from_ptr(addr_of_mut!((*connection).stage));
+        if stage.swap(stage::DESTROYED, Ordering::AcqRel) != stage::REGISTERED {
             return 0;
         }
         let tcp = kernel::tcp_sock(sk);

@@ -1,8 +1,6 @@
 //! Packets of connections older than the agent, until it is known what they are.
 
 use core::ffi::c_void;
-use core::ptr::addr_of_mut;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use agent_ebpf::abi::{Parse, Role};
 use agent_ebpf::candidate::{Candidate, HEADERS, Judgement, Observation, Side};
@@ -62,7 +60,7 @@ pub(super) fn observe<const IN: bool>(
             // Without named ports nobody says that a TLS connection is a WebSocket.
             Judgement::Tls if maps::ports_are_named() => TLS,
             Judgement::Tls | Judgement::Other => {
-                maps::drop_candidate(sk);
+                maps::drop_candidate(sk, candidate);
                 NOTHING
             }
         }
@@ -98,7 +96,7 @@ pub(super) fn gives_way(
             && (*candidate).is_open()
             && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
             && opening(&start, LEN).is_request()
-            && maps::drop_candidate(sk)
+            && maps::drop_candidate(sk, candidate)
     }
 }
 
@@ -129,17 +127,17 @@ pub(super) fn adopt<const IN: bool>(
 ) {
     let (local, remote) = (local_port::<IN>(segment), remote_port::<IN>(segment));
     let server = finding == SERVER || (finding == TLS && maps::wanted(local));
-    // SAFETY: as for `observe`; `claimed` is aligned and accessed atomically.
+    // SAFETY: as for `observe`.
     unsafe {
         // Both directions may decide at the same moment, on two CPUs.
-        if AtomicU64::from_ptr(addr_of_mut!((*candidate).claimed)).swap(1, Ordering::AcqRel) != 0 {
+        if !maps::claim_candidate(candidate) {
             return;
         }
         // Named was the other end's port: a client's, for a server that serves elsewhere.
         if maps::wanted(if server { local } else { remote }) {
             start::<IN>(skb, sk, candidate, segment, (finding, server));
         }
-        maps::drop_candidate(sk);
+        maps::delete_candidate(sk);
     }
 }
 

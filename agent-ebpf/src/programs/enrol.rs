@@ -2,15 +2,19 @@
 
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use agent_ebpf::abi::{
-    Connection, Exchange, ListenerKey, Opened, Parse, REQUEST_BYTES, RESPONSE_BYTES, Role, Stat, event,
+    Connection, Exchange, ListenerKey, Opened, Parse, REQUEST_BYTES, RESPONSE_BYTES, Role, Stat, event, stage,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_ringbuf_output};
 
 use super::maps::{self, EVENTS, TOTALS};
 use super::{exchange, kernel, slots};
+
+/// The state of a socket that nothing can be sent to or received from any more.
+const TCP_CLOSE: u16 = 7;
 
 /// Who is to be enrolled. One argument, as a subprogram takes no more than five.
 pub(super) struct Newcomer {
@@ -43,6 +47,12 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         (*opened).endpoints = kernel::endpoints(tcp);
         let is_server = role == Role::Server as u16;
         let endpoints = &(*opened).endpoints;
+        // Packets come in before the socket's lock is taken. A socket that is closed by now has been destroyed, or will be, by a
+        // program that may not have found this state.
+        if endpoints.state == TCP_CLOSE {
+            exchange::release(exchange, 0);
+            return false;
+        }
         let port = if is_server { endpoints.local_port } else { endpoints.remote_port };
         let listener = slots::slot(ListenerKey { netns: endpoints.netns, port, role });
         let now = bpf_ktime_get_ns();
@@ -74,6 +84,16 @@ pub(super) fn enrol(newcomer: &mut Newcomer) -> bool {
         (*opened).deflate = (*connection).deflate;
         announce(exchange);
         exchange::release(exchange, 0);
+        // Not relaxed: see `slot`.
+        let stage = AtomicU32::from_ptr(addr_of_mut!((*connection).stage));
+        if stage.swap(stage::REGISTERED, Ordering::AcqRel) == stage::DESTROYED {
+            // Destroyed meanwhile, by a program that found nothing registered and left the end to this one. The event that tells of it
+            // is missing.
+            if let Some(totals) = TOTALS.get_ptr_mut(listener) {
+                maps::increment(addr_of_mut!((*totals).closed));
+            }
+            maps::count(Stat::EventsLost);
+        }
     }
     true
 }

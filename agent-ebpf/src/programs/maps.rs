@@ -193,19 +193,42 @@ pub(super) unsafe fn add_candidate(sk: *mut c_void) {
     }
 }
 
-/// The socket is no candidate any longer; returns whether it was one until now. Of two CPUs that decide at the same moment,
-/// one in each direction, only one is told so.
+/// Takes it upon the caller to end a candidate; returns whether nobody else has. Of two CPUs that decide at the same moment, one in
+/// each direction, only one is told so.
+///
+/// # Safety
+/// `candidate` is a storage value. It outlives its deletion until the program ends (RCU).
+#[inline(always)]
+pub(super) unsafe fn claim_candidate(candidate: *const Candidate) -> bool {
+    // SAFETY: an aligned word in a storage value, accessed atomically. Not relaxed: see `slots::next`.
+    unsafe { AtomicU32::from_ptr(addr_of!((*candidate).claimed).cast_mut()) }.swap(1, Ordering::AcqRel) == 0
+}
+
+/// The socket is no candidate any longer. Only for a candidate that the caller has claimed.
 ///
 /// # Safety
 /// As for [`connection`].
 #[inline(always)]
-pub(super) unsafe fn drop_candidate(sk: *mut c_void) -> bool {
+pub(super) unsafe fn delete_candidate(sk: *mut c_void) {
     // SAFETY: as for `connection`.
-    let dropped = unsafe { bpf_sk_storage_delete(addr_of!(ELDERS).cast_mut().cast(), sk) } == 0;
-    if dropped {
-        ELDERS_LEFT.fetch_sub(1, Ordering::Relaxed);
+    unsafe { bpf_sk_storage_delete(addr_of!(ELDERS).cast_mut().cast(), sk) };
+    ELDERS_LEFT.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Both at once; returns whether it was a candidate until now.
+///
+/// # Safety
+/// As for [`connection`]; `candidate` is this socket's.
+#[inline(always)]
+pub(super) unsafe fn drop_candidate(sk: *mut c_void, candidate: *const Candidate) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        let claimed = claim_candidate(candidate);
+        if claimed {
+            delete_candidate(sk);
+        }
+        claimed
     }
-    dropped
 }
 
 /// Whether the ports to be tracked were named.

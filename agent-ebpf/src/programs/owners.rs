@@ -1,4 +1,4 @@
-//! iter/task_file: notes in each tracked socket which process holds it, and at which descriptor.
+//! iter/task_file: notes in each tracked socket and each candidate which process holds it, and at which descriptor.
 
 use core::ffi::c_void;
 
@@ -36,11 +36,16 @@ extern "C" fn headroom_owners(ctx: *const TaskFileIterator) -> i32 {
             return 0;
         }
         let connection = maps::connection(sk);
-        if connection.is_null() {
+        if !connection.is_null() {
+            (*connection).pid = kernel::member(task, &OFF_TGID);
+            (*connection).fd = (*ctx).fd as i32;
             return 0;
         }
-        (*connection).pid = kernel::member(task, &OFF_TGID);
-        (*connection).fd = (*ctx).fd as i32;
+        let candidate = maps::candidate(sk);
+        if !candidate.is_null() {
+            (*candidate).pid = kernel::member(task, &OFF_TGID);
+            (*candidate).fd = (*ctx).fd as i32;
+        }
     }
     0
 }

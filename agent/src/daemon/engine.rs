@@ -2,15 +2,18 @@
 //! nobody back but the `emit` it is given.
 
 mod account;
+mod listeners;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use agent_ebpf::abi::{ListenerKey, ListenerTotals};
+use agent_ebpf::abi::{ListenerKey, Stat};
 
-use super::handshakes::Handshakes;
+use listeners::add_presumed;
+
+use super::connection_events::{ConnectionEvents, Detail, Emit};
 use super::settings::Settings;
-use super::sweep::{Here, Pace, Reported, sweep};
+use super::sweep::{Here, Pace, sweep};
 use super::tasks::Tasks;
 use super::trends::Trends;
 use super::usage;
@@ -19,18 +22,16 @@ use crate::document::{
     ProcessMemory, SCHEMA, Snapshot, Started, Tick,
 };
 use crate::host::Host;
-use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, TASK_HOOK};
+use crate::kernel::{DESTROY_HOOK, Probes, ReadError, TASK_HOOK};
 use crate::model::{
-    Clock, Earlier, Inputs, Known, Reading, SlabCost, Summary, advise, ceilings, connection, listener, opened,
+    ClientDestinations, Clock, Earlier, Inputs, Known, Place, Reading, Reconciliation, Summary, advise,
+    ceilings,
 };
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// Owners are looked for anew after this long, as sockets may be passed between processes.
 const OWNERS_AGE: Duration = Duration::from_secs(60);
-
-/// Where an event goes; `false` where it found no room.
-type Emit<'a> = &'a mut dyn FnMut(Body) -> bool;
 
 /// The agent's state between ticks.
 pub struct Engine<P, H> {
@@ -39,8 +40,15 @@ pub struct Engine<P, H> {
     document: HostDocument,
     hooks: Vec<&'static str>,
     settings: Settings,
-    slab: Option<SlabCost>,
     summary: Summary,
+    /// Where recognised client connections go.
+    destinations: ClientDestinations,
+    reconciliation: Reconciliation,
+    /// The last that could be read, and when that was.
+    listeners: Option<(u64, Vec<Listener>)>,
+    refused: BTreeMap<ListenerKey, BTreeMap<u32, u64>>,
+    /// What fails at present, and why.
+    failing: BTreeMap<&'static str, String>,
     tasks: Tasks,
     /// Where the last sweep could not go.
     unreached: Vec<Degraded>,
@@ -50,10 +58,9 @@ pub struct Engine<P, H> {
     connection_seconds: f64,
     sweeps: Pace,
     owners: Pace,
-    reported: Reported,
-    handshakes: Handshakes,
-    /// The next sweep reports every connection.
-    resend: bool,
+    events: ConnectionEvents,
+    /// Connections older than the agent that have been found, recognised or presumed.
+    older: u64,
     dropped: u64,
 }
 
@@ -97,8 +104,12 @@ impl<P: Probes, H: Host> Engine<P, H> {
             document,
             hooks,
             settings: settings.clone(),
-            slab: slab.ok(),
             summary: Summary::default(),
+            destinations: ClientDestinations::default(),
+            reconciliation: Reconciliation::default(),
+            listeners: None,
+            refused: BTreeMap::new(),
+            failing: BTreeMap::new(),
             tasks: Tasks::default(),
             unreached: Vec::new(),
             trends: Trends::new(settings.thresholds),
@@ -106,9 +117,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             connection_seconds: 0.0,
             sweeps: Pace::new(budget),
             owners: Pace::new(budget),
-            reported: Reported::default(),
-            handshakes: Handshakes::new(settings.show_query),
-            resend: false,
+            events: ConnectionEvents::new(settings.show_query, settings.updates, slab.ok()),
+            older: 0,
             dropped: 0,
         }
     }
@@ -136,8 +146,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
 
     /// Has the next sweep report every connection, whether updates are asked for or not.
     pub fn resend(&mut self) {
-        self.reported.forget();
-        self.resend = true;
+        self.events.resend(Detail::Recognised);
         self.sweeps.hurry();
     }
 
@@ -148,36 +157,10 @@ impl<P: Probes, H: Host> Engine<P, H> {
 
     /// Life-cycle events since the last call.
     pub fn drain(&mut self, clock: &Clock, emit: Emit<'_>) {
-        let (slab, updates) = (self.slab, self.settings.updates);
-        let (reported, handshakes) = (&mut self.reported, &mut self.handshakes);
-        let drained = self.probes.events(&mut |event| {
-            match event {
-                Lifecycle::Opened(handshake) => {
-                    // Known from now on: should its close be lost, a sweep finds it gone.
-                    if updates {
-                        reported.opened(handshake.opened.cookie);
-                    }
-                    let upgrade = handshakes.opened(&handshake);
-                    let connection = opened(&handshake.opened, clock, upgrade);
-                    emit(match handshake.opened.older {
-                        0 => Body::ConnectionOpened(connection),
-                        _ => Body::ConnectionAdopted(connection),
-                    });
-                }
-                Lifecycle::Closed(socket) => {
-                    let cookie = socket.connection.cookie;
-                    let closed = connection(&socket, clock, slab, handshakes.of(cookie));
-                    handshakes.closed(cookie);
-                    // A close that found no room stays known, and is told of as vanished.
-                    if emit(Body::ConnectionClosed(closed)) {
-                        reported.closed(cookie);
-                    }
-                }
-            }
-        });
-        if let Err(error) = drained {
-            self.degrade("life-cycle events", error.to_string());
-        }
+        let events = &mut self.events;
+        let drained = self.probes.events(&mut |event| events.lifecycle(event, clock, emit));
+        events.settle(emit);
+        self.outcome("life-cycle events", drained);
     }
 
     /// The end: has the programs stop at one moment, and reads what they told before it.
@@ -196,6 +179,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
         }
         let tick = Tick {
             connections: self.connections(&state.listeners),
+            presumed: state.listeners.iter().map(|listener| listener.presumed).sum(),
             ceilings: state.ceilings,
             processes: state.processes,
             listeners: state.listeners,
@@ -211,9 +195,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.sweeps.hurry();
         self.owners.hurry();
         self.drain(clock, &mut |_| true);
-        self.reported.forget();
         let mut connections: Vec<Connection> = Vec::new();
-        self.resend = true;
+        self.events.resend(Detail::All);
         self.sweep(clock, &mut |body| {
             if let Body::ConnectionUpdated(connection) = body {
                 connections.push(connection);
@@ -239,86 +222,74 @@ impl<P: Probes, H: Host> Engine<P, H> {
     /// Owners first, so that the sweep finds them noted.
     fn sweep(&mut self, clock: &Clock, emit: Emit<'_>) {
         let now = clock.monotonic_ns;
-        let unowned = self.summary.holders.get(&0).is_some_and(|holder| holder.connections > 0);
+        let total = self.summary.with_presumed();
+        let unowned = total.holders.get(&0).is_some_and(|holder| holder.connections > 0);
         let stale = self.owners.age(now).is_none_or(|age| age >= OWNERS_AGE);
         if self.owners.is_due(now) && (unowned || stale) {
             let start = usage::thread_cpu();
-            if let Err(error) = self.probes.find_owners() {
-                self.degrade("iter/task_file", error.to_string());
-            }
+            let events = &mut self.events;
+            let found = self.probes.find_owners(&mut |event| events.lifecycle(event, clock, emit));
+            self.outcome("iter/task_file", found);
             self.owners.done(now, usage::thread_cpu().saturating_sub(start));
         }
         if !self.sweeps.is_due(now) {
             return;
         }
-        let reported = (self.settings.updates || self.resend).then_some(&mut self.reported);
         let here = Here { netns: self.host.netns(), ports: self.host.local_ports() };
-        match sweep(&mut self.probes, clock, self.slab, &here, reported, &self.handshakes, emit) {
-            Ok((summary, cost, unreached)) => {
-                self.summary = summary;
-                self.unreached = unreached;
-                let start = usage::thread_cpu();
-                if self.hooks.contains(&TASK_HOOK)
-                    && let Err(error) = self.tasks.read(&mut self.probes, &self.summary.holders)
-                {
-                    self.degrade(TASK_HOOK, error.to_string());
-                }
-                self.sweeps.done(now, cost + usage::thread_cpu().saturating_sub(start));
-                self.resend = false;
-                if !self.settings.updates {
-                    self.reported.forget();
-                }
-            }
-            Err(error) => {
-                self.degrade("iter/tcp", error.to_string());
-                self.sweeps.failed(now);
+        let ends_are_told = self.hooks.contains(&DESTROY_HOOK);
+        self.events.begin_sweep(self.probes.stat(Stat::EventsLost).ok(), ends_are_told);
+        let before = self.counted();
+        let swept = sweep(&mut self.probes, clock, &here, &mut self.destinations, &mut self.events, emit);
+        let Some(outcome) = self.outcome("iter/tcp", swept) else {
+            self.sweeps.failed(now);
+            return;
+        };
+        self.drain(clock, emit);
+        self.events.end_sweep(&outcome.swept.unvisited, emit);
+        self.summary = outcome.summary;
+        self.unreached = outcome.swept.degraded;
+        if let Some(((before, adopted), (after, _))) = before.zip(self.counted()) {
+            // As of before the sweep: one that is recognised during it must not count twice.
+            self.summary.adopted = adopted;
+            let met = |place: &Place| self.summary.held.get(place).map_or(0, |held| held.values().sum());
+            if ends_are_told {
+                self.reconciliation.observe(&before, &after, met, &outcome.swept.unvisited);
             }
         }
+        let start = usage::thread_cpu();
+        if self.hooks.contains(&TASK_HOOK) {
+            let read = self.tasks.read(&mut self.probes, &self.summary.with_presumed().holders);
+            self.outcome(TASK_HOOK, read);
+        }
+        self.sweeps.done(now, outcome.cost + usage::thread_cpu().saturating_sub(start));
     }
 
-    /// Open now. Without close events the totals never fall, and the last sweep knows better.
+    /// Open now and recognised. Without close events the totals never fall, and the last sweep knows better; so it does where they
+    /// were never read.
     fn connections(&self, listeners: &[Listener]) -> u64 {
-        if self.hooks.contains(&DESTROY_HOOK) {
+        if self.hooks.contains(&DESTROY_HOOK) && self.listeners.is_some() {
             listeners.iter().map(|listener| listener.connections).sum()
         } else {
-            self.summary.total().connections
+            self.summary.total().recognised()
         }
     }
 
     fn state(&mut self, clock: &Clock) -> State {
         let now = clock.monotonic_ns;
-        let listeners = match self.probes.listeners() {
-            Ok(totals) => {
-                let mut refused = self.refused();
-                // Where every upgrade is refused there is nothing to sum up but that.
-                let mut all: BTreeMap<_, _> =
-                    refused.keys().map(|key| (*key, ListenerTotals::default())).collect();
-                all.extend(totals);
-                let watched = self.hooks.contains(&RETRANSMIT_HOOK);
-                let told = |(key, totals): (&ListenerKey, &ListenerTotals)| {
-                    let mut told = listener(key, totals, &refused.remove(key).unwrap_or_default());
-                    told.stalls.retransmitted_segments =
-                        told.stalls.retransmitted_segments.filter(|_| watched);
-                    told
-                };
-                all.iter().map(told).collect()
-            }
-            Err(error) => {
-                self.degrade("totals by listener", error.to_string());
-                Vec::new()
-            }
-        };
-        let pids: Vec<u32> = self.summary.holders.keys().copied().filter(|pid| *pid != 0).collect();
+        let mut listeners = self.read_listeners(now);
+        let swept = self.summary.with_presumed();
+        let pids: Vec<u32> = swept.holders.keys().copied().filter(|pid| *pid != 0).collect();
         let mut reading = self.host.read(&pids);
         self.tasks.complete(&mut reading);
         let degraded = std::mem::take(&mut reading.degraded);
         // Without close events the totals never fall, and the last sweep knows better.
         let present = match self.hooks.contains(&DESTROY_HOOK) {
             true => self.summary.present(&listeners),
-            false => self.summary.clone(),
+            false => swept.clone(),
         };
+        add_presumed(&mut listeners, &present);
         self.observe(now, &reading, &present, &listeners);
-        let open = self.connections(&listeners);
+        let open = self.known(&listeners);
         let since = |then: u64| Duration::from_nanos(now.saturating_sub(then));
         if let Some(last) = self.history.back() {
             self.connection_seconds += open as f64 * since(last.at_ns).as_secs_f64();
@@ -335,15 +306,15 @@ impl<P: Probes, H: Host> Engine<P, H> {
             reading: &reading,
             earlier,
             summary: &present,
-            swept: &self.summary,
+            swept: &swept,
             listeners: &listeners,
             rates: &self.trends.rates,
             growth: &self.trends.growth,
             costs: &self.trends.costs,
             lineages: &self.trends.lineages,
         });
-        let swept = self.sweeps.age(now) == Some(Duration::ZERO);
-        self.trends.observe_costs(&reading, &present, &ceilings, swept);
+        let just_swept = self.sweeps.age(now) == Some(Duration::ZERO);
+        self.trends.observe_costs(&reading, &present, &ceilings, just_swept);
         let changes = self.trends.levels.observe(Duration::from_nanos(now), &mut ceilings);
         let advice = advise(&Known {
             ceilings: &ceilings,
@@ -351,7 +322,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             summary: &present,
             rates: &self.trends.rates,
         });
-        let processes = reading.processes.iter().map(|process| self.process(process)).collect();
+        let processes = reading.processes.iter().map(|process| self.process(process, &swept)).collect();
         let window = RATE_WINDOW.as_nanos() as u64;
         while self.history.len() > 1 && self.history[1].at_ns + window <= now {
             self.history.pop_front();
@@ -362,25 +333,24 @@ impl<P: Probes, H: Host> Engine<P, H> {
         State { ceilings, changes, processes, listeners, advice, degraded }
     }
 
-    /// Refused upgrades by listener and status.
-    fn refused(&mut self) -> BTreeMap<ListenerKey, BTreeMap<u32, u64>> {
-        let mut refused: BTreeMap<ListenerKey, BTreeMap<u32, u64>> = BTreeMap::new();
-        match self.probes.refusals() {
-            Ok(refusals) => {
-                for (refusal, count) in refusals {
-                    refused.entry(refusal.listener).or_default().insert(refusal.status, count);
-                }
-            }
-            Err(error) => self.degrade("refused upgrades", error.to_string()),
-        }
-        refused
+    /// Recognised or presumed, open now.
+    fn known(&self, listeners: &[Listener]) -> u64 {
+        self.connections(listeners) + listeners.iter().map(|listener| listener.presumed).sum::<u64>()
     }
 
     fn observe(&mut self, now: u64, reading: &Reading, present: &Summary, listeners: &[Listener]) {
         let at = Duration::from_nanos(now);
-        self.handshakes.bound(self.connections(listeners));
-        self.trends.growth.recognise_total(listeners.iter().map(|listener| listener.adopted).sum());
-        self.trends.growth.observe_total(at, self.connections(listeners));
+        self.events.handshakes.bound(self.connections(listeners));
+        let older: u64 = listeners.iter().map(|listener| listener.adopted + listener.presumed).sum();
+        // Those that are found now have been there all along.
+        let late = older.saturating_sub(self.older);
+        self.older += late;
+        for then in &mut self.history {
+            let elapsed = Duration::from_nanos(now.saturating_sub(then.at_ns));
+            then.connection_seconds -= late as f64 * elapsed.as_secs_f64();
+        }
+        self.trends.growth.recognise_total(older);
+        self.trends.growth.observe_total(at, self.known(listeners));
         // Interfaces belong to this namespace, and so must what is carried over them.
         let netns = self.host.netns();
         let here = listeners.iter().filter(|listener| netns.is_none_or(|netns| listener.netns == netns));
@@ -388,16 +358,17 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.trends.observe(at, present, reading);
     }
 
-    fn process(&self, reading: &crate::model::ProcessReading) -> Process {
-        let holder = self.summary.holders.get(&reading.pid).copied().unwrap_or_default();
+    fn process(&self, reading: &crate::model::ProcessReading, swept: &Summary) -> Process {
+        let holder = swept.holders.get(&reading.pid).copied().unwrap_or_default();
         Process {
             pid: reading.pid,
             comm: reading.comm.clone(),
             cgroup: reading.cgroup.clone(),
             container: reading.container.clone(),
             pod_uid: reading.pod_uid.clone(),
-            connections: holder.connections,
-            websockets: holder.connections,
+            connections: holder.recognised(),
+            presumed: holder.presumed,
+            websockets: holder.recognised(),
             descriptors: reading.descriptors,
             memory: ProcessMemory {
                 resident_bytes: reading.resident_bytes,
@@ -410,7 +381,25 @@ impl<P: Probes, H: Host> Engine<P, H> {
 
     /// All that is missing now: for good, and in this reading.
     fn degraded(&self, reading: Vec<Degraded>) -> Vec<Degraded> {
-        self.document.degraded.iter().chain(&self.unreached).cloned().chain(reading).collect()
+        let failing = self.failing.iter();
+        let failing =
+            failing.map(|(probe, reason)| Degraded { probe: (*probe).into(), reason: reason.clone() });
+        let lasting = self.document.degraded.iter().chain(&self.unreached).cloned();
+        lasting.chain(failing).chain(reading).collect()
+    }
+
+    /// Notes that something fails, until it does not.
+    fn outcome<T>(&mut self, probe: &'static str, outcome: Result<T, ReadError>) -> Option<T> {
+        match outcome {
+            Ok(value) => {
+                self.failing.remove(probe);
+                Some(value)
+            }
+            Err(error) => {
+                self.failing.insert(probe, error.to_string());
+                None
+            }
+        }
     }
 
     /// Notes once what does not work.

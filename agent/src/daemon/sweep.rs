@@ -1,21 +1,18 @@
 //! Sweeps over all connections on a CPU budget.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use agent_ebpf::abi::{Endpoints, Role};
+use agent_ebpf::abi::{Endpoints, SocketHeader};
 use agent_ebpf::handshake::Deflate;
 
-use crate::kernel::{Probes, ReadError, Socket};
-use crate::model::{
-    Clock, Destination, Ends, LocalPorts, Place, SlabCost, Summary, address, buffer_bytes, connection,
-    estimated_bytes,
-};
-
-use super::handshakes::Handshakes;
+use super::connection_events::ConnectionEvents;
 use super::usage;
-use crate::document::{self, Body, Degraded, Vanished};
+use crate::document::{self, Body};
+use crate::kernel::{CandidateSocket, Observation, Probes, ReadError, Socket, Swept};
+use crate::model::{
+    ClientDestinations, Clock, Destination, Ends, Holder, LocalPorts, Place, SlabCost, Summary, address,
+    buffer_bytes, estimated_bytes, presumed, role,
+};
 
 /// Pause after a sweep that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -66,68 +63,6 @@ impl Pace {
     }
 }
 
-/// What was last reported of each connection: enough to tell whether it changed, and no more.
-#[derive(Debug, Default)]
-pub(super) struct Reported {
-    seen: HashMap<u64, (u64, u32)>,
-    generation: u32,
-}
-
-impl Reported {
-    pub(super) fn forget(&mut self) {
-        self.seen.clear();
-    }
-
-    /// A connection that was told of but not visited yet. The fingerprint is none that a visit would take for known: a sweep
-    /// may have met it before its event was read, and what it said then has been overridden by the event, which knows less.
-    pub(super) fn opened(&mut self, cookie: u64) {
-        self.seen.insert(cookie, (0, self.generation));
-    }
-
-    pub(super) fn closed(&mut self, cookie: u64) {
-        self.seen.remove(&cookie);
-    }
-
-    fn begin(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
-    }
-
-    /// Whether the socket differs from what was reported.
-    fn changed(&mut self, socket: &Socket, fingerprint: u64) -> bool {
-        match self.seen.get_mut(&socket.connection.cookie) {
-            Some((known, generation)) => {
-                *generation = self.generation;
-                *known != fingerprint
-            }
-            None => true,
-        }
-    }
-
-    fn note(&mut self, cookie: u64, fingerprint: u64) {
-        self.seen.insert(cookie, (fingerprint, self.generation));
-    }
-
-    /// Those that two sweeps in a row did not meet. One is not enough: the close event may still be in the ring buffer.
-    fn vanished(&mut self) -> Vec<u64> {
-        let generation = self.generation;
-        let gone = |seen: u32| generation.wrapping_sub(seen) >= 2;
-        let cookies: Vec<u64> =
-            self.seen.iter().filter(|(_, (_, seen))| gone(*seen)).map(|(cookie, _)| *cookie).collect();
-        self.seen.retain(|_, (_, seen)| !gone(*seen));
-        cookies
-    }
-}
-
-fn fingerprint(socket: &Socket) -> u64 {
-    let (connection, memory) = (&socket.connection, &socket.header.memory);
-    let mut hasher = DefaultHasher::new();
-    (connection.received.counters, connection.sent.counters, memory).hash(&mut hasher);
-    (connection.pid, connection.fd, connection.received.parse, connection.sent.parse).hash(&mut hasher);
-    (connection.received.stalls, connection.received.stalled_ns, socket.header.retransmitted)
-        .hash(&mut hasher);
-    hasher.finish()
-}
-
 /// The network namespace that the host is read in.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Here {
@@ -137,37 +72,80 @@ pub(super) struct Here {
     pub(super) ports: Option<LocalPorts>,
 }
 
-/// Adds a socket to the sums.
-fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, here: &Here) {
-    let connection = &socket.connection;
-    let buffers = buffer_bytes(&socket.header.memory);
-    let fixed = slab.map_or(0, |slab| slab.of(socket.header.endpoints.family));
-    let options = u64::try_from(socket.header.memory.omem_alloc).unwrap_or(0);
-    let compression = estimated_bytes(Deflate(connection.deflate));
-    let holder = summary.holders.entry(connection.pid).or_default();
-    holder.connections += 1;
-    holder.kernel_bytes += fixed + buffers + options;
-    holder.fixed_bytes += fixed;
-    holder.buffer_bytes += buffers;
-    holder.compression_bytes += compression;
-    holder.compressed += u64::from(Deflate(connection.deflate).negotiated());
-    let (endpoints, role) = (&socket.header.endpoints, Role::from_u16(connection.role));
-    if role != Some(Role::Client) {
-        summary.peers.entry(connection.pid).or_default().add(address(endpoints, false).ip());
-    }
-    let place = match role {
-        Some(Role::Client) => {
-            Place { netns: endpoints.netns, port: endpoints.remote_port, role: document::Role::Client }
+/// A connection as the sums take it.
+struct Counted<'a> {
+    header: &'a SocketHeader,
+    pid: u32,
+    end: document::Role,
+    deflate: Deflate,
+    /// Interface of its handshake, where that is known.
+    interface: Option<u32>,
+    presumed: bool,
+}
+
+impl<'a> Counted<'a> {
+    fn tracked(socket: &'a Socket) -> Self {
+        let connection = &socket.connection;
+        Self {
+            header: &socket.header,
+            pid: connection.pid,
+            end: role(connection.role),
+            deflate: Deflate(connection.deflate),
+            interface: Some(connection.ifindex),
+            presumed: false,
         }
-        _ => Place { netns: endpoints.netns, port: endpoints.local_port, role: document::Role::Server },
+    }
+
+    fn presumed(candidate: &'a CandidateSocket, end: document::Role) -> Self {
+        let pid = candidate.unjudged.pid;
+        Self { header: &candidate.header, pid, end, deflate: Deflate(0), interface: None, presumed: true }
+    }
+
+    fn place(&self) -> Place {
+        let endpoints = &self.header.endpoints;
+        let port = match self.end {
+            document::Role::Server => endpoints.local_port,
+            document::Role::Client => endpoints.remote_port,
+        };
+        Place { netns: endpoints.netns, port, role: self.end }
+    }
+}
+
+/// Adds a connection to the sums.
+fn add(summary: &mut Summary, counted: &Counted<'_>, slab: Option<SlabCost>, here: &Here) {
+    let (memory, endpoints) = (&counted.header.memory, &counted.header.endpoints);
+    let buffers = buffer_bytes(memory);
+    let fixed = slab.map_or(0, |slab| slab.of(endpoints.family));
+    let options = u64::try_from(memory.omem_alloc).unwrap_or(0);
+    let holder = Holder {
+        connections: 1,
+        presumed: u64::from(counted.presumed),
+        adopted: 0,
+        kernel_bytes: fixed + buffers + options,
+        fixed_bytes: fixed,
+        buffer_bytes: buffers,
+        compression_bytes: estimated_bytes(counted.deflate),
+        compressed: u64::from(counted.deflate.negotiated()),
     };
-    *summary.held.entry(place).or_default().entry(connection.pid).or_default() += 1;
-    add_end(summary.namespaces.entry(endpoints.netns).or_default(), endpoints, role);
+    let place = counted.place();
+    let held = if counted.presumed {
+        summary.presumed.entry(place).or_default().entry(counted.pid).or_default()
+    } else {
+        *summary.held.entry(place).or_default().entry(counted.pid).or_default() += 1;
+        summary.holders.entry(counted.pid).or_default()
+    };
+    *held = *held + holder;
+    if counted.end == document::Role::Server {
+        summary.peers.entry(counted.pid).or_default().add(address(endpoints, false).ip());
+    }
+    add_end(summary.namespaces.entry(endpoints.netns).or_default(), endpoints, counted.end);
     // Each namespace numbers its interfaces for itself, and has all ports for itself.
     if here.netns.is_none_or(|netns| netns == endpoints.netns) {
-        *summary.interfaces.entry(connection.ifindex).or_default() += 1;
+        if let Some(interface) = counted.interface {
+            *summary.interfaces.entry(interface).or_default() += 1;
+        }
         let chosen = |ports: LocalPorts| (ports.first..=ports.last).contains(&endpoints.local_port);
-        if role == Some(Role::Client) && here.ports.is_none_or(chosen) {
+        if counted.end == document::Role::Client && here.ports.is_none_or(chosen) {
             let local = address(endpoints, true).ip();
             summary.destinations.add(Destination { local, remote: address(endpoints, false) });
         }
@@ -175,76 +153,64 @@ fn add(summary: &mut Summary, socket: &Socket, slab: Option<SlabCost>, here: &He
 }
 
 /// An address of the host itself is also told by being that of both ends.
-fn add_end(ends: &mut Ends, endpoints: &Endpoints, role: Option<Role>) {
+fn add_end(ends: &mut Ends, endpoints: &Endpoints, end: document::Role) {
     let (local, remote) = (address(endpoints, true).ip(), address(endpoints, false).ip());
     let within = u64::from(local == remote || remote.is_loopback());
     ends.connections += 1;
-    match role {
-        Some(Role::Client) => ends.clients_within += within,
-        _ => ends.servers_within += within,
+    match end {
+        document::Role::Client => ends.clients_within += within,
+        document::Role::Server => ends.servers_within += within,
     }
 }
 
-/// One sweep: sums, and an update for each connection that changed where `reported` is given. Returns the sums, the CPU
-/// time, and where the sweep could not go.
+/// What came of a sweep.
+pub(super) struct Outcome {
+    pub(super) summary: Summary,
+    /// CPU time.
+    pub(super) cost: Duration,
+    pub(super) swept: Swept,
+}
+
+/// One sweep. What it meets and what happens meanwhile is told through `events`.
 pub(super) fn sweep(
     probes: &mut impl Probes,
     clock: &Clock,
-    slab: Option<SlabCost>,
     here: &Here,
-    mut reported: Option<&mut Reported>,
-    handshakes: &Handshakes,
+    known: &mut ClientDestinations,
+    events: &mut ConnectionEvents,
     emit: &mut dyn FnMut(Body) -> bool,
-) -> Result<(Summary, Duration, Vec<Degraded>), ReadError> {
+) -> Result<Outcome, ReadError> {
     let start = usage::thread_cpu();
+    let slab = events.slab();
     let mut summary =
         Summary { fixed_known: slab.is_some(), interfaces_netns: here.netns, ..Summary::default() };
-    if let Some(reported) = reported.as_deref_mut() {
-        reported.begin();
-    }
-    let swept = probes.sweep(&mut |socket| {
-        add(&mut summary, socket, slab, here);
-        let Some(reported) = reported.as_deref_mut() else {
-            return;
-        };
-        let fingerprint = fingerprint(socket);
-        if reported.changed(socket, fingerprint)
-            && emit(Body::ConnectionUpdated(connection(
-                socket,
-                clock,
-                slab,
-                handshakes.of(socket.connection.cookie),
-            )))
-        {
-            // An update that found no room is due again at the next sweep.
-            reported.note(socket.connection.cookie, fingerprint);
+    known.begin();
+    let swept = probes.sweep(&mut |observation| match observation {
+        Observation::Socket(socket) => {
+            let counted = Counted::tracked(socket);
+            if counted.end == document::Role::Client {
+                known.add(&socket.header.endpoints);
+            }
+            add(&mut summary, &counted, slab, here);
+            events.met(socket, clock, emit);
         }
+        Observation::Candidate(candidate) => {
+            let (grounds, endpoints) = (candidate.unjudged.grounds, &candidate.header.endpoints);
+            if let Some(end) = presumed(grounds, endpoints, known) {
+                add(&mut summary, &Counted::presumed(candidate, end), slab, here);
+                events.met_presumed(candidate, end, emit);
+            }
+        }
+        Observation::Lifecycle(event) => events.lifecycle(event, clock, emit),
     })?;
-    if let Some(reported) = reported {
-        for cookie in reported.vanished() {
-            emit(Body::ConnectionVanished(Vanished { id: cookie.to_string() }));
-        }
-    }
     let cost = usage::thread_cpu().saturating_sub(start) + swept.cpu;
-    Ok((summary, cost, swept.degraded))
+    Ok(Outcome { summary, cost, swept })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_ebpf::abi;
-
-    #[test]
-    fn an_event_that_is_read_after_a_visit_has_the_connection_reported_again() {
-        let connection = abi::Connection { cookie: 7, ..abi::Connection::default() };
-        let socket = Socket { header: abi::SocketHeader::default(), connection };
-        let known = fingerprint(&socket);
-        let mut reported = Reported::default();
-        reported.note(7, known);
-        assert!(!reported.changed(&socket, known));
-        reported.opened(7);
-        assert!(reported.changed(&socket, known));
-    }
+    use agent_ebpf::abi::Role;
 
     fn socket(netns: u32, role: Role, local: ([u8; 4], u16), remote: ([u8; 4], u16)) -> Socket {
         let mut socket = Socket { header: Default::default(), connection: Default::default() };
@@ -270,7 +236,12 @@ mod tests {
             (2, Role::Client, 40_002),
             (1, Role::Server, 40_003),
         ] {
-            add(&mut summary, &socket(netns, role, (own, local_port), (other, 80)), None, &here);
+            add(
+                &mut summary,
+                &Counted::tracked(&socket(netns, role, (own, local_port), (other, 80))),
+                None,
+                &here,
+            );
         }
         let destination = Destination { local: own.into(), remote: (other, 80).into() };
         assert_eq!(summary.destinations.fullest(5), [(destination, 2)]);
@@ -282,8 +253,18 @@ mod tests {
         let (own, other, loopback) = ([10, 0, 0, 1], [10, 0, 0, 9], [127, 0, 0, 1]);
         for (local, remote) in [(own, other), (own, own), (loopback, loopback)] {
             let (server, client) = ((local, 80), (remote, 50_000));
-            add(&mut summary, &socket(3, Role::Server, server, client), None, &Here::default());
-            add(&mut summary, &socket(3, Role::Client, client, server), None, &Here::default());
+            add(
+                &mut summary,
+                &Counted::tracked(&socket(3, Role::Server, server, client)),
+                None,
+                &Here::default(),
+            );
+            add(
+                &mut summary,
+                &Counted::tracked(&socket(3, Role::Client, client, server)),
+                None,
+                &Here::default(),
+            );
         }
         let ends = Ends { connections: 6, servers_within: 2, clients_within: 2 };
         assert_eq!(summary.namespaces[&3], ends);

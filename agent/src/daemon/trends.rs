@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::document::{Ceiling, Kind};
 use crate::model::{
-    Costs, Growths, Levels, Lineages, Member, Rates, Reading, Summary, Thresholds, process_scope,
+    Costs, Growths, Holder, Levels, Lineages, Member, Rates, Reading, Summary, Thresholds, process_scope,
 };
 
 /// What the engine remembers of connection counts and ceilings.
@@ -40,16 +40,15 @@ impl Trends {
             })
             .collect();
         self.lineages.observe(at, &members);
-        let recognised = |pid: u32| summary.holders.get(&pid).map_or(0, |holder| holder.adopted);
-        self.growth
-            .recognise_processes(&self.lineages, members.iter().map(|one| (one.pid, recognised(one.pid))));
+        let older = |pid: u32| summary.holders.get(&pid).map_or(0, Holder::older);
+        self.growth.recognise_processes(&self.lineages, members.iter().map(|one| (one.pid, older(one.pid))));
         let counts = members.iter().map(|member| (member.pid, member.connections));
         self.growth.observe_processes(at, &self.lineages, counts);
         let mut cgroups: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for process in processes {
             if let Some(memory) = &process.cgroup_memory {
                 let sums = cgroups.entry(&memory.path).or_default();
-                *sums = (sums.0 + held(process.pid), sums.1 + recognised(process.pid));
+                *sums = (sums.0 + held(process.pid), sums.1 + older(process.pid));
             }
         }
         self.growth.recognise_cgroups(cgroups.iter().map(|(path, sums)| (*path, sums.1)));
@@ -70,7 +69,7 @@ impl Trends {
         for ceiling in ceilings.iter().filter(|ceiling| swept || !read_with_sweep(ceiling.kind)) {
             if let Some(used) = ceiling.used {
                 let (scope, life) = self.line(&ceiling.scope, reading);
-                let counts = (ceiling.connections, adopted(summary, reading, &ceiling.scope));
+                let counts = (ceiling.connections, older(summary, reading, &ceiling.scope));
                 self.costs.observe(ceiling.kind, &scope, life, counts, used);
             }
         }
@@ -78,7 +77,7 @@ impl Trends {
             let holder = summary.holders.get(&process.pid).copied().unwrap_or_default();
             if let Some(bytes) = process.anonymous_bytes {
                 let (scope, life) = self.line(&process_scope(process.pid), reading);
-                let counts = (holder.connections, holder.adopted);
+                let counts = (holder.connections, holder.older());
                 self.costs.observe(Kind::Memory, &scope, life, counts, bytes);
             }
         }
@@ -109,10 +108,10 @@ impl Trends {
     }
 }
 
-/// Connections older than the agent that have been recognised under a scope so far. What is neither a process's nor a cgroup's
-/// is taken to be everybody's.
-fn adopted(summary: &Summary, reading: &Reading, scope: &str) -> u64 {
-    let of = |pid: u32| summary.holders.get(&pid).map_or(0, |holder| holder.adopted);
+/// Connections older than the agent that have been found under a scope so far, recognised or presumed. What is neither a process's
+/// nor a cgroup's is taken to be everybody's.
+fn older(summary: &Summary, reading: &Reading, scope: &str) -> u64 {
+    let of = |pid: u32| summary.holders.get(&pid).map_or(0, Holder::older);
     if let Some(pid) = scope.strip_prefix("process:").and_then(|pid| pid.parse().ok()) {
         return of(pid);
     }
@@ -121,5 +120,5 @@ fn adopted(summary: &Summary, reading: &Reading, scope: &str) -> u64 {
         let members = reading.processes.iter().filter(|one| one.cgroup.as_deref().is_some_and(within));
         return members.map(|process| of(process.pid)).sum();
     }
-    summary.total().adopted
+    summary.total().older()
 }

@@ -43,6 +43,22 @@ pub enum Parse {
     Encrypted,
 }
 
+/// How a connection is known to be a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// Its 101 was seen.
+    Handshake,
+    /// It is older than the agent, and its frames were recognised.
+    Frames,
+    /// It carries TLS on a port that was named; nothing in it can be seen.
+    Tls,
+    /// A probe in the process that holds it says so.
+    Probe,
+    /// It is older than the agent and has not shown what it is. Its port is named, or others like it were recognised.
+    Presumed,
+}
+
 /// What one direction carried. What is said of frames is null where they cannot be seen (inside TLS).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
@@ -204,11 +220,14 @@ pub struct Connection {
     pub opened: Option<Timestamp>,
     /// How far the counts can be trusted: the worse of the two directions.
     pub parse: Parse,
+    /// How it is known to be a WebSocket; null in documents of agents that did not say.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
     /// Bytes of both directions that passed unparsed.
     pub unparsed_bytes: u64,
-    /// From the peer.
+    /// From the peer; null where the connection is only presumed to be a WebSocket: its frames, if it has any, were not seen.
     pub received: Option<Traffic>,
-    /// To the peer.
+    /// To the peer; null likewise.
     pub sent: Option<Traffic>,
     /// Keepalive of the side that pings.
     pub ping: Ping,
@@ -233,8 +252,12 @@ pub struct Listener {
     pub role: Role,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Open now.
+    /// Open now and recognised.
     pub connections: u64,
+    /// Older than the agent and not judged yet, presumed to be WebSockets; not in `connections`. Mixed with them may be other
+    /// protocols that share the port.
+    #[serde(default)]
+    pub presumed: u64,
     /// Upgrades since the agent attached.
     pub opened: u64,
     /// Connections older than the agent that were recognised by their frames, or as TLS on a port that was named.

@@ -66,6 +66,9 @@ pub struct Started {
 pub struct Tick {
     /// Tracked connections open now, both roles.
     pub connections: u64,
+    /// Connections that are older than the agent, not judged yet, and presumed to be WebSockets; not in `connections`.
+    #[serde(default)]
+    pub presumed: u64,
     /// Ceilings, the first to be hit first.
     pub ceilings: Vec<Ceiling>,
     /// Processes that hold tracked connections.

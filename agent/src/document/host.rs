@@ -43,6 +43,9 @@ pub struct Process {
     pub pod_uid: Option<String>,
     /// TCP connections that carry WebSockets.
     pub connections: u64,
+    /// TCP connections that are presumed to; not in `connections`. What they hold is in the figures below.
+    #[serde(default)]
+    pub presumed: u64,
     /// WebSockets on them.
     pub websockets: u64,
     /// Descriptors.
@@ -146,4 +149,8 @@ pub struct Losses {
     /// Responses with status 101 on connections that were not seen to ask for one: they make no connection.
     #[serde(default)]
     pub unasked: u64,
+    /// Connections by which the totals of a listener and what sweeps met of it differed for several sweeps; the totals were
+    /// corrected by them.
+    #[serde(default)]
+    pub reconciled: u64,
 }

@@ -59,6 +59,8 @@ pub(super) struct Pass {
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     places: Places,
+    /// Those in which connections older than the agent were found.
+    pub(super) with_candidates: BTreeSet<u32>,
     /// Those that were not found: when to look again, and the pause after that.
     missing: HashMap<u32, (Instant, Duration)>,
     helper: Option<Helper>,

@@ -1,6 +1,6 @@
 //! Reading what the programs gather: sweeps, totals, life-cycle events, statistics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Refusal, Stat, Task, event, names};
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues, Queue};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues, Queue, RingBuf};
 use aya::programs::Iter;
+use aya_log::EbpfLogger;
 use thiserror::Error;
 
 use super::iterator::Iterator;
 use super::load::Programs;
 use super::namespaces::{Unreached, Which};
-use super::record::{Handshake, MapValue, Socket, split};
+use super::record::{CandidateSocket, Handshake, MapValue, Socket, SweepRecord, split};
 use super::slots::Plan;
 use crate::document::Degraded;
 
@@ -55,6 +56,17 @@ pub enum Lifecycle {
     Closed(Box<Socket>),
 }
 
+/// What comes out of a sweep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation<'a> {
+    /// A tracked socket.
+    Socket(&'a Socket),
+    /// A connection that is not judged yet.
+    Candidate(&'a CandidateSocket),
+    /// What happened meanwhile. A sweep over a million sockets takes longer than the ring buffer has room for.
+    Lifecycle(Lifecycle),
+}
+
 /// What a sweep has to say beside the sockets it visited.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -62,14 +74,17 @@ pub struct Swept {
     pub cpu: Duration,
     /// Where it could not go, and why.
     pub degraded: Vec<Degraded>,
+    /// Network namespaces of open connections that it could not go to.
+    pub unvisited: BTreeSet<u32>,
 }
 
 /// What the agent asks of the kernel side, so that the engine can be driven without one.
 pub trait Probes {
-    /// Visits every tracked socket, in whichever network namespace it is.
-    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError>;
-    /// Notes in each tracked socket which process holds it.
-    fn find_owners(&mut self) -> Result<(), ReadError>;
+    /// Visits every tracked socket, and those not judged yet that may be WebSockets, in whichever network namespace they are. Drains
+    /// the ring buffer at its end and as often as needed before.
+    fn sweep(&mut self, visit: &mut dyn FnMut(Observation<'_>)) -> Result<Swept, ReadError>;
+    /// Notes in each tracked socket which process holds it. Drains the ring buffer meanwhile.
+    fn find_owners(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError>;
     /// Visits every process.
     fn tasks(&mut self, visit: &mut dyn FnMut(&Task)) -> Result<(), ReadError>;
     /// Has connections older than the programs watched until it is known what they are.
@@ -89,35 +104,52 @@ pub trait Probes {
 }
 
 impl Probes for Programs {
-    fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError> {
+    fn sweep(&mut self, visit: &mut dyn FnMut(Observation<'_>)) -> Result<Swept, ReadError> {
         let iterator = self.iterator(names::SOCKETS)?;
-        records(open(names::SOCKETS, &iterator)?, Socket::split, visit)?;
         let connections = self.connections_by_namespace()?;
-        // Those whose listener found no slot of its own may be anywhere.
-        let which = match connections.get(&0) {
-            Some(_) => Which::All,
-            None => Which::Named(connections.keys().copied().collect()),
+        let which = self.namespaces_to_sweep(&connections)?;
+        let Self { events, logs, namespaces, .. } = self;
+        let mut read = |file| {
+            records(file, SweepRecord::split, &mut |record| match record {
+                Some(SweepRecord::Tracked(socket)) => visit(Observation::Socket(socket)),
+                Some(SweepRecord::Candidate(candidate)) => visit(Observation::Candidate(candidate)),
+                // Only where no record waits: the close of a socket must not be taken before a record of it.
+                None => drain(events, logs, &mut |event| visit(Observation::Lifecycle(event))),
+            })
         };
-        let pass = self.namespaces.for_each(
-            &which,
-            move || iterator.open(),
-            |file| records(file, Socket::split, &mut *visit),
-        );
-        Ok(Swept { cpu: pass.cpu, degraded: degraded(&pass.unreached, &connections) })
+        read(open(names::SOCKETS, &iterator)?)?;
+        let pass = namespaces.for_each(&which, move || iterator.open(), read);
+        // A namespace that is gone has taken its connections along.
+        namespaces.with_candidates.retain(|one| pass.unreached.get(one) != Some(&Unreached::NotFound));
+        let unvisited = pass.unreached.keys().copied().filter(|one| connections.contains_key(one)).collect();
+        Ok(Swept { cpu: pass.cpu, degraded: degraded(&pass.unreached, &connections), unvisited })
     }
 
-    fn find_owners(&mut self) -> Result<(), ReadError> {
-        Ok(run_through(open(names::OWNERS, &*self.iterator(names::OWNERS)?)?)?)
+    fn find_owners(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError> {
+        let iterator = self.iterator(names::OWNERS)?;
+        let Self { events, logs, .. } = self;
+        // The program writes nothing, so all that there is to do is what is to be done between reads.
+        let mut step = |_: Option<&u64>| drain(events, logs, visit);
+        Ok(records(open(names::OWNERS, &iterator)?, split, &mut step)?)
     }
 
     fn tasks(&mut self, visit: &mut dyn FnMut(&Task)) -> Result<(), ReadError> {
-        Ok(records(open(names::TASKS, &*self.iterator(names::TASKS)?)?, split, visit)?)
+        let iterator = self.iterator(names::TASKS)?;
+        let mut step = |task: Option<&Task>| task.into_iter().for_each(&mut *visit);
+        Ok(records(open(names::TASKS, &iterator)?, split, &mut step)?)
     }
 
     fn find_candidates(&mut self) -> Result<(), ReadError> {
         let iterator = self.iterator(names::CANDIDATES)?;
-        run_through(open(names::CANDIDATES, &iterator)?)?;
-        let pass = self.namespaces.for_each(&Which::All, move || iterator.open(), run_through);
+        let mut with_candidates = BTreeSet::new();
+        let mut read = |file| {
+            records(file, split::<u64>, &mut |namespace| {
+                with_candidates.extend(namespace.and_then(|namespace| u32::try_from(*namespace).ok()));
+            })
+        };
+        read(open(names::CANDIDATES, &iterator)?)?;
+        let pass = self.namespaces.for_each(&Which::All, move || iterator.open(), read);
+        self.namespaces.with_candidates = with_candidates;
         // One of them stands for all: the reason is the same as a rule.
         match pass.unreached.first_key_value() {
             None => Ok(()),
@@ -161,27 +193,7 @@ impl Probes for Programs {
     }
 
     fn events(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError> {
-        if let Some(logs) = &mut self.logs {
-            logs.flush();
-        }
-        while let Some(entry) = self.events.next() {
-            let Some((kind, _)) = split::<u64>(&entry) else {
-                continue;
-            };
-            match kind {
-                event::OPENED => {
-                    if let Some(handshake) = Handshake::parse(&entry) {
-                        visit(Lifecycle::Opened(Box::new(handshake)));
-                    }
-                }
-                event::CLOSED => {
-                    if let Some((socket, _)) = Socket::split(&entry) {
-                        visit(Lifecycle::Closed(Box::new(socket)));
-                    }
-                }
-                _ => {}
-            }
-        }
+        drain(&mut self.events, &mut self.logs, visit);
         Ok(())
     }
 
@@ -243,6 +255,24 @@ impl Programs {
         Ok(())
     }
 
+    /// Network namespaces in which a sweep has something to find.
+    fn namespaces_to_sweep(&mut self, connections: &BTreeMap<u32, u64>) -> Result<Which, ReadError> {
+        // Those whose listener found no slot of its own may be anywhere.
+        if connections.contains_key(&0) {
+            return Ok(Which::All);
+        }
+        let mut wanted: BTreeSet<u32> = connections.keys().copied().collect();
+        if !self.namespaces.with_candidates.is_empty() {
+            let ports = self.ebpf.map(names::PORTS).ok_or(ReadError::NoMap(names::PORTS))?;
+            let named = HashMap::<_, u16, u8>::try_from(ports)?.keys().next().is_some();
+            // Elsewhere nothing speaks for a candidate's being a WebSocket.
+            let known: BTreeSet<u32> = self.listeners()?.iter().map(|(key, _)| key.netns).collect();
+            let with_candidates = self.namespaces.with_candidates.iter();
+            wanted.extend(with_candidates.filter(|namespace| named || known.contains(namespace)));
+        }
+        Ok(Which::Named(wanted))
+    }
+
     /// Open connections by inode number of their network namespace, where there are any; 0 for those whose listener is
     /// not told apart.
     fn connections_by_namespace(&mut self) -> Result<BTreeMap<u32, u64>, ReadError> {
@@ -257,6 +287,35 @@ impl Programs {
     }
 }
 
+/// Takes what is in the ring buffer.
+fn drain(
+    events: &mut RingBuf<MapData>,
+    logs: &mut Option<EbpfLogger<&'static dyn log::Log>>,
+    visit: &mut dyn FnMut(Lifecycle),
+) {
+    if let Some(logs) = logs {
+        logs.flush();
+    }
+    while let Some(entry) = events.next() {
+        let Some((kind, _)) = split::<u64>(&entry) else {
+            continue;
+        };
+        match kind {
+            event::OPENED => {
+                if let Some(handshake) = Handshake::parse(&entry) {
+                    visit(Lifecycle::Opened(Box::new(handshake)));
+                }
+            }
+            event::CLOSED => {
+                if let Some((socket, _)) = Socket::split(&entry) {
+                    visit(Lifecycle::Closed(Box::new(socket)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
     iterator.open().map_err(|error| ReadError::Iterator { program, reason: error.to_string() })
 }
@@ -264,28 +323,31 @@ fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
 /// Takes a record off the front of bytes; `None` where it is not whole.
 type Split<T> = fn(&[u8]) -> Option<(T, &[u8])>;
 
-/// Reads the records of one pass.
-fn records<T>(mut file: File, split: Split<T>, visit: &mut dyn FnMut(&T)) -> io::Result<()> {
+/// Reads the records of one pass. `None` stands for what is between two reads, and at the end: no record is at hand then.
+fn records<T>(mut file: File, split: Split<T>, step: &mut dyn FnMut(Option<&T>)) -> io::Result<()> {
     // The kernel hands out at most 32 KiB a read and never splits a record across two.
     let mut buffer = vec![0u8; 32 << 10];
     let mut kept = 0;
     loop {
         let read = match file.read(&mut buffer[kept..]) {
-            Ok(0) => return Ok(()),
+            Ok(0) => {
+                step(None);
+                return Ok(());
+            }
             Ok(read) => read,
             // A million sockets went by without output; the iterator goes on where it stopped.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(error) => return Err(error),
         };
         let filled = kept + read;
         let mut rest = &buffer[..filled];
         while let Some((record, after)) = split(rest) {
-            visit(&record);
+            step(Some(&record));
             rest = after;
         }
         kept = rest.len();
         buffer.copy_within(filled - kept..filled, 0);
+        step(None);
     }
 }
 
@@ -310,19 +372,6 @@ fn degraded(unreached: &BTreeMap<u32, Unreached>, connections: &BTreeMap<u32, u6
         Degraded { probe, reason }
     };
     reasons.into_iter().map(entry).collect()
-}
-
-/// Runs an iterator whose program writes nothing: one read runs it over everything, a few more where that is much.
-fn run_through(mut file: File) -> io::Result<()> {
-    let mut buffer = [0u8; 64];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// A slot's totals over all CPUs.

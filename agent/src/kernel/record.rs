@@ -1,7 +1,8 @@
 //! Records as bytes from the kernel.
 
 use agent_ebpf::abi::{
-    Connection, ListenerKey, ListenerTotals, Opened, RESPONSE_BYTES, Refusal, SocketHeader, Task,
+    Connection, ListenerKey, ListenerTotals, Opened, RESPONSE_BYTES, Refusal, SocketHeader, Task, Unjudged,
+    event,
 };
 
 /// A tracked socket as a sweep or a close event shows it.
@@ -11,6 +12,23 @@ pub struct Socket {
     pub header: SocketHeader,
     /// Counts.
     pub connection: Connection,
+}
+
+/// A connection older than the agent that is not judged yet, as a sweep shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CandidateSocket {
+    /// Endpoints and memory.
+    pub header: SocketHeader,
+    /// The rest of what is known.
+    pub unjudged: Unjudged,
+}
+
+/// A record of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
+pub(super) enum SweepRecord {
+    Tracked(Socket),
+    Candidate(CandidateSocket),
 }
 
 /// A connection that is tracked from now on, with the heads of its handshake as far as they were kept.
@@ -52,6 +70,8 @@ unsafe impl Plain for Opened {}
 // SAFETY: as above.
 unsafe impl Plain for Task {}
 // SAFETY: as above.
+unsafe impl Plain for Unjudged {}
+// SAFETY: as above.
 unsafe impl Plain for u64 {}
 
 /// Reads a `T` from the front of `bytes` and returns it with what follows; `None` where there are too few.
@@ -67,6 +87,19 @@ impl Socket {
         let (header, rest) = split(bytes)?;
         let (connection, rest) = split(rest)?;
         Some((Socket { header, connection }, rest))
+    }
+}
+
+impl SweepRecord {
+    /// Reads one from the front of `bytes`.
+    pub(super) fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (header, rest) = split::<SocketHeader>(bytes)?;
+        if header.kind == event::CANDIDATE {
+            let (unjudged, rest) = split(rest)?;
+            return Some((Self::Candidate(CandidateSocket { header, unjudged }), rest));
+        }
+        let (connection, rest) = split(rest)?;
+        Some((Self::Tracked(Socket { header, connection }), rest))
     }
 }
 

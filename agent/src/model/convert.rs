@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::SlabCost;
 use super::traffic::{ping, traffic};
 use super::zlib;
-use crate::document::{Connection, Deflate, Memory, Parse, Ping, Role, Stalls, Transport, Upgrade};
-use crate::kernel::Socket;
+use crate::document::{Connection, Deflate, Evidence, Memory, Parse, Ping, Role, Stalls, Transport, Upgrade};
+use crate::kernel::{CandidateSocket, Socket};
 
 /// Relates the kernel's monotonic clock to wall time.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +59,7 @@ pub fn connection(
         netns: header.endpoints.netns,
         opened: (connection.opened_ns != 0).then(|| clock.timestamp(connection.opened_ns)),
         parse,
+        evidence: Some(evidence(parse, connection.opened_ns == 0)),
         unparsed_bytes: received.counters.unparsed_bytes + sent.counters.unparsed_bytes + unseen,
         received: Some(from_peer),
         sent: Some(traffic(&sent.counters, visible)),
@@ -72,6 +73,42 @@ pub fn connection(
             seconds: (received.stalled_ns + waits_ns) as f64 / 1e9,
         }),
         close_code: [sent.close_code, received.close_code].into_iter().find(|code| *code != 0),
+    }
+}
+
+/// A connection that is not judged yet, and presumed to be a WebSocket as this end. Nothing is known of its frames.
+pub fn presumed_connection(candidate: &CandidateSocket, end: Role, slab: Option<SlabCost>) -> Connection {
+    let CandidateSocket { header, unjudged } = candidate;
+    let held = unjudged.pid != 0;
+    Connection {
+        id: unjudged.cookie.to_string(),
+        local: address(&header.endpoints, true).to_string(),
+        remote: address(&header.endpoints, false).to_string(),
+        role: end,
+        transport: Transport::Http1,
+        pid: held.then_some(unjudged.pid),
+        fd: u32::try_from(unjudged.fd).ok().filter(|_| held),
+        netns: header.endpoints.netns,
+        opened: None,
+        parse: Parse::Unsynced,
+        evidence: Some(Evidence::Presumed),
+        unparsed_bytes: unjudged.unparsed_bytes,
+        received: None,
+        sent: None,
+        ping: Ping::default(),
+        memory: memory(header, slab),
+        deflate: None,
+        upgrade: None,
+        stalls: None,
+        close_code: None,
+    }
+}
+
+fn evidence(parse: Parse, older: bool) -> Evidence {
+    match parse {
+        Parse::Encrypted => Evidence::Tls,
+        _ if older => Evidence::Frames,
+        _ => Evidence::Handshake,
     }
 }
 
@@ -112,6 +149,7 @@ pub fn opened(opened: &Opened, clock: &Clock, upgrade: Option<Upgrade>) -> Conne
         netns: opened.endpoints.netns,
         opened: (opened.older == 0).then(|| clock.timestamp(opened.time_ns)),
         parse,
+        evidence: Some(evidence(parse, opened.older != 0)),
         unparsed_bytes: 0,
         received: Some(nothing),
         sent: Some(nothing),

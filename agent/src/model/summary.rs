@@ -15,8 +15,10 @@ use crate::document::{Listener, Role};
 /// Sums over the sockets of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holder {
-    /// TCP connections.
+    /// TCP connections, those that are only presumed to carry WebSockets included.
     pub connections: u64,
+    /// The part of them that is only presumed to.
+    pub presumed: u64,
     /// Of all connections that their listeners have had since the agent attached, those that were older than the agent: this
     /// holder's share. Known at present only ([`Summary::present`]).
     pub adopted: u64,
@@ -35,10 +37,15 @@ pub struct Holder {
 /// Sums of one sweep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// By process id; 0 holds those whose process is not known.
+    /// By process id; 0 holds those whose process is not known. As a sweep makes them, recognised connections alone; presumed ones
+    /// are added by [`Summary::present`] and [`Summary::with_presumed`].
     pub holders: BTreeMap<u32, Holder>,
-    /// Connections by listener, and of each by process id.
+    /// Recognised connections by listener, and of each by process id.
     pub held: BTreeMap<Place, BTreeMap<u32, u64>>,
+    /// Presumed ones likewise, with what they hold.
+    pub presumed: BTreeMap<Place, BTreeMap<u32, Holder>>,
+    /// Connections that each listener had adopted when the sweep began.
+    pub adopted: BTreeMap<Place, u64>,
     /// Whether the fixed part of a connection's memory is known, and so in `kernel_bytes`.
     pub fixed_known: bool,
     /// Peers that hold many of a process's connections which it accepted, by process id.
@@ -138,6 +145,11 @@ impl Destinations {
 }
 
 impl Summary {
+    /// Presumed connections of a listener.
+    pub fn presumed_at(&self, place: &Place) -> u64 {
+        self.presumed.get(place).map_or(0, |held| held.values().map(|holder| holder.connections).sum())
+    }
+
     /// Sums over all processes.
     pub fn total(&self) -> Holder {
         self.holders.values().fold(Holder::default(), |sum, holder| sum + *holder)
@@ -150,6 +162,7 @@ impl std::ops::Add for Holder {
     fn add(self, other: Self) -> Self {
         Self {
             connections: self.connections + other.connections,
+            presumed: self.presumed + other.presumed,
             adopted: self.adopted + other.adopted,
             kernel_bytes: self.kernel_bytes + other.kernel_bytes,
             fixed_bytes: self.fixed_bytes + other.fixed_bytes,
@@ -161,6 +174,16 @@ impl std::ops::Add for Holder {
 }
 
 impl Holder {
+    /// Connections that are known to carry WebSockets.
+    pub fn recognised(&self) -> u64 {
+        self.connections - self.presumed
+    }
+
+    /// Connections older than the agent that have been found, recognised or presumed.
+    pub fn older(&self) -> u64 {
+        self.adopted + self.presumed
+    }
+
     /// Mean kernel memory of a connection.
     pub fn kernel_per_connection(&self) -> Option<f64> {
         mean(self.kernel_bytes, self.connections)

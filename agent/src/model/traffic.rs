@@ -76,6 +76,7 @@ pub fn listener(key: &ListenerKey, totals: &ListenerTotals, refused: &BTreeMap<u
         role: role(key.role),
         netns: key.netns,
         connections: totals.connections(),
+        presumed: 0,
         opened: totals.opened,
         adopted: totals.adopted,
         closed: totals.closed,

@@ -1,12 +1,12 @@
 //! The snapshot as text.
 
-use crate::document::{Advice, Ceiling, Connection, Listener, Process, Snapshot, Traffic};
+use crate::document::{Advice, Ceiling, Connection, Evidence, Listener, Process, Snapshot, Traffic};
 
 use super::costs::costs;
 use super::format::{bytes, cost, count, known, latency, percent, quantity};
 use super::grid::{grid, printable};
 use super::headline::{headline, scope};
-use super::words::{full_in, level, open_connections, parse, role};
+use super::words::{full_in, level, open_connections, role, trust};
 
 /// Connections that are listed; the rest is counted.
 const CONNECTIONS_LISTED: usize = 20;
@@ -37,7 +37,8 @@ fn host(snapshot: &Snapshot) -> String {
         line.push_str(&format!(" · lockdown {lockdown}"));
     }
     // The agent lists connections within a budget; the listeners' sums are always complete.
-    let listed = snapshot.connections.len() as u64;
+    let recognised = snapshot.connections.iter().filter(|one| one.evidence != Some(Evidence::Presumed));
+    let listed = recognised.count() as u64;
     let open = snapshot.listeners.iter().map(|listener| listener.connections).sum::<u64>().max(listed);
     line.push_str(&format!(" · {} · {}", snapshot.timestamp, open_connections(open, &snapshot.listeners)));
     if listed < open {
@@ -88,6 +89,7 @@ fn processes(processes: &[Process]) -> String {
         "command",
         ">connections",
         ">websockets",
+        ">presumed",
         ">descriptors",
         ">soft limit",
         ">hard limit",
@@ -102,6 +104,7 @@ fn processes(processes: &[Process]) -> String {
             process.comm.clone(),
             count(process.connections),
             count(process.websockets),
+            count(process.presumed),
             known(process.descriptors.open, count),
             known(process.descriptors.soft_limit, count),
             known(process.descriptors.hard_limit, count),
@@ -118,6 +121,7 @@ fn listeners(listeners: &[Listener]) -> String {
         ">port",
         "role",
         ">open",
+        ">presumed",
         ">opened",
         ">closed",
         ">frames in",
@@ -136,6 +140,7 @@ fn listeners(listeners: &[Listener]) -> String {
             listener.port.to_string(),
             role(listener.role).to_owned(),
             count(listener.connections),
+            count(listener.presumed),
             count(listener.opened),
             count(listener.closed),
         ];
@@ -174,7 +179,7 @@ fn connections(snapshot: &Snapshot) -> String {
             connection.remote.clone(),
             role(connection.role).to_owned(),
             known(connection.pid, |pid| pid.to_string()),
-            parse(connection.parse).to_owned(),
+            trust(connection).to_owned(),
             known(connection.received.and_then(|traffic| traffic.frames), count),
             known(connection.sent.and_then(|traffic| traffic.frames), count),
             known(sum(|traffic| traffic.ping), count),
@@ -233,6 +238,7 @@ mod tests {
             netns: 1,
             opened: None,
             parse: Parse::Exact,
+            evidence: None,
             unparsed_bytes: 0,
             received: Some(traffic(1234, 0, 7)),
             sent: Some(traffic(9, 7, 0)),
@@ -320,14 +326,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_listed_connections_do_not_pass_for_all() {
-        let listener = Listener {
+    fn listener(connections: u64) -> Listener {
+        Listener {
             port: 8080,
             role: Role::Server,
             netns: 1,
-            connections: 18_400,
-            opened: 18_400,
+            connections,
+            presumed: 0,
+            opened: connections,
             adopted: 0,
             closed: 0,
             received: Traffic::default(),
@@ -337,10 +343,32 @@ mod tests {
             ping_rtt: Vec::new(),
             pong_delay: Vec::new(),
             stalls: Default::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn the_listed_connections_do_not_pass_for_all() {
         let mut snapshot = snapshot(vec![connection(1, None)]);
-        snapshot.listeners = vec![listener];
+        snapshot.listeners = vec![listener(18_400)];
         assert!(table(&snapshot).contains("18,400 connections, 1 of them listed"));
+    }
+
+    #[test]
+    fn presumed_connections_are_listed_apart_with_dashes_for_frames() {
+        let presumed = Connection {
+            evidence: Some(Evidence::Presumed),
+            parse: Parse::Unsynced,
+            received: None,
+            sent: None,
+            ..connection(2, Some(4_096))
+        };
+        let mut snapshot = snapshot(vec![connection(1, None), presumed]);
+        snapshot.listeners = vec![Listener { presumed: 30, ..listener(1) }];
+        let text = table(&snapshot);
+        assert!(text.contains("1 connections, 30 more presumed\n"), "{text}");
+        let line = text.lines().find(|line| line.contains("127.0.0.1:40002")).expect("listed");
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(cells[4..], ["presumed", "–", "–", "–", "–", "–", "4.00", "KiB"], "{line}");
     }
 
     #[test]

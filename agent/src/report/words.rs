@@ -1,7 +1,9 @@
 //! Words: enumerations as the documents spell them, counts as people say them.
 
 use super::format::{UNKNOWN, count, span, span_range};
-use crate::document::{Ceiling, Level, Listener, Parse, Part, Pinger, Role, Transport, Trend};
+use crate::document::{
+    Ceiling, Connection, Evidence, Level, Listener, Parse, Part, Pinger, Role, Transport, Trend,
+};
 
 /// How near a ceiling is.
 pub const fn level(level: Level) -> &'static str {
@@ -59,6 +61,17 @@ pub const fn parse(parse: Parse) -> &'static str {
     }
 }
 
+/// How far a connection's counts can be trusted, or that it is only presumed to be a WebSocket.
+pub fn trust(connection: &Connection) -> &'static str {
+    match connection.evidence {
+        Some(Evidence::Presumed) => PRESUMED,
+        _ => parse(connection.parse),
+    }
+}
+
+/// Stands where a connection is only presumed to be a WebSocket.
+pub const PRESUMED: &str = "presumed";
+
 /// Who pings.
 pub const fn pinger(pinger: Pinger) -> &'static str {
     match pinger {
@@ -78,17 +91,22 @@ pub const fn transport(transport: Transport) -> &'static str {
     }
 }
 
-/// How many connections are open; where both of their ends are on this host, or it is a proxy, how many as which end.
+/// How many connections are open; where both of their ends are on this host, or it is a proxy, how many as which end; and how many
+/// more are only presumed to be WebSockets.
 pub fn open_connections(open: u64, listeners: &[Listener]) -> String {
     let as_end = |role: Role| -> u64 {
         listeners.iter().filter(|listener| listener.role == role).map(|listener| listener.connections).sum()
     };
     let (server, client) = (as_end(Role::Server), as_end(Role::Client));
+    let mut text = format!("{} connections", count(open));
     if server > 0 && client > 0 {
-        format!("{} connections ({} as server, {} as client)", count(open), count(server), count(client))
-    } else {
-        format!("{} connections", count(open))
+        text.push_str(&format!(" ({} as server, {} as client)", count(server), count(client)));
     }
+    let presumed: u64 = listeners.iter().map(|listener| listener.presumed).sum();
+    if presumed > 0 {
+        text.push_str(&format!(", {} more {PRESUMED}", count(presumed)));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod namespaces;
 mod pace;
 mod passing;
 mod payload;
+mod presumed;
 mod process;
 mod proxy;
 mod python;
@@ -83,6 +84,10 @@ const TESTS: &[runner::Test] = &[
     ("sinks::a_rotated_file_is_opened_anew", sinks::a_rotated_file_is_opened_anew),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),
     ("stream::a_closed_pipe_is_no_error", stream::a_closed_pipe_is_no_error),
+    (
+        "stream::every_opening_has_an_end_though_events_are_lost",
+        stream::every_opening_has_an_end_though_events_are_lost,
+    ),
     ("load::counts_equal_the_load_generators", load::counts_equal_the_load_generators),
     ("foreign::counts_equal_a_foreign_peers", foreign::counts_equal_a_foreign_peers),
     (
@@ -133,6 +138,26 @@ const TESTS: &[runner::Test] = &[
     (
         "addresses::ipv6_packets_beyond_64_kib_are_counted_exactly",
         addresses::ipv6_packets_beyond_64_kib_are_counted_exactly,
+    ),
+    (
+        "presumed::idle_neighbours_of_recognised_connection_are_listed",
+        presumed::idle_neighbours_of_recognised_connection_are_listed,
+    ),
+    (
+        "presumed::idle_connections_of_named_port_are_listed",
+        presumed::idle_connections_of_named_port_are_listed,
+    ),
+    (
+        "presumed::idle_connections_of_another_namespace_are_listed",
+        presumed::idle_connections_of_another_namespace_are_listed,
+    ),
+    (
+        "presumed::presumed_connection_is_recognised_or_goes",
+        presumed::presumed_connection_is_recognised_or_goes,
+    ),
+    (
+        "presumed::connection_that_both_directions_recognise_is_adopted_once",
+        presumed::connection_that_both_directions_recognise_is_adopted_once,
     ),
     ("impostors::no_other_protocol_is_adopted", impostors::no_other_protocol_is_adopted),
     ("handshake::heads_are_told_and_secrets_are_not", handshake::heads_are_told_and_secrets_are_not),

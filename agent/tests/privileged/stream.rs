@@ -1,15 +1,19 @@
 //! The event stream as a consumer sees it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use agent::document::Body;
+use agent::document::{Body, Tick};
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::Signal;
 
 use crate::agent_process::{Run, command};
 use crate::pace::patient;
 use crate::process::{SOON, until};
+use crate::websocket;
 
 pub(crate) fn the_stream_is_whole() -> anyhow::Result<()> {
     let begun = Instant::now();
@@ -58,5 +62,55 @@ pub(crate) fn a_closed_pipe_is_no_error() -> anyhow::Result<()> {
     ensure!(line.contains("agent_started"), "the first line is {line}");
     ensure!(status.is_some_and(|status| status.success()), "it ended with {status:?}");
     ensure!(output.stderr.is_empty(), "it complains: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// What a reader believes to be open is open: where the ring buffer overflowed, sweeps find what has ended.
+pub(crate) fn every_opening_has_an_end_though_events_are_lost() -> anyhow::Result<()> {
+    /// More openings and closings, each of them twice, than the ring buffer has room for.
+    const BRIEF: usize = 2_500;
+    const LASTING: usize = 50;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port().to_string();
+    let mut run = Run::attach(&["--port", &port, "--interval", "200ms", "--sweep-budget", "1"])?;
+    let mut pairs = (0..LASTING).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (mut open, mut vanished, mut lost) = (BTreeSet::new(), 0, 0);
+    let mut read = |run: &mut Run, done: &dyn Fn(&Tick, &BTreeSet<String>) -> bool, what: &str| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match run.next(SOON)?.context("the agent ended")?.body {
+                Body::ConnectionOpened(one) => drop(open.insert(one.id)),
+                Body::ConnectionClosed(one) => drop(open.remove(&one.id)),
+                Body::ConnectionVanished(one) => {
+                    ensure!(open.remove(&one.id), "{} vanished without having been open", one.id);
+                    vanished += 1;
+                }
+                Body::Tick(tick) => {
+                    lost = tick.agent.events_dropped;
+                    if done(&tick, &open) {
+                        return Ok(());
+                    }
+                    let left = (open.len(), tick.connections, lost);
+                    ensure!(Instant::now() < deadline, "{what}: open, by the totals, events lost: {left:?}");
+                }
+                _ => {}
+            }
+        }
+    };
+    read(&mut run, &|_, open| open.len() == 2 * LASTING, "opening")?;
+    run.process.signal(Signal::STOP)?;
+    for _ in 0..BRIEF {
+        websocket::pair(&listener)?;
+    }
+    let kept = pairs.split_off(LASTING / 2);
+    drop(pairs);
+    run.process.signal(Signal::CONT)?;
+    let done = |tick: &Tick, open: &BTreeSet<String>| {
+        tick.connections == 2 * kept.len() as u64 && open.len() == 2 * kept.len()
+    };
+    read(&mut run, &done, "finding the ends")?;
+    drop(kept);
+    read(&mut run, &|_, open| open.is_empty(), "closing")?;
+    ensure!(lost > 0 && vanished >= LASTING, "{lost} events were lost, {vanished} connections vanished");
     Ok(())
 }

@@ -90,7 +90,7 @@ impl Column {
             Column::Role => words::role(connection.role).to_owned(),
             Column::Process => process(connection, view),
             Column::Age => known(age_seconds(connection, view), age),
-            Column::Parse => words::parse(connection.parse).to_owned(),
+            Column::Parse => words::trust(connection).to_owned(),
             Column::Received => known(connection.received.and_then(|traffic| traffic.frames), count_short),
             Column::Sent => known(connection.sent.and_then(|traffic| traffic.frames), count_short),
             Column::Pings => match (both(connection, |t| t.ping), both(connection, |t| t.pong)) {

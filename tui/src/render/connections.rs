@@ -45,7 +45,7 @@ fn lines(
         lines.push(Line::styled(text, style));
     }
     if shown.is_empty() {
-        let text = match (app.filter(), app.view().open()) {
+        let text = match (app.filter(), app.view().open() + app.view().presumed()) {
             ("", 0) => "no WebSocket connection is open",
             ("", _) => "connections are open, but none was reported one by one yet",
             _ => "no connection matches the filter",

@@ -92,7 +92,7 @@ fn identity(connection: &Connection, view: &View) -> Section {
         ("descriptor", number(connection.fd)),
         ("opened", known(connection.opened, |opened| format!("{opened:.0}"))),
         ("age", known(age_seconds, age)),
-        ("parse", words::parse(connection.parse).to_owned()),
+        ("parse", words::trust(connection).to_owned()),
         ("unparsed", bytes(connection.unparsed_bytes)),
         ("close code", known(connection.close_code, |code| code.to_string())),
         ("ping interval", known(ping.interval_seconds, latency)),

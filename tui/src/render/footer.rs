@@ -1,6 +1,6 @@
 //! How far the numbers can be trusted, and the keys of the moment.
 
-use agent::document::Parse;
+use agent::document::{Connection, Evidence, Parse};
 use agent::report::format::{count, span};
 use agent::report::words;
 use ratatui::Frame;
@@ -64,13 +64,18 @@ fn trust(app: &App, theme: Theme) -> Line<'static> {
 
 /// `22 exact, 1 adopted`: states that no connection is in are left out, except the one that should be.
 fn parses(view: &View) -> String {
+    let presumed = |connection: &&Connection| connection.evidence == Some(Evidence::Presumed);
     let counted = PARSES.map(|parse| {
-        let connections = view.connections().filter(|connection| connection.parse == parse).count();
-        (parse, connections as u64)
+        let recognised = view.connections().filter(|connection| !presumed(connection));
+        (parse, recognised.filter(|connection| connection.parse == parse).count() as u64)
     });
     let shown = counted.iter().filter(|(parse, connections)| *parse == Parse::Exact || *connections > 0);
-    let texts: Vec<String> =
+    let mut texts: Vec<String> =
         shown.map(|(parse, n)| format!("{} {}", count(*n), words::parse(*parse))).collect();
+    let presumed = view.connections().filter(presumed).count() as u64;
+    if presumed > 0 {
+        texts.push(format!("{} {}", count(presumed), words::PRESUMED));
+    }
     texts.join(", ")
 }
 

@@ -24,10 +24,11 @@ const fn column(title: &'static str, width: usize, rank: u8, cell: fn(&Listener)
     Column { title, width, rank, cell }
 }
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 19] = [
     column("port", 5, 0, |listener| listener.port.to_string()),
     column("role", 6, 1, |listener| words::role(listener.role).to_owned()),
     column("open", 8, 2, |listener| count_short(listener.connections)),
+    column("presumed", 8, 14, |listener| count_short(listener.presumed)),
     column("opened", 8, 8, |listener| count_short(listener.opened)),
     column("adopted", 8, 12, |listener| count_short(listener.adopted)),
     column("refused", 8, 13, |listener| count_short(listener.refused.values().sum())),

@@ -35,6 +35,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             refusals: self.probes.stat(Stat::RefusalsUnknown)?,
             heads: self.probes.stat(Stat::HeadsLost)?,
             unasked: self.probes.stat(Stat::UnaskedUpgrades)?,
+            reconciled: self.reconciliation.repaired(),
         })
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn advise(known: &Known<'_>, first: &Ceiling) -> Vec<Proposal> {
     let evidence = format!(
         "{} of {} connections negotiated compression, whose contexts take {} of the {} of a connection",
         count(known.summary.total().compressed),
-        count(known.summary.total().connections),
+        count(known.summary.total().recognised()),
         bytes(held as u64),
         bytes(first.cost_per_connection.unwrap_or(held) as u64)
     );

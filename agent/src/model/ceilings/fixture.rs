@@ -96,6 +96,7 @@ pub(in crate::model) fn listener(netns: u32, port: u16, connections: u64) -> Lis
         role: Role::Server,
         netns,
         connections,
+        presumed: 0,
         opened: connections,
         adopted: 0,
         closed: 0,

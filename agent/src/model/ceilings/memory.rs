@@ -153,7 +153,9 @@ fn price<'a>(inputs: &Inputs<'_>, processes: impl Iterator<Item = &'a ProcessRea
         CostPart { part: Part::Process, cost: own.value, range: own.range(), samples: own.samples },
     ];
     if sum.compressed > 0 {
-        parts.push(counted(Part::Compression, per_connection(sum.compression_bytes)));
+        // What presumed connections negotiated is not known.
+        let cost = sum.compression_bytes as f64 / sum.recognised().max(1) as f64;
+        parts.push(CostPart { samples: sum.recognised(), ..counted(Part::Compression, cost) });
     }
     let how = if bounded {
         "cost: kernel memory measured per socket, plus, as an upper bound until the count changes, all anonymous memory \

@@ -3,6 +3,8 @@
 //! Sweeps come on a budget, limits are read at each tick. A count from seconds ago beside a use of now would price the connections
 //! that came meanwhile at nothing. What is open at each listener is known at each tick, to the connection: who holds them is taken to
 //! be as in the sweep.
+//!
+//! Presumed connections stand as they were swept, but for those that were recognised since: these are among their listener's.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,17 @@ impl Summary {
             let (before, now) = namespaces.entry(place.netns).or_default();
             (*before, *now) = (*before + swept as f64, *now + open);
         }
+        let left = |place: &Place| {
+            let presumed = self.presumed_at(place);
+            let adopted = told.get(place).map_or(0, |listener| listener.adopted);
+            let since = adopted.saturating_sub(self.adopted.get(place).copied().unwrap_or(0));
+            presumed.saturating_sub(since) as f64 / presumed.max(1) as f64
+        };
+        for place in self.presumed.keys() {
+            let presumed = self.presumed_at(place) as f64;
+            let (before, now) = namespaces.entry(place.netns).or_default();
+            (*before, *now) = (*before + presumed, *now + presumed * left(place));
+        }
         let ratio = |netns: u32| namespaces.get(&netns).map_or(1.0, |(before, now)| now / before.max(1.0));
         let mut present = self.clone();
         for (pid, holder) in &mut present.holders {
@@ -41,6 +54,7 @@ impl Summary {
             *holder = holder.scaled(count / holder.connections.max(1) as f64);
             holder.adopted = adopted.round() as u64;
         }
+        present.add_presumed(left);
         present.holders.retain(|_, holder| holder.connections > 0);
         for (netns, ends) in &mut present.namespaces {
             for count in [&mut ends.connections, &mut ends.servers_within, &mut ends.clients_within] {
@@ -52,12 +66,32 @@ impl Summary {
         present.interfaces.values_mut().for_each(|count| *count = scaled(*count, own));
         present
     }
+
+    /// The sums as they were swept, presumed connections included.
+    pub fn with_presumed(&self) -> Summary {
+        let mut all = self.clone();
+        all.add_presumed(|_| 1.0);
+        all
+    }
+
+    /// Adds to the holders what is left of the presumed connections of each listener, as a share.
+    fn add_presumed(&mut self, left: impl Fn(&Place) -> f64) {
+        for (place, held) in &mut self.presumed {
+            let left = left(place);
+            for (pid, presumed) in held {
+                *presumed = presumed.scaled(left);
+                let holder = self.holders.entry(*pid).or_default();
+                *holder = *holder + *presumed;
+            }
+        }
+    }
 }
 
 impl Holder {
     fn scaled(self, by: f64) -> Self {
         Self {
             connections: scaled(self.connections, by),
+            presumed: scaled(self.presumed, by),
             adopted: self.adopted,
             kernel_bytes: scaled(self.kernel_bytes, by),
             fixed_bytes: scaled(self.fixed_bytes, by),
@@ -106,6 +140,27 @@ mod tests {
         assert_eq!(present.holders[&7].kernel_bytes, 150 * 4_096);
         assert_eq!((present.namespaces[&1].connections, present.interfaces[&2]), (450, 450));
         assert_eq!(summary.present(&[]), summary, "what no listener tells of stands as it was swept");
+    }
+
+    #[test]
+    fn presumed_connections_count_once_when_they_are_recognised() {
+        let mut summary = swept(&[(80, &[(7, 1)])]);
+        let place = Place { netns: 1, port: 80, role: Role::Server };
+        let idle = Holder { connections: 30, presumed: 30, kernel_bytes: 30 * 4_096, ..Holder::default() };
+        summary.presumed.entry(place).or_default().insert(7, idle);
+        summary.namespaces.entry(1).or_default().connections += 30;
+        summary.adopted.insert(place, 1);
+        let told = |adopted| {
+            let listener = Listener { adopted, opened: 0, ..listener(1, 80, adopted) };
+            let present = summary.present(&[listener]);
+            let holder = present.holders[&7];
+            let ends = present.namespaces[&1].connections;
+            (holder.connections, holder.presumed, holder.kernel_bytes, ends, present.presumed_at(&place))
+        };
+        assert_eq!(told(1), (31, 30, 31 * 4_096, 31, 30));
+        assert_eq!(told(11), (31, 20, 31 * 4_096, 31, 20), "ten were recognised since the sweep");
+        assert_eq!(told(41), (41, 0, 41 * 4_096, 41, 0), "more than were presumed");
+        assert_eq!(summary.with_presumed().holders[&7].recognised(), 1);
     }
 
     #[test]
