@@ -41,6 +41,7 @@ mod ss;
 mod stream;
 mod tls;
 mod traffic;
+mod uploads;
 mod walls;
 mod watch;
 mod websocket;
@@ -180,6 +181,9 @@ const TESTS: &[runner::Test] = &[
         hostile::handshakes_on_a_bad_network_are_understood,
     ),
     ("hostile::a_brutal_wire_invents_nothing", hostile::a_brutal_wire_invents_nothing),
+    ("uploads::full_speed_uploads_are_exact", uploads::full_speed_uploads_are_exact),
+    ("uploads::full_speed_downloads_are_exact", uploads::full_speed_downloads_are_exact),
+    ("uploads::full_speed_both_ways_is_exact", uploads::full_speed_both_ways_is_exact),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     (
         "namespaces::socket_memory_elsewhere_equals_inet_diag",
