@@ -74,6 +74,8 @@ pub mod names {
     pub const REFUSALS: &str = "REFUSALS";
     /// Array of [`Reorder`](crate::reorder::Reorder).
     pub const REORDER: &str = "REORDER";
+    /// Array of what reorder buffers keep, in chunks.
+    pub const POOL: &str = "POOL";
     /// Array of one [`Replay`](super::Replay).
     pub const REPLAYED: &str = "REPLAYED";
 
@@ -92,6 +94,7 @@ pub mod names {
         EXCHANGES,
         REFUSALS,
         REORDER,
+        POOL,
         REPLAYED,
         LOGS,
     ];
@@ -150,7 +153,15 @@ pub mod names {
     pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS", "OFF_EPOLL_WATCHES"];
 
     /// State that the programs keep for themselves.
-    pub const PRIVATE: &[&str] = &["NEXT_SLOT", "FLOWS", "ELDERS_LEFT"];
+    pub const PRIVATE: &[&str] = &[
+        "NEXT_SLOT",
+        "FLOWS",
+        "ELDERS_LEFT",
+        "FREE_CHUNKS",
+        "FRESH_CHUNKS",
+        "NEXT_CHUNK",
+        "NEXT_SAMPLE",
+    ];
 }
 
 /// One packet's way through the tracker, for tests: the caller sets the state and the surroundings, runs the program on a

@@ -5,6 +5,9 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+#[cfg(not(feature = "programs"))]
+extern crate alloc;
+
 pub mod abi;
 pub mod candidate;
 pub mod flow;
@@ -13,5 +16,6 @@ pub mod handshake;
 mod keepalive;
 pub mod opening;
 pub mod reorder;
+#[cfg(not(feature = "programs"))]
 pub mod simulate;
 pub mod tracker;

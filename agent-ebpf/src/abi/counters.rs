@@ -178,17 +178,19 @@ pub enum Stat {
     HandshakesUnparsed = 3,
     /// Packets that found their direction in use on another CPU and were left to the gap logic.
     Contended = 4,
-    /// Segments behind a hole that were let go unparsed: there was no room to keep them, or what is missing never came.
+    /// Segments behind a hole that were not kept, or not all of them: there was no room.
     ReorderFull = 5,
     /// Segments out of order that TCP is going to refuse.
     Refused = 6,
     /// Refused upgrades of more kinds (listener and status) than are kept.
     RefusalsUnknown = 7,
+    /// Connections with a hole whose kept bytes made room for others.
+    ReorderSpilled = 8,
 }
 
 impl Stat {
     /// Number of statistics.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 }
 
 #[cfg(test)]

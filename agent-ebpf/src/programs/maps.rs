@@ -15,6 +15,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 
+use super::pool::{BANKS, Bank};
+
 #[btf_map]
 pub(super) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
@@ -38,9 +40,13 @@ pub(super) static EXCHANGES: Array<Exchange, EXCHANGE_SLOTS> = Array::new();
 #[btf_map]
 pub(super) static REFUSALS: HashMap<Refusal, u64, 1024> = HashMap::new();
 
-/// 4.6 MiB: connections with a hole in what they receive, at the same moment.
+/// 2.6 MiB: connections with a hole in what they receive, at the same moment.
 #[btf_map]
 pub(super) static REORDER: Array<Reorder, BUFFERS> = Array::new();
+
+/// 16 MiB: what they received behind it.
+#[btf_map]
+pub(super) static POOL: Array<Bank, BANKS> = Array::new();
 
 #[btf_map]
 pub(super) static REPLAYED: Array<Replay, 1> = Array::new();

@@ -3,7 +3,8 @@
 
 use agent::kernel::Replayer;
 use agent_ebpf::abi::Replay;
-use agent_ebpf::reorder::{Reorder, before};
+use agent_ebpf::reorder::before;
+use agent_ebpf::simulate::Buffer;
 use agent_ebpf::{simulate, tracker};
 use anyhow::{anyhow, ensure};
 
@@ -50,7 +51,7 @@ fn stream(kernel: &mut Replayer, seed: u64, seen: &mut Seen) -> anyhow::Result<(
     let start = dice.next() as u32;
     tracker::start(&mut state.connection.received, start, true);
     tracker::start(&mut state.connection.sent, start, false);
-    let mut buffer = Box::new(Reorder::FREE);
+    let mut buffer = Buffer::default();
     let mut streams = [frames(&mut dice, false), frames(&mut dice, true)];
     let (mut sent, mut received) = (0, 0);
     let mut late: Vec<(u32, Vec<u8>)> = Vec::new();

@@ -173,7 +173,7 @@ pub(crate) fn exact(closed: &[Connection], told: &[Told], losses: &Losses) -> an
             }
         }
     }
-    ensure!(wrong.is_empty(), "{} of {}: {wrong:#?}, {losses:?}", wrong.len(), 2 * told.len());
+    ensure!(wrong.is_empty(), "{} of {}: {wrong:?}, {losses:?}", wrong.len(), 2 * told.len());
     Ok(())
 }
 

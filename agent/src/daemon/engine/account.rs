@@ -33,6 +33,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             reordered: self.probes.stat(Stat::ReorderFull)?,
             refused: self.probes.stat(Stat::Refused)?,
             refusals: self.probes.stat(Stat::RefusalsUnknown)?,
+            spilled: self.probes.stat(Stat::ReorderSpilled)?,
         })
     }
 }
