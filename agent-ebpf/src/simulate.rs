@@ -99,7 +99,7 @@ pub fn packet(state: &mut Replay, buffer: &mut Buffer, seq: u32, headers: u32, p
     let end = seq.wrapping_add(len);
     if let Some(to) = missed(direction.next_seq, seq, state.rcv_nxt) {
         let to = if direction.reorder == 0 { to } else { buffer.resume(direction.next_seq, to) };
-        follow(Bytes(&[], now), to, 0, direction, other, &mut totals.received);
+        Tracker::new(direction, other, &mut totals.received, Bytes(&[], now)).begin(to, 0);
     }
     if direction.reorder == 0 {
         follow(Bytes(payload, now), seq, len, direction, other, &mut totals.received);

@@ -10,8 +10,8 @@ use anyhow::{anyhow, ensure};
 
 use crate::runner::Skip;
 
-/// Fewer than there are reorder buffers for, as a stream may end with its own in use.
-const STREAMS: u64 = 31;
+/// Fewer than there are first choices of a reorder buffer, as a stream may end with its own in use.
+const STREAMS: u64 = 63;
 const PACKETS: usize = 120;
 /// The most that a test run takes as packet data: a page, less room for headers.
 const LONGEST: usize = 3_000;
@@ -54,7 +54,7 @@ fn stream(kernel: &mut Replayer, seed: u64, seen: &mut Seen) -> anyhow::Result<(
     let mut buffer = Buffer::default();
     let mut streams = [frames(&mut dice, false), frames(&mut dice, true)];
     let (mut sent, mut received) = (0, 0);
-    let mut late: Vec<(u32, Vec<u8>)> = Vec::new();
+    let (mut late, mut lost): (Vec<(u32, Vec<u8>)>, bool) = (Vec::new(), false);
     state.rcv_nxt = start;
     for number in 0..PACKETS {
         state.now_ns += 1 + dice.below(5_000_000);
@@ -69,6 +69,12 @@ fn stream(kernel: &mut Replayer, seed: u64, seen: &mut Seen) -> anyhow::Result<(
         match dice.below(10) {
             // Never comes, and TCP does not care.
             0 if inbound && seed.is_multiple_of(3) => {
+                state.rcv_nxt = start.wrapping_add(received as u32);
+                continue;
+            }
+            // The same once, and there is time to find back.
+            _ if inbound && seed % 3 == 1 && !lost && number > 20 => {
+                lost = true;
                 state.rcv_nxt = start.wrapping_add(received as u32);
                 continue;
             }

@@ -28,19 +28,32 @@ pub(crate) enum Senders {
     Both,
 }
 
+/// What they send.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Frames {
+    /// Of 125 bytes to a mebibyte.
+    Bulk,
+    /// As small as they can be, which a packet holds thousands of and the programs work on for a millisecond.
+    Tiny,
+}
+
 pub(crate) fn full_speed_uploads_are_exact() -> anyhow::Result<()> {
-    on_loopback(Senders::Client)
+    on_loopback(Senders::Client, Frames::Bulk)
 }
 
 pub(crate) fn full_speed_downloads_are_exact() -> anyhow::Result<()> {
-    on_loopback(Senders::Server)
+    on_loopback(Senders::Server, Frames::Bulk)
 }
 
 pub(crate) fn full_speed_both_ways_is_exact() -> anyhow::Result<()> {
-    on_loopback(Senders::Both)
+    on_loopback(Senders::Both, Frames::Bulk)
 }
 
-fn on_loopback(senders: Senders) -> anyhow::Result<()> {
+pub(crate) fn tiny_frames_at_full_speed_are_exact() -> anyhow::Result<()> {
+    on_loopback(Senders::Both, Frames::Tiny)
+}
+
+fn on_loopback(senders: Senders, frames: Frames) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let mut agent = Run::attach(&["--port", &port.to_string(), "--interval", "500ms"])?;
@@ -52,7 +65,8 @@ fn on_loopback(senders: Senders) -> anyhow::Result<()> {
     let mut told = Vec::new();
     for round in 0..rounds {
         let pairs = (0..at_once).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<Vec<_>>>()?;
-        told.extend(exchange(&pairs, senders, UPLOAD, round as u64)?);
+        let bytes = if frames == Frames::Bulk { UPLOAD } else { UPLOAD / 32 };
+        told.extend(exchange(&pairs, (senders, frames), bytes, round as u64)?);
     }
     let (closed, tick) = agent.until_closed(2 * told.len(), patient(LONG))?;
     let losses = tick.agent.losses.context("no losses")?;
@@ -72,7 +86,7 @@ pub(crate) struct Told {
 /// All pairs at once.
 pub(crate) fn exchange(
     pairs: &[(TcpStream, TcpStream)],
-    senders: Senders,
+    (senders, frames): (Senders, Frames),
     bytes: usize,
     seed: u64,
 ) -> anyhow::Result<Vec<Told>> {
@@ -86,8 +100,8 @@ pub(crate) fn exchange(
             };
             let seed = seed << 32 | index as u64;
             threads.push([
-                scope.spawn(move || send(server, down, false, seed)),
-                scope.spawn(move || send(client, up, true, !seed)),
+                scope.spawn(move || send(server, frames, down, false, seed)),
+                scope.spawn(move || send(client, frames, up, true, !seed)),
             ]);
             scope.spawn(move || drain(server));
             scope.spawn(move || drain(client));
@@ -111,9 +125,22 @@ pub(crate) fn exchange(
 }
 
 /// Zeros in frames of every size, pings among them, and a close; then no more.
-fn send(mut stream: &TcpStream, bytes: usize, masked: bool, seed: u64) -> anyhow::Result<Counts> {
+fn send(
+    mut stream: &TcpStream,
+    frames: Frames,
+    bytes: usize,
+    masked: bool,
+    seed: u64,
+) -> anyhow::Result<Counts> {
     let (mut random, mut counts) = (Rng::with_seed(seed), traffic::none());
     let mut left = bytes;
+    while frames == Frames::Tiny && left > 0 {
+        let frame = websocket::frame(0x81, &[], masked.then_some([0; 4]));
+        let number = random.usize(1..20_000);
+        stream.write_all(&frame.repeat(number)).context("sending")?;
+        left = left.saturating_sub(number * frame.len());
+        traffic::add(&mut counts, &Counts::from([("frames", number as u64), ("text", number as u64)]));
+    }
     while left > 0 {
         // As many small ones as large ones, by their number of digits.
         let length = 125usize << random.u32(0..13);
