@@ -153,15 +153,8 @@ pub mod names {
     pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS", "OFF_EPOLL_WATCHES"];
 
     /// State that the programs keep for themselves.
-    pub const PRIVATE: &[&str] = &[
-        "NEXT_SLOT",
-        "FLOWS",
-        "ELDERS_LEFT",
-        "FREE_CHUNKS",
-        "FRESH_CHUNKS",
-        "NEXT_CHUNK",
-        "NEXT_SAMPLE",
-    ];
+    pub const PRIVATE: &[&str] =
+        &["NEXT_SLOT", "FLOWS", "ELDERS_LEFT", "FREE_CHUNKS", "FRESH_CHUNKS", "NEXT_CHUNK", "NEXT_SAMPLE"];
 }
 
 /// One packet's way through the tracker, for tests: the caller sets the state and the surroundings, runs the program on a

@@ -37,6 +37,13 @@ pub const fn choice(cookie: u64, attempt: u32) -> u32 {
 /// How many those are.
 pub const CHOICES: u32 = 32;
 
+/// The first of them may also hold packets that are parked: they found their direction in use on another CPU. The owner of
+/// such a buffer is the cookie with this bit.
+pub const PARKED: u64 = 1 << 63;
+
+/// How many they are.
+pub const PARKING: u32 = 8;
+
 /// How far apart the first choices of successive sockets are.
 const APART: u32 = 8;
 
@@ -64,11 +71,19 @@ pub struct Reorder {
     pub low: u32,
     /// Chunks held.
     pub held: u32,
+    /// Of a parked packet: behind its last byte, the first being at the edge.
+    pub end: u32,
+    /// The same: what it is on the wire.
+    pub packets: u32,
+    /// The same.
+    pub packet_bytes: u32,
     /// Ranges in use.
     count: u32,
     /// Always 0. Loops begin with it: the verifier, which takes memory in a map for unknown, would follow one that begins
     /// with a number turn by turn.
     zero: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    reserved: u32,
     /// What has arrived beyond the edge: disjoint, not touching, in no order.
     ranges: [Range; RANGES],
     /// Chunks by their sequence number, plus 1; 0 for none. All are 0 where `held` is.
@@ -140,8 +155,12 @@ impl Reorder {
         edge: 0,
         low: 0,
         held: 0,
+        end: 0,
+        packets: 0,
+        packet_bytes: 0,
         count: 0,
         zero: 0,
+        reserved: 0,
         ranges: [Range { start: 0, end: 0 }; RANGES],
         places: [0; PLACES],
     };

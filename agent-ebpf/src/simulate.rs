@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use crate::abi::{Direction, Replay, Tally};
 use crate::reorder::{
-    Arrival, CHUNK, Keeping, Range, Reorder, Resume, SLACK, Verdict, before, choice, locate, missed, place, verdict,
+    Arrival, CHUNK, Keeping, Range, Reorder, Resume, SLACK, Verdict, before, choice, locate, missed, place,
+    verdict,
 };
 use crate::tracker::{Clock, Payload, Tracker};
 

@@ -108,8 +108,10 @@ pub struct Direction {
     pub evidence: u8,
     /// Payload length of the current control frame.
     pub control_len: u8,
+    /// 1 while packets may be parked: they found the direction in use (received only).
+    pub parked: u8,
     /// Keeps the size a multiple of 8 without padding.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 /// A tracked connection, keyed by its socket and freed with it.

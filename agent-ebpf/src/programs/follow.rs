@@ -17,14 +17,20 @@ pub(super) fn wire(
     totals: &mut impl Tally,
     segment: &Segment,
 ) {
+    let (packets, bytes) = on_the_wire(skb, segment);
+    direction.counters.wire(packets, bytes);
+    totals.wire(packets, bytes);
+}
+
+/// Packets and bytes that a packet is on the wire.
+#[inline(always)]
+pub(super) fn on_the_wire(skb: *mut __sk_buff, segment: &Segment) -> (u64, u64) {
     // SAFETY: the program's context.
     let (segments, len) = unsafe { ((*skb).gso_segs, (*skb).len) };
     let packets = if segments == 0 { 1 } else { u64::from(segments) };
     // Each segment of a GSO packet gets headers of its own on the wire.
     let header = segment.offset - segment.surplus;
-    let bytes = u64::from(len - segment.surplus) + (packets - 1) * u64::from(header);
-    direction.counters.wire(packets, bytes);
-    totals.wire(packets, bytes);
+    (packets, u64::from(len - segment.surplus) + (packets - 1) * u64::from(header))
 }
 
 /// Follows a packet's payload. Most packets carry one data frame: that is done inline, and only what is left pays for a

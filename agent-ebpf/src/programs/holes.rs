@@ -53,7 +53,6 @@ pub(super) unsafe fn unclaim(holes: *mut Reorder) {
 /// A look at several buffers, for one that is free or can be taken away.
 struct Search {
     cookie: u64,
-    now: u64,
     /// When the edge of the oldest of them moved.
     oldest_ns: u64,
     oldest: u32,
@@ -64,7 +63,7 @@ struct Search {
 /// Claims a buffer for a connection that has none; returns its place plus 1, or 0.
 #[inline(never)]
 pub(super) fn acquire(cookie: u64, now: u64) -> u32 {
-    let mut search = Search { cookie, now, oldest_ns: u64::MAX, oldest: 0, found: 0 };
+    let mut search = Search { cookie, oldest_ns: u64::MAX, oldest: 0, found: 0 };
     // SAFETY: the callback's context outlives the call; buffers are map values.
     unsafe {
         bpf_loop(CHOICES, try_free as *mut c_void, (&raw mut search).cast(), 0);

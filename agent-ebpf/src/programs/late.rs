@@ -7,7 +7,8 @@ use core::ffi::c_void;
 
 use agent_ebpf::abi::{Connection, Direction, ListenerTotals, Stat};
 use agent_ebpf::reorder::{
-    Arrival, Keeping, RANGES, Range, Reorder, Resume, Verdict, before, locate, missed, place, verdict,
+    Arrival, CHUNK, Keeping, PLACES, RANGES, Range, Reorder, Resume, Verdict, before, locate, missed, place,
+    verdict,
 };
 use agent_ebpf::tracker::{Clock, Payload, Tracker};
 use aya_ebpf::bindings::__sk_buff;
@@ -182,16 +183,32 @@ unsafe fn parse<C: Clock + Default>(
 }
 
 /// A segment on its way into chunks.
-struct Copying {
+pub(super) struct Copying {
     payload: Bytes,
     holes: *mut Reorder,
-    keeping: Keeping,
+    pub(super) keeping: Keeping,
+}
+
+impl Copying {
+    #[inline(always)]
+    pub(super) fn new(skb: *mut __sk_buff, segment: &Segment, holes: *mut Reorder, keeping: Keeping) -> Self {
+        Self { payload: Bytes::of(skb, segment), holes, keeping }
+    }
+
+    /// Copies until all is copied or there is no room.
+    #[inline(always)]
+    pub(super) fn run(&mut self, len: u32) {
+        // One chunk more where the segment begins in the middle of one, one for its slack, one turn that finds no more.
+        let turns = len / CHUNK + 3;
+        // SAFETY: the callback's context outlives the call.
+        unsafe { bpf_loop(turns, copy_piece as *mut c_void, (&raw mut *self).cast(), 0) };
+    }
 }
 
 /// Copies the segment into chunks. What finds no room is left out, and will be missed.
 #[inline(never)]
 unsafe fn keep<C: Clock + Default>(skb: *mut __sk_buff, connection: *mut Connection, segment: &Segment) {
-    // SAFETY: as for `late`; the callback's context outlives the call.
+    // SAFETY: as for `late`.
     unsafe {
         let direction = &(*connection).received;
         let holes = buffer(direction);
@@ -201,11 +218,10 @@ unsafe fn keep<C: Clock + Default>(skb: *mut __sk_buff, connection: *mut Connect
             return;
         };
         let now = C::default().now_ns();
-        let mut copying = Copying { payload: Bytes::of(skb, segment), holes, keeping };
-        let turns = segment.len / agent_ebpf::reorder::CHUNK + 3;
-        bpf_loop(turns, copy_piece as *mut c_void, (&raw mut copying).cast(), 0);
+        let mut copying = Copying::new(skb, segment, holes, keeping);
+        copying.run(segment.len);
         if copying.keeping.taken() < segment.len && holes::make_room((*holes).held, now) {
-            bpf_loop(turns, copy_piece as *mut c_void, (&raw mut copying).cast(), 0);
+            copying.run(segment.len);
         }
         let taken = copying.keeping.taken();
         if taken < segment.len {
@@ -220,7 +236,7 @@ extern "C" fn copy_piece(_index: u64, copying: *mut Copying) -> i64 {
     unsafe {
         let holes = (*copying).holes;
         let Some(piece) = (*copying).keeping.piece() else { return 1 };
-        let place = piece.place & (agent_ebpf::reorder::PLACES - 1);
+        let place = piece.place & (PLACES - 1);
         if (*holes).places[place] == 0 {
             let chunk = pool::allocate();
             if chunk == 0 {
@@ -239,10 +255,12 @@ extern "C" fn copy_piece(_index: u64, copying: *mut Copying) -> i64 {
 }
 
 /// Kept bytes behind the tracker's interface.
-struct Kept<C> {
-    holes: *const Reorder,
-    seq: u32,
-    clock: C,
+pub(super) struct Kept<C> {
+    /// Claimed.
+    pub(super) holes: *const Reorder,
+    /// Where it begins.
+    pub(super) seq: u32,
+    pub(super) clock: C,
 }
 
 impl<C: Clock> Payload for Kept<C> {
@@ -315,4 +333,3 @@ unsafe fn close<C: Clock + Default>(connection: *mut Connection, totals: *mut Li
         holes::free(holes);
     }
 }
-

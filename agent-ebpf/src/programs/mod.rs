@@ -13,6 +13,7 @@ mod late;
 mod maps;
 mod owners;
 mod packet;
+mod parked;
 mod pool;
 mod receive;
 mod replay;

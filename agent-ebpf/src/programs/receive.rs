@@ -14,6 +14,7 @@ use super::follow;
 use super::kernel;
 use super::late::late;
 use super::maps;
+use super::parked::{drain, park};
 use super::segment::{KernelClock, Segment};
 
 /// Counts one packet.
@@ -31,7 +32,23 @@ pub(super) fn received(
     unsafe {
         let direction = addr_of_mut!((*connection).received);
         // Claimed before anything is read: another CPU may be about to change what is decided on.
-        if !enter(direction) {
+        let is_parked = !enter(direction);
+        if is_parked {
+            // Another CPU has it, and may have it for long. The packet is left to whoever has the direction next, which may
+            // be this program.
+            if !park(skb, connection, segment) {
+                maps::count(Stat::Contended);
+                return;
+            }
+            if !enter(direction) {
+                return;
+            }
+        }
+        if (*direction).parked != 0 {
+            drain(connection, totals);
+        }
+        if is_parked {
+            leave(direction);
             return;
         }
         let ahead = before((*direction).next_seq, segment.seq);
@@ -74,16 +91,13 @@ pub(super) unsafe fn enter(direction: *mut Direction) -> bool {
     unsafe { claim(direction) || wait(direction) }
 }
 
-/// Tries on, out of line as it is rare. Long enough for another CPU to copy a whole window into a reorder buffer.
+/// Tries on for some 20 µs, out of line as it is rare.
 #[inline(never)]
 unsafe fn wait(direction: *mut Direction) -> bool {
-    const TRIES: u32 = 4096;
+    const TRIES: u32 = 1024;
     let mut waiting = Waiting { direction, claimed: 0 };
     // SAFETY: the callback's context outlives the call.
     unsafe { bpf_loop(TRIES, try_again as *mut c_void, (&raw mut waiting).cast(), 0) };
-    if waiting.claimed == 0 {
-        maps::count(Stat::Contended);
-    }
     waiting.claimed != 0
 }
 

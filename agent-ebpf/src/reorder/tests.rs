@@ -116,11 +116,16 @@ fn what_was_kept_in_pieces_is_read_in_one() {
             let mut kept = Chunks { parsed: base.wrapping_sub(5), buffer: buffer(base), chunks: Vec::new() };
             let pieces: Vec<_> = bytes.chunks(cut).enumerate().collect();
             // The last first, so that a chunk's slack is written before and after its bytes.
-            for (index, piece) in pieces.iter().rev().filter(|(index, _)| index % 2 == 0).chain(pieces.iter()) {
+            for (index, piece) in pieces.iter().rev().filter(|(index, _)| index % 2 == 0).chain(pieces.iter())
+            {
                 assert!(kept.keep(base.wrapping_add((index * cut) as u32), piece));
             }
             for at in 0..bytes.len() - 16 {
-                assert_eq!(kept.load(base.wrapping_add(at as u32), 16), &bytes[at..at + 16], "{base} {cut} {at}");
+                assert_eq!(
+                    kept.load(base.wrapping_add(at as u32), 16),
+                    &bytes[at..at + 16],
+                    "{base} {cut} {at}"
+                );
             }
             let held = kept.buffer.held;
             let mut freed = 0;

@@ -57,9 +57,8 @@ fn on_loopback(senders: Senders, frames: Frames) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let mut agent = Run::attach(&["--port", &port.to_string(), "--interval", "500ms"])?;
-    let number = |name, otherwise| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-    };
+    let number =
+        |name, otherwise| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (rounds, at_once) = (number("HEADROOM_TEST_ROUNDS", 3), number("HEADROOM_TEST_AT_ONCE", 8));
     let before = netstat()?;
     let mut told = Vec::new();
@@ -118,7 +117,12 @@ pub(crate) fn exchange(
             .iter()
             .zip(counts)
             .map(|((server, client), [from_server, from_client])| {
-                Ok(Told { server: server.local_addr()?, client: client.local_addr()?, from_server, from_client })
+                Ok(Told {
+                    server: server.local_addr()?,
+                    client: client.local_addr()?,
+                    from_server,
+                    from_client,
+                })
             })
             .collect()
     })
@@ -196,7 +200,13 @@ pub(crate) fn exact(closed: &[Connection], told: &[Told], losses: &Losses) -> an
             let seen = seen.map(|traffic| traffic::seen(&traffic));
             let equal = traffic::equal("", [&seen[0], &seen[1]], [received, sent]);
             if connection.parse != Parse::Exact || connection.unparsed_bytes > 0 || equal.is_err() {
-                wrong.push((role, connection.parse, connection.unparsed_bytes, connection.stalls, equal.err()));
+                wrong.push((
+                    role,
+                    connection.parse,
+                    connection.unparsed_bytes,
+                    connection.stalls,
+                    equal.err().map(|error| error.to_string()),
+                ));
             }
         }
     }
@@ -209,7 +219,11 @@ fn netstat() -> anyhow::Result<BTreeMap<String, u64>> {
     let text = std::fs::read_to_string("/proc/net/netstat")?;
     let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("TcpExt: ")).collect();
     let [names, values] = lines[..] else { anyhow::bail!("no TcpExt") };
-    Ok(names.split(' ').map(str::to_owned).zip(values.split(' ').map(|value| value.parse().unwrap_or(0))).collect())
+    Ok(names
+        .split(' ')
+        .map(str::to_owned)
+        .zip(values.split(' ').map(|value| value.parse().unwrap_or(0)))
+        .collect())
 }
 
 fn moved(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Vec<(String, u64)> {
