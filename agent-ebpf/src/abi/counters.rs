@@ -186,11 +186,13 @@ pub enum Stat {
     RefusalsUnknown = 7,
     /// Connections with a hole whose kept bytes made room for others.
     ReorderSpilled = 8,
+    /// Holes that TCP has filled with what was not seen here.
+    Missed = 9,
 }
 
 impl Stat {
     /// Number of statistics.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 }
 
 #[cfg(test)]

@@ -69,9 +69,14 @@ pub(super) fn parse_rare<T: Tally>(
 
 #[inline(always)]
 fn run<P: Payload, T: Tally>(tracker: &mut Tracker<'_, P, T>) {
+    // The kernel takes no more (BPF_MAX_LOOPS, or it does not loop at all). Only kept bytes are so many, and they take a turn
+    // each at the most: nothing is searched there.
+    const MOST: u32 = 1 << 23;
+    let turns = tracker.turns();
+    let turns = if turns < MOST { turns } else { MOST };
     // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left.
     unsafe {
-        bpf_loop(tracker.turns(), turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
+        bpf_loop(turns, turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
     }
 }
 

@@ -101,7 +101,10 @@ unsafe fn skip(connection: *mut Connection, totals: *mut ListenerTotals, seq: u3
             bpf_loop(RANGES as u32 + 1, resume_step as *mut c_void, (&raw mut resume).cast(), 0);
             to = resume.end();
         }
-        Tracker::new(direction, other, &mut (*totals).received, Nothing).begin(to, 0);
+        if to != direction.next_seq {
+            maps::count(Stat::Missed);
+            Tracker::new(direction, other, &mut (*totals).received, Nothing).begin(to, 0);
+        }
     }
 }
 

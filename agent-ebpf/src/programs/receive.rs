@@ -60,7 +60,10 @@ pub(super) fn received(
             if ahead && expected.refuses(segment.seq, segment.ack) {
                 maps::count(Stat::Refused);
             } else {
-                late::<KernelClock>(skb, connection, totals, segment, expected.rcv_nxt);
+                // What TCP has and nobody saw is missed; but not what was parked a moment ago.
+                let is_early = (*direction).parked != 0 && before((*direction).next_seq, expected.rcv_nxt);
+                let rcv_nxt = if is_early { (*direction).next_seq } else { expected.rcv_nxt };
+                late::<KernelClock>(skb, connection, totals, segment, rcv_nxt);
             }
         }
         leave(direction);

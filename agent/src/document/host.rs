@@ -143,4 +143,7 @@ pub struct Losses {
     /// Connections whose bytes behind a hole made room for those of others; they show up as unparsed bytes likewise.
     #[serde(default)]
     pub spilled: u64,
+    /// Holes that TCP has filled with what was not seen here, by any of these losses or for another reason.
+    #[serde(default)]
+    pub missed: u64,
 }

@@ -184,6 +184,7 @@ const TESTS: &[runner::Test] = &[
     ("uploads::full_speed_uploads_are_exact", uploads::full_speed_uploads_are_exact),
     ("uploads::full_speed_downloads_are_exact", uploads::full_speed_downloads_are_exact),
     ("uploads::full_speed_both_ways_is_exact", uploads::full_speed_both_ways_is_exact),
+    ("uploads::full_speed_on_a_bad_wire_is_exact", uploads::full_speed_on_a_bad_wire_is_exact),
     ("uploads::tiny_frames_at_full_speed_are_exact", uploads::tiny_frames_at_full_speed_are_exact),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     (

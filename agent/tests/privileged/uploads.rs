@@ -14,11 +14,26 @@ use crate::agent_process::Run;
 use crate::pace::patient;
 use crate::traffic::{self, Counts};
 use crate::websocket;
+use crate::wire::peers::{self, Pair};
+use crate::wire::{Schedule, Version, Wire};
 
 /// How long the uploads of a test may take on a busy host.
 const LONG: Duration = Duration::from_secs(300);
 /// Bytes of payload that a stream carries at the least.
 pub(crate) const UPLOAD: usize = 64 << 20;
+
+/// A wire that TCP gets some speed out of all the same.
+const LOSSY: Schedule = Schedule {
+    drop: 0.002,
+    duplicate: 0.005,
+    reorder: 0.005,
+    behind: 30,
+    at_most: Duration::from_millis(5),
+    overlap: 0.005,
+    delay: 0.0005,
+    pause: Duration::from_millis(5),
+    limit: None,
+};
 
 /// Which end of a connection sends.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +86,29 @@ fn on_loopback(senders: Senders, frames: Frames) -> anyhow::Result<()> {
     let losses = tick.agent.losses.context("no losses")?;
     println!("{:?}", moved(&before, &netstat()?));
     exact(&closed, &told, &losses)
+}
+
+/// On a wire that loses, reorders and repeats, with receive buffers as large as TCP likes.
+pub(crate) fn full_speed_on_a_bad_wire_is_exact() -> anyhow::Result<()> {
+    let wire = Wire::new(Version::V4, 0x7570_6c6f_6164)?;
+    let [near, far] = wire.addresses;
+    let listener = peers::listen(&wire.near, SocketAddr::new(near, 0))?;
+    let address = listener.local_addr()?;
+    let mut agent = Run::attach(&["--port", &address.port().to_string(), "--interval", "500ms"])?;
+    let mut told = Vec::new();
+    for (seed, senders) in [(1, Senders::Client), (2, Senders::Server), (3, Senders::Both)] {
+        wire.become_hostile(Schedule::default())?;
+        let dialled = peers::dial(&wire.far, SocketAddr::new(far, 0), address, None)?;
+        let (accepted, _) = listener.accept().context("the wire does not connect")?;
+        let pair = Pair::upgrade(accepted, dialled)?;
+        wire.become_hostile(LOSSY)?;
+        told.extend(exchange(&[pair.into_streams()], (senders, Frames::Bulk), UPLOAD, seed)?);
+    }
+    let (closed, tick) = agent.until_closed(2 * told.len(), patient(LONG))?;
+    let tally = wire.tally()?;
+    let losses = tick.agent.losses.context("no losses")?;
+    ensure!(tally.dropped > 100 && tally.disorder.bytes > 1 << 20, "the wire was gentle: {tally:?}");
+    exact(&closed, &told, &losses).with_context(|| format!("{tally:?}"))
 }
 
 /// What one connection carried, by the role of the sender.

@@ -34,6 +34,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             refused: self.probes.stat(Stat::Refused)?,
             refusals: self.probes.stat(Stat::RefusalsUnknown)?,
             spilled: self.probes.stat(Stat::ReorderSpilled)?,
+            missed: self.probes.stat(Stat::Missed)?,
         })
     }
 }
