@@ -38,6 +38,7 @@ mod segments;
 mod servers;
 mod sinks;
 mod ss;
+mod strangers;
 mod stream;
 mod tls;
 mod traffic;
@@ -186,6 +187,10 @@ const TESTS: &[runner::Test] = &[
     ("uploads::full_speed_both_ways_is_exact", uploads::full_speed_both_ways_is_exact),
     ("uploads::full_speed_on_a_bad_wire_is_exact", uploads::full_speed_on_a_bad_wire_is_exact),
     ("uploads::tiny_frames_at_full_speed_are_exact", uploads::tiny_frames_at_full_speed_are_exact),
+    (
+        "strangers::open_holes_of_strangers_cost_nobody_a_frame",
+        strangers::open_holes_of_strangers_cost_nobody_a_frame,
+    ),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     (
         "namespaces::socket_memory_elsewhere_equals_inet_diag",

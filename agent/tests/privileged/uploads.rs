@@ -20,10 +20,10 @@ use crate::wire::{Schedule, Version, Wire};
 /// How long the uploads of a test may take on a busy host.
 const LONG: Duration = Duration::from_secs(300);
 /// Bytes of payload that a stream carries at the least.
-pub(crate) const UPLOAD: usize = 64 << 20;
+const UPLOAD: usize = 64 << 20;
 
 /// A wire that TCP gets some speed out of all the same.
-const LOSSY: Schedule = Schedule {
+pub(crate) const LOSSY: Schedule = Schedule {
     drop: 0.002,
     duplicate: 0.005,
     reorder: 0.005,
