@@ -82,6 +82,8 @@ pub mod names {
     pub const REFUSALS: &str = "REFUSALS";
     /// Array of [`Reorder`](crate::reorder::Reorder).
     pub const REORDER: &str = "REORDER";
+    /// Array of what reorder buffers keep, in chunks.
+    pub const POOL: &str = "POOL";
     /// Array of one [`Replay`](super::Replay).
     pub const REPLAYED: &str = "REPLAYED";
 
@@ -103,6 +105,7 @@ pub mod names {
         UPGRADE_REQUESTS,
         REFUSALS,
         REORDER,
+        POOL,
         REPLAYED,
         LOGS,
     ];
@@ -167,8 +170,17 @@ pub mod names {
     pub const FUNCTIONS: &[&str] = &["headroom_examine"];
 
     /// State that the programs keep for themselves, and [`SWITCH`]'s variable.
-    pub const PRIVATE: &[&str] =
-        &["NEXT_SERVER_SLOT", "NEXT_CLIENT_SLOT", "FLOWS", "ELDERS_LEFT", "SWITCHED_ON"];
+    pub const PRIVATE: &[&str] = &[
+        "NEXT_SERVER_SLOT",
+        "NEXT_CLIENT_SLOT",
+        "FLOWS",
+        "ELDERS_LEFT",
+        "SWITCHED_ON",
+        "FREE_CHUNKS",
+        "FRESH_CHUNKS",
+        "NEXT_CHUNK",
+        "NEXT_SAMPLE",
+    ];
 
     /// The section, and so the map, of the variable that has all programs work: 0 until all of them are attached.
     pub const SWITCH: &str = ".data.switch";
@@ -195,7 +207,7 @@ pub struct Replay {
 // refuse it with a message about stack bytes; the sums say so at compile time instead.
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (FRAME_SLOTS + 7));
-    assert!(size_of::<Direction>() == size_of::<Counters>() + 168);
+    assert!(size_of::<Direction>() == size_of::<Counters>() + 176);
     assert!(size_of::<Connection>() == 2 * size_of::<Direction>() + 48 + 32);
     assert!(size_of::<Endpoints>() == 48);
     assert!(size_of::<SocketMemory>() == 48);

@@ -5,6 +5,9 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+#[cfg(not(feature = "programs"))]
+extern crate alloc;
+
 pub mod abi;
 pub mod candidate;
 pub mod evidence;
@@ -15,5 +18,6 @@ mod keepalive;
 pub mod opening;
 pub mod reorder;
 pub mod request;
+#[cfg(not(feature = "programs"))]
 pub mod simulate;
 pub mod tracker;

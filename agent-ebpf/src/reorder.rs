@@ -2,34 +2,52 @@
 //!
 //! Ingress shows segments in the order of their arrival. Behind a lost or late one, TCP keeps what comes in its
 //! out-of-order queue, and shows it to nobody again when the hole is filled; so the frame parser, which needs every
-//! header byte, keeps a copy. One buffer serves a connection while it has holes: a ring of [`WINDOW`] bytes indexed by
-//! sequence number, and up to [`RANGES`] ranges that say which of them are there.
+//! header byte, keeps a copy. A [`Reorder`] serves a connection while it has holes: it says which ranges have arrived,
+//! and in which chunks of a pool that all connections share their bytes are.
 //!
-//! The buffer also knows how long the stream waited, which is what head-of-line blocking cost the receiver: from the
-//! first segment behind a hole until no hole is left.
+//! A chunk holds the [`CHUNK`] bytes from a multiple of [`CHUNK`] on, and the first [`SLACK`] bytes of the next chunk once
+//! more, so that a header is never read from two chunks. What is missed for good and what found no room are the same to
+//! the parser: it goes on behind it ([`Reorder::resume`]), and loses its boundary only where that was no payload.
+//!
+//! The time from the first segment behind a hole until no hole is left is what head-of-line blocking cost the receiver.
 
 use crate::abi::Direction;
-use crate::tracker::{self, Clock, Payload};
+use crate::tracker;
 
-/// Bytes behind the first hole that can be kept, a power of two.
-pub const WINDOW: u32 = 32 << 10;
-/// Bytes that are copied in one go, a power of two.
+/// Bytes behind the frame parser that can be kept of one connection, a power of two. Linux offers windows of up to
+/// `tcp_rmem`'s maximum, 6 MiB unless configured.
+pub const WINDOW: u32 = 8 << 20;
+/// Bytes in a chunk, a power of two.
 pub const CHUNK: u32 = 4 << 10;
-/// Ranges between holes.
-pub const RANGES: usize = 4;
-/// Buffers in the table: connections that can have holes at the same time, a power of two.
-pub const BUFFERS: usize = 128;
+/// First bytes of the next chunk that a chunk has too: as many as the parser reads in one go.
+pub const SLACK: u32 = 16;
+/// Chunks of a window.
+pub const PLACES: usize = (WINDOW / CHUNK) as usize;
+/// Ranges between holes, a power of two.
+pub const RANGES: usize = 128;
+/// Connections that can have holes at the same time, a power of two.
+pub const BUFFERS: usize = 512;
 
-/// The buffers that a socket may claim, by its cookie: a few, so that two sockets rarely want the same.
+/// The buffers that a socket may claim, by its cookie.
 #[inline(always)]
 pub const fn choice(cookie: u64, attempt: u32) -> u32 {
-    (cookie as u32).wrapping_mul(CHOICES).wrapping_add(attempt) & (BUFFERS as u32 - 1)
+    (cookie as u32).wrapping_mul(APART).wrapping_add(attempt) & (BUFFERS as u32 - 1)
 }
 
 /// How many those are.
-pub const CHOICES: u32 = 4;
+pub const CHOICES: u32 = 32;
 
-/// Sequence numbers from `start` up to, not including, `end`; empty where they are equal.
+/// The first of them may also hold packets that are parked: they found their direction in use on another CPU. The owner of
+/// such a buffer is the cookie with this bit.
+pub const PARKED: u64 = 1 << 63;
+
+/// How many they are.
+pub const PARKING: u32 = 8;
+
+/// How far apart the first choices of successive sockets are.
+const APART: u32 = 8;
+
+/// Sequence numbers from `start` up to, not including, `end`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Range {
@@ -43,16 +61,33 @@ pub struct Range {
 pub struct Reorder {
     /// Cookie of the socket it serves; 0 while it is free.
     pub owner: u64,
-    /// `bpf_ktime_get_ns` when it was last used, for taking it from an owner that is gone.
-    pub used_ns: u64,
-    /// Everything before this sequence number has arrived.
+    /// `bpf_ktime_get_ns` when the edge last moved.
+    pub moved_ns: u64,
+    /// 1 while it is read or written: by its owner, or by somebody who takes it away.
+    pub busy: u32,
+    /// Everything before this sequence number has arrived. What of it the parser has not seen is kept.
     pub edge: u32,
-    /// Nothing before this sequence number is kept: it was parsed, or missed for good.
-    pub unkept: u32,
-    /// What has arrived beyond it: disjoint, not touching, in no order.
-    pub ranges: [Range; RANGES],
-    /// The ring. The slack lets the verifier see that a chunk fits wherever it begins.
-    pub bytes: [u8; (WINDOW + CHUNK) as usize],
+    /// Chunk that `places` begins with: the sequence number of its first byte, divided by [`CHUNK`].
+    pub low: u32,
+    /// Chunks held.
+    pub held: u32,
+    /// Of a parked packet: behind its last byte, the first being at the edge.
+    pub end: u32,
+    /// The same: what it is on the wire.
+    pub packets: u32,
+    /// The same.
+    pub packet_bytes: u32,
+    /// Ranges in use.
+    count: u32,
+    /// Always 0. Loops begin with it: the verifier, which takes memory in a map for unknown, would follow one that begins
+    /// with a number turn by turn.
+    zero: u32,
+    /// Keeps the size a multiple of 8 without padding.
+    reserved: u32,
+    /// What has arrived beyond the edge: disjoint, not touching, in no order.
+    ranges: [Range; RANGES],
+    /// Chunks by their sequence number, plus 1; 0 for none. All are 0 where `held` is.
+    pub places: [u16; PLACES],
 }
 
 /// What becomes of a segment that arrives while there are holes, or makes one.
@@ -65,8 +100,6 @@ pub enum Verdict {
     Keep,
     /// Nothing in it is new to the tracker.
     Known,
-    /// It goes to the tracker, which loses its boundary: what is missing will not come, or it cannot be kept.
-    GiveUp,
 }
 
 /// `a` lies before `b` in sequence space (RFC 9293 section 3.4).
@@ -75,208 +108,310 @@ pub const fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
+#[inline(always)]
+const fn earlier(a: u32, b: u32) -> u32 {
+    if before(a, b) { a } else { b }
+}
+
+/// What becomes of a segment from `start` to `end`, not empty.
+#[inline(always)]
+pub fn verdict(direction: &Direction, start: u32, end: u32) -> Verdict {
+    let parsed = direction.next_seq;
+    if !before(parsed, end) {
+        Verdict::Known
+    } else if !before(parsed, start) || tracker::can_bridge(direction, start.wrapping_sub(parsed)) {
+        Verdict::Parse
+    } else {
+        Verdict::Keep
+    }
+}
+
+/// Where the parser goes on without a buffer, if there is anything missing that will not come again: TCP has all before
+/// `rcv_nxt` and the segment at hand begins at `start`.
+#[inline(always)]
+pub const fn missed(parsed: u32, start: u32, rcv_nxt: u32) -> Option<u32> {
+    let to = earlier(start, rcv_nxt);
+    if before(parsed, to) { Some(to) } else { None }
+}
+
+/// The place of a chunk in [`Reorder::places`].
+#[inline(always)]
+pub const fn place(chunk: u32) -> usize {
+    chunk as usize & (PLACES - 1)
+}
+
+/// Where a byte is: its chunk, and where in that.
+#[inline(always)]
+pub const fn locate(seq: u32) -> (u32, u32) {
+    (seq / CHUNK, seq & (CHUNK - 1))
+}
+
 impl Reorder {
     /// A buffer without an owner.
     pub const FREE: Reorder = Reorder {
         owner: 0,
-        used_ns: 0,
+        moved_ns: 0,
+        busy: 0,
         edge: 0,
-        unkept: 0,
+        low: 0,
+        held: 0,
+        end: 0,
+        packets: 0,
+        packet_bytes: 0,
+        count: 0,
+        zero: 0,
+        reserved: 0,
         ranges: [Range { start: 0, end: 0 }; RANGES],
-        bytes: [0; (WINDOW + CHUNK) as usize],
+        places: [0; PLACES],
     };
 
-    /// Starts over: all before `edge` has arrived and nothing beyond.
+    /// Starts over with nothing kept: all before `edge`, where the parser stands, has arrived and nothing beyond.
     #[inline(always)]
-    pub fn begin(&mut self, edge: u32) {
+    pub fn begin(&mut self, edge: u32, now_ns: u64) {
         self.edge = edge;
-        self.unkept = edge;
-        self.ranges = [Range::default(); RANGES];
-    }
-
-    /// Takes note of a segment of `direction` from `start` to `end`, not empty. `rcv_nxt` is TCP's own edge: what lies
-    /// before it and was not seen here will not come again.
-    #[inline(always)]
-    pub fn admit(&mut self, direction: &Direction, start: u32, end: u32, rcv_nxt: u32) -> Verdict {
-        let parsed = direction.next_seq;
-        let missed = before(parsed, rcv_nxt);
-        if missed {
-            // What is kept has a gap before it that nothing will fill.
-            self.begin(rcv_nxt);
-        } else if before(self.edge, rcv_nxt) {
-            self.arrive(self.edge, rcv_nxt);
-        }
-        let noted = self.arrive(start, end);
-        if !before(parsed, end) {
-            Verdict::Known
-        } else if !before(parsed, start) || tracker::can_bridge(direction, start.wrapping_sub(parsed)) {
-            Verdict::Parse
-        } else if missed || !noted || end.wrapping_sub(parsed) > WINDOW {
-            Verdict::GiveUp
-        } else {
-            Verdict::Keep
-        }
-    }
-
-    /// Notes that the bytes from `start` to `end` have arrived. Returns `false` where that would need another range.
-    #[inline(always)]
-    fn arrive(&mut self, start: u32, end: u32) -> bool {
-        if before(self.edge, start) {
-            return self.insert(Range { start, end });
-        }
-        if before(self.edge, end) {
-            self.edge = end;
-            for range in &mut self.ranges {
-                if range.start == range.end || before(self.edge, range.start) {
-                    continue;
-                }
-                if before(self.edge, range.end) {
-                    self.edge = range.end;
-                }
-                *range = Range::default();
-            }
-        }
-        true
-    }
-
-    /// One pass is enough: ranges do not touch each other, so none touches another through the new one only.
-    #[inline(always)]
-    fn insert(&mut self, mut new: Range) -> bool {
-        let mut free = None;
-        for (index, range) in self.ranges.iter_mut().enumerate() {
-            if range.start != range.end {
-                if before(new.end, range.start) || before(range.end, new.start) {
-                    continue;
-                }
-                if before(range.start, new.start) {
-                    new.start = range.start;
-                }
-                if before(new.end, range.end) {
-                    new.end = range.end;
-                }
-                *range = Range::default();
-            }
-            free = Some(index);
-        }
-        match free {
-            Some(index) => {
-                self.ranges[index & (RANGES - 1)] = new;
-                true
-            }
-            None => false,
-        }
+        self.low = edge / CHUNK;
+        self.count = 0;
+        self.moved_ns = now_ns;
     }
 
     /// Whether no hole is left.
     #[inline(always)]
     pub fn is_whole(&self) -> bool {
-        self.ranges.iter().all(|range| range.start == range.end)
+        self.count == 0
     }
 
-    /// Bytes that have arrived without a hole from `parsed` on, where the frame parser stands. Behind them is a hole, as
-    /// ranges do not touch.
+    /// Bytes that have arrived without a hole from where the frame parser stands.
     #[inline(always)]
     pub fn run(&self, parsed: u32) -> u32 {
-        if before(parsed, self.unkept) {
-            return 0;
-        }
-        if before(parsed, self.edge) {
-            return self.edge.wrapping_sub(parsed);
-        }
-        for range in &self.ranges {
-            if !before(parsed, range.start) && before(parsed, range.end) {
-                return range.end.wrapping_sub(parsed);
-            }
-        }
-        0
+        if before(parsed, self.edge) { self.edge.wrapping_sub(parsed) } else { 0 }
     }
 
-    /// Where the next bytes of a segment go, of which `seq` is the next and `left` are left: index in the ring, and how
-    /// many fit there in one go (1 to [`CHUNK`]).
+    /// TCP has all before `rcv_nxt`, seen here or not. What the parser is still to see counts by what is kept of it.
     #[inline(always)]
-    pub const fn place(seq: u32, left: u32) -> (usize, u32) {
-        let at = seq & (WINDOW - 1);
-        let to_end = WINDOW - at;
-        let most = if to_end < CHUNK { to_end } else { CHUNK };
-        (at as usize, if left < most { left } else { most })
+    pub fn advance(&self, parsed: u32, rcv_nxt: u32) -> Range {
+        Range { start: self.edge, end: earlier(parsed, rcv_nxt) }
+    }
+
+    /// Forgets the chunk that lies furthest back, if the parser is past it; `Some` of what stood in its place. `None`
+    /// where nothing is to be forgotten.
+    #[inline(always)]
+    pub fn shed(&mut self, parsed: u32) -> Option<u16> {
+        if self.low == parsed / CHUNK {
+            return None;
+        }
+        if self.held == 0 {
+            self.low = parsed / CHUNK;
+            return None;
+        }
+        Some(self.take())
+    }
+
+    /// The same wherever the parser is.
+    #[inline(always)]
+    pub fn spill(&mut self) -> Option<u16> {
+        if self.held == 0 { None } else { Some(self.take()) }
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> u16 {
+        let place = place(self.low);
+        let chunk = self.places[place];
+        self.places[place] = 0;
+        self.low = self.low.wrapping_add(1) & (u32::MAX / CHUNK);
+        if chunk != 0 {
+            self.held = self.held.wrapping_sub(1);
+        }
+        chunk
     }
 }
 
-/// Kept bytes behind the tracker's interface.
-pub struct Kept<'a, C> {
-    bytes: &'a [u8; (WINDOW + CHUNK) as usize],
-    seq: u32,
-    clock: C,
+/// A range on its way into the ranges of a buffer: [`Arrival::step`] until it returns `false`, at most [`RANGES`] times and
+/// once more, then [`Arrival::end`].
+///
+/// Ranges do not touch each other, so none touches another through the new one only, and one pass is enough.
+pub struct Arrival<'a> {
+    buffer: &'a mut Reorder,
+    new: Range,
+    at: u32,
 }
 
-impl<'a, C> Kept<'a, C> {
-    /// The bytes of a buffer's ring from sequence number `seq` on.
+impl<'a> Arrival<'a> {
+    /// The bytes of `range` have arrived.
     #[inline(always)]
-    pub fn new(buffer: &'a Reorder, seq: u32, clock: C) -> Self {
-        Self { bytes: &buffer.bytes, seq, clock }
+    pub fn new(buffer: &'a mut Reorder, range: Range) -> Self {
+        let at = buffer.zero;
+        Self { buffer, new: range, at }
+    }
+
+    /// Whether there is anything to do.
+    #[inline(always)]
+    pub fn begin(&mut self) -> bool {
+        if before(self.new.start, self.buffer.edge) {
+            self.new.start = self.buffer.edge;
+        }
+        before(self.new.start, self.new.end)
+    }
+
+    /// Merges the next range, if it touches the new one.
+    #[inline(always)]
+    pub fn step(&mut self) -> bool {
+        let buffer = &mut *self.buffer;
+        if self.at >= buffer.count {
+            return false;
+        }
+        let at = self.at as usize & (RANGES - 1);
+        let range = buffer.ranges[at];
+        if before(self.new.end, range.start) || before(range.end, self.new.start) {
+            self.at += 1;
+            return true;
+        }
+        if before(range.start, self.new.start) {
+            self.new.start = range.start;
+        }
+        if before(self.new.end, range.end) {
+            self.new.end = range.end;
+        }
+        buffer.count -= 1;
+        buffer.ranges[at] = buffer.ranges[buffer.count as usize & (RANGES - 1)];
+        true
+    }
+
+    /// Moves the edge, or adds what is now one range. Returns `false` where that would be one too many.
+    #[inline(always)]
+    pub fn end(&mut self, now_ns: u64) -> bool {
+        let buffer = &mut *self.buffer;
+        if !before(buffer.edge, self.new.start) {
+            buffer.edge = self.new.end;
+            buffer.moved_ns = now_ns;
+            return true;
+        }
+        let count = buffer.count;
+        if count >= RANGES as u32 {
+            return false;
+        }
+        buffer.ranges[count as usize & (RANGES - 1)] = self.new;
+        buffer.count = count + 1;
+        true
     }
 }
 
-impl<C: Clock> Payload for Kept<'_, C> {
-    // A call chain has 512 bytes of stack, and here is the longest; the next packet is a chance as good.
-    const SEARCHED: bool = false;
-
+impl Range {
+    /// From `start` up to `end`.
     #[inline(always)]
-    fn load(&self, offset: u32, to: &mut [u8; 16], _len: u32) -> bool {
-        let start = self.seq.wrapping_add(offset);
-        // All 16, wanted or not: what lies behind is another part of the ring, and 16 branches would have the verifier
-        // walk 16 ways.
-        for (index, byte) in to.iter_mut().enumerate() {
-            *byte = self.bytes[(start.wrapping_add(index as u32) & (WINDOW - 1)) as usize];
+    pub const fn new(start: u32, end: u32) -> Self {
+        Self { start, end }
+    }
+}
+
+/// Looks for where the parser can go on: [`Resume::step`] until it returns `false`, at most [`RANGES`] times and once more,
+/// then [`Resume::end`].
+pub struct Resume<'a> {
+    buffer: &'a Reorder,
+    parsed: u32,
+    to: u32,
+    at: u32,
+}
+
+impl<'a> Resume<'a> {
+    /// What lies between `parsed`, where the parser stands, and `to` will not come, other than what is kept.
+    #[inline(always)]
+    pub fn new(buffer: &'a Reorder, parsed: u32, to: u32) -> Self {
+        Self { buffer, parsed, to, at: buffer.zero }
+    }
+
+    /// Looks at the next range.
+    #[inline(always)]
+    pub fn step(&mut self) -> bool {
+        if self.at >= self.buffer.count {
+            return false;
+        }
+        let range = self.buffer.ranges[self.at as usize & (RANGES - 1)];
+        self.at += 1;
+        // One that the parser is in the middle of says that there is nothing missing before it.
+        if before(self.parsed, range.end) && before(range.start, self.to) {
+            self.to = if before(range.start, self.parsed) { self.parsed } else { range.start };
         }
         true
     }
 
+    /// Where the parser goes on.
     #[inline(always)]
-    fn now_ns(&self) -> u64 {
-        self.clock.now_ns()
+    pub fn end(&self) -> u32 {
+        self.to
+    }
+}
+
+/// A segment on its way into chunks.
+#[derive(Debug, Clone, Copy)]
+pub struct Keeping {
+    /// Chunk of the parser's position.
+    origin: u32,
+    /// Start and end of the segment, counted from that chunk's first byte.
+    start: u32,
+    end: u32,
+    /// Chunk that comes next, counted from there too.
+    next: u32,
+}
+
+/// A part of a segment that goes into one chunk.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    /// The chunk's place in [`Reorder::places`].
+    pub place: usize,
+    /// Where in the chunk, less than [`CHUNK`] + [`SLACK`].
+    pub at: u32,
+    /// Where in the segment.
+    pub from: u32,
+    /// How many bytes; up to [`CHUNK`] + [`SLACK`].
+    pub len: u32,
+}
+
+impl Keeping {
+    /// The segment of `len` bytes at `seq`, beyond where the parser stands. `None` where it lies beyond the window.
+    #[inline(always)]
+    pub const fn new(parsed: u32, seq: u32, len: u32) -> Option<Self> {
+        let (origin, at) = locate(parsed);
+        let start = seq.wrapping_sub(parsed).wrapping_add(at);
+        let end = start.wrapping_add(len);
+        // One chunk less: what lies in the slack of the last is in a chunk that is not there.
+        if start > WINDOW || len > WINDOW || end > WINDOW - CHUNK {
+            return None;
+        }
+        Some(Self { origin, start, end, next: start.saturating_sub(SLACK) / CHUNK })
+    }
+
+    /// The next piece; `None` behind the last.
+    #[inline(always)]
+    pub const fn piece(&self) -> Option<Piece> {
+        let first = self.next * CHUNK;
+        if first >= self.end {
+            return None;
+        }
+        let last = first + CHUNK + SLACK;
+        let start = if self.start > first { self.start } else { first };
+        let end = if self.end < last { self.end } else { last };
+        Some(Piece {
+            place: place(self.origin.wrapping_add(self.next)),
+            at: start - first,
+            from: start - self.start,
+            len: end - start,
+        })
+    }
+
+    /// The piece is in its chunk.
+    #[inline(always)]
+    pub const fn kept(&mut self) {
+        // The mask shows the verifier that this number does not grow from turn to turn.
+        self.next = (self.next + 1) & (2 * PLACES as u32 - 1);
+    }
+
+    /// Bytes of the segment that are in chunks, if the next piece is not.
+    #[inline(always)]
+    pub const fn taken(&self) -> u32 {
+        let next = self.next * CHUNK;
+        if next >= self.end { self.end - self.start } else { next.saturating_sub(self.start) }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn buffer(edge: u32) -> Box<Reorder> {
-        let mut buffer = Box::new(Reorder::FREE);
-        buffer.begin(edge);
-        buffer
-    }
-
-    #[test]
-    fn ranges_merge_and_the_edge_moves_over_them() {
-        let mut holes = buffer(100);
-        assert!(holes.arrive(200, 300) && holes.arrive(400, 500) && holes.arrive(300, 350));
-        assert_eq!((holes.run(200), holes.run(100), holes.run(400), holes.run(350)), (150, 0, 100, 0));
-        assert!(holes.arrive(340, 410), "joins two ranges");
-        assert_eq!(holes.run(200), 300);
-        assert!(!holes.is_whole());
-        assert!(holes.arrive(50, 220));
-        assert_eq!((holes.edge, holes.is_whole(), holes.run(100)), (500, true, 400));
-    }
-
-    #[test]
-    fn there_are_so_many_ranges_and_no_more() {
-        let mut holes = buffer(0);
-        for index in 0..RANGES as u32 {
-            assert!(holes.arrive(100 * index + 10, 100 * index + 20));
-        }
-        assert!(!holes.arrive(1_000, 1_010));
-        assert!(holes.arrive(20, 110), "touches two");
-        assert!(holes.arrive(1_000, 1_010));
-    }
-
-    #[test]
-    fn sequence_numbers_wrap() {
-        let mut holes = buffer(u32::MAX - 9);
-        assert!(holes.arrive(5, 20) && holes.arrive(u32::MAX - 4, 2));
-        assert_eq!((holes.run(u32::MAX - 4), holes.run(5)), (7, 15));
-        assert!(holes.arrive(u32::MAX - 9, u32::MAX - 3) && holes.arrive(2, 5));
-        assert_eq!((holes.edge, holes.is_whole()), (20, true));
-    }
-}
+mod tests;

@@ -3,8 +3,7 @@
 use std::io::Cursor;
 
 use agent_ebpf::abi::{Counters, Direction, Parse, Replay, frame_slot};
-use agent_ebpf::reorder::Reorder;
-use agent_ebpf::simulate::{self, At, Bytes};
+use agent_ebpf::simulate::{self, At, Buffer, Bytes};
 use agent_ebpf::tracker::{self, Tracker};
 use proptest::prelude::*;
 use tungstenite::protocol::frame::FrameHeader;
@@ -238,7 +237,7 @@ proptest! {
         late in prop::collection::vec((prop::bool::weighted(0.15), 1usize..6), 1..60),
     ) {
         let stream = encode(&frames, masked, seed);
-        let (mut state, mut buffer) = (Replay::default(), Box::new(Reorder::FREE));
+        let (mut state, mut buffer) = (Replay::default(), Buffer::default());
         state.inbound = 1;
         state.connection.cookie = seed;
         state.rcv_nxt = start;
@@ -269,7 +268,7 @@ proptest! {
         lost in prop::collection::vec(prop::bool::weighted(0.05), 1..100),
     ) {
         let stream = encode(&frames, masked, seed);
-        let (mut state, mut buffer) = (Replay::default(), Box::new(Reorder::FREE));
+        let (mut state, mut buffer) = (Replay::default(), Buffer::default());
         state.inbound = 1;
         state.connection.cookie = seed;
         state.rcv_nxt = start;

@@ -107,6 +107,10 @@ pub struct Direction {
     pub held: u8,
     /// Payload length of the current control frame.
     pub control_len: u8,
+    /// 1 while packets may be parked: they found the direction in use (received only).
+    pub parked: u8,
+    /// Keeps the size a multiple of 8 without padding.
+    pub reserved: [u8; 7],
     /// What speaks for the present guess at a boundary, where none is known.
     pub evidence: Evidence,
 }

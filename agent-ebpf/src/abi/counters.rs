@@ -178,7 +178,7 @@ pub enum Stat {
     HandshakesUnparsed = 3,
     /// Packets that found their direction in use on another CPU and were left to the gap logic.
     Contended = 4,
-    /// Segments behind a hole that were let go unparsed: there was no room to keep them, or what is missing never came.
+    /// Segments behind a hole that were not kept, or not all of them: there was no room.
     ReorderFull = 5,
     /// Segments out of order that TCP is going to refuse.
     Refused = 6,
@@ -188,11 +188,15 @@ pub enum Stat {
     HeadsLost = 8,
     /// Answers that say 101 to no request that was seen to ask for it: they make no connection.
     UnaskedUpgrades = 9,
+    /// Connections with a hole whose kept bytes made room for others.
+    ReorderSpilled = 10,
+    /// Holes that TCP has filled with what was not seen here.
+    Missed = 11,
 }
 
 impl Stat {
     /// Number of statistics.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 12;
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use super::maps::{self, EVENTS, TOTALS};
-use super::{kernel, receive};
+use super::{holes, kernel, parked, receive};
 
 /// As the ring buffer carries it.
 #[repr(C)]
@@ -59,7 +59,8 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
             abandon(&mut (*connection).received, addr_of_mut!((*received).counters.unparsed_bytes));
             abandon(&mut (*connection).sent, addr_of_mut!((*sent).counters.unparsed_bytes));
         }
-        receive::release(&mut (*connection).received, (*connection).cookie);
+        parked::discard(connection);
+        holes::release(&mut (*connection).received, (*connection).cookie);
         let Some(mut entry) = EVENTS.reserve_untyped::<Closed>(0) else {
             maps::count(Stat::EventsLost);
             return 0;

@@ -17,14 +17,20 @@ pub(super) fn wire(
     totals: &mut impl Tally,
     segment: &Segment,
 ) {
+    let (packets, bytes) = on_the_wire(skb, segment);
+    direction.counters.wire(packets, bytes);
+    totals.wire(packets, bytes);
+}
+
+/// Packets and bytes that a packet is on the wire.
+#[inline(always)]
+pub(super) fn on_the_wire(skb: *mut __sk_buff, segment: &Segment) -> (u64, u64) {
     // SAFETY: the program's context.
     let (segments, len) = unsafe { ((*skb).gso_segs, (*skb).len) };
     let packets = if segments == 0 { 1 } else { u64::from(segments) };
     // Each segment of a GSO packet gets headers of its own on the wire.
     let header = segment.offset - segment.surplus;
-    let bytes = u64::from(len - segment.surplus) + (packets - 1) * u64::from(header);
-    direction.counters.wire(packets, bytes);
-    totals.wire(packets, bytes);
+    (packets, u64::from(len - segment.surplus) + (packets - 1) * u64::from(header))
 }
 
 /// Follows a packet's payload. Most packets carry one data frame: that is done inline, and only what is left pays for a
@@ -63,9 +69,14 @@ pub(super) fn parse_rare<T: Tally>(
 
 #[inline(always)]
 fn run<P: Payload, T: Tally>(tracker: &mut Tracker<'_, P, T>) {
+    // The kernel takes no more (BPF_MAX_LOOPS, or it does not loop at all). Only kept bytes are so many, and they take a turn
+    // each at the most: nothing is searched there.
+    const MOST: u32 = 1 << 23;
+    let turns = tracker.turns();
+    let turns = if turns < MOST { turns } else { MOST };
     // SAFETY: the callback's context outlives the call; it returns 1 when nothing is left.
     unsafe {
-        bpf_loop(tracker.turns(), turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
+        bpf_loop(turns, turn::<P, T> as *mut c_void, (&raw mut *tracker).cast(), 0);
     }
 }
 

@@ -68,20 +68,25 @@ pub(super) struct Expected {
     pub(super) rcv_nxt: u32,
     /// End of the window offered to the peer.
     window_end: u32,
+    /// End of the largest one that its receive buffer allows. A window closes in an instant where memory is short, and
+    /// opens again before a segment gets here that was sent into the old one, or before a segment that is here is taken
+    /// from the backlog.
+    largest_end: u32,
     /// The oldest byte that is not acknowledged yet, and the end of what the application has written. Not `snd_nxt`, which
     /// TCP moves only after it has handed a segment down: on loopback its acknowledgement may be here by then.
     sent: (u32, u32),
 }
 
 impl Expected {
-    /// Whether TCP will refuse a segment out of order: it begins beyond the window (`tcp_sequence` in
+    /// Whether TCP will refuse a segment out of order: it begins beyond any window (`tcp_sequence` in
     /// net/ipv4/tcp_input.c), or acknowledges what was never sent or was acknowledged longer ago than the largest window
     /// (RFC 7323 section 2.2) allows for (`tcp_ack`).
     #[inline(always)]
     pub(super) const fn refuses(&self, seq: u32, ack: u32) -> bool {
         const LARGEST_WINDOW: u32 = 1 << 30;
         let (una, written) = self.sent;
-        before(self.window_end, seq) || before(written, ack) || before(ack, una.wrapping_sub(LARGEST_WINDOW))
+        let is_beyond = before(self.window_end, seq) && before(self.largest_end, seq);
+        is_beyond || before(written, ack) || before(ack, una.wrapping_sub(LARGEST_WINDOW))
     }
 }
 
@@ -98,8 +103,10 @@ pub(super) unsafe fn expected(sk: *mut c_void) -> Option<Expected> {
             return None;
         }
         let (rcv_wup, rcv_wnd): (u32, u32) = (member(tcp, &OFF_RCV_WUP), member(tcp, &OFF_RCV_WND));
+        let (rcv_nxt, rcvbuf): (u32, u32) = (member(tcp, &OFF_RCV_NXT), member(tcp, &OFF_RCVBUF));
         Some(Expected {
-            rcv_nxt: member(tcp, &OFF_RCV_NXT),
+            rcv_nxt,
+            largest_end: rcv_nxt.wrapping_add(rcvbuf),
             window_end: rcv_wup.wrapping_add(rcv_wnd),
             sent: (member(tcp, &OFF_SND_UNA), member(tcp, &OFF_WRITE_SEQ)),
         })

@@ -16,6 +16,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf, SkStorage}
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 
+use super::pool::{BANKS, Bank};
+
 #[btf_map]
 pub(super) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
@@ -50,9 +52,13 @@ static UPGRADE_REQUESTS: SkStorage<UpgradeRequest> = SkStorage::new();
 #[btf_map]
 pub(super) static REFUSALS: HashMap<Refusal, u64, 1024> = HashMap::new();
 
-/// 4.6 MiB: connections with a hole in what they receive, at the same moment.
+/// 2.6 MiB: connections with a hole in what they receive, at the same moment.
 #[btf_map]
 pub(super) static REORDER: Array<Reorder, BUFFERS> = Array::new();
+
+/// 16 MiB: what they received behind it.
+#[btf_map]
+pub(super) static POOL: Array<Bank, BANKS> = Array::new();
 
 #[btf_map]
 pub(super) static REPLAYED: Array<Replay, 1> = Array::new();

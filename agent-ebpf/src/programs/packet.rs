@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::ptr::{addr_of_mut, null_mut};
 
-use agent_ebpf::abi::Connection;
+use agent_ebpf::abi::{Connection, Stat};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -82,6 +82,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
             // A head comes in on several CPUs as frames do, and one of them may be about to enrol the connection.
             let received = addr_of_mut!((*connection).received);
             if IN && !receive::enter(received) {
+                maps::count(Stat::Contended);
                 return;
             }
             let begins = if (*connection).head.inbound == upgrade::HELLO {

@@ -10,6 +10,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 
+use super::late::late;
 use super::maps::REPLAYED;
 use super::packet::PASS;
 use super::receive;
@@ -49,7 +50,7 @@ fn replay(skb: *mut __sk_buff) {
         }
         let received = addr_of_mut!((*connection).received);
         if segment.len > 0 && (before((*received).next_seq, segment.seq) || (*received).reorder != 0) {
-            receive::late::<ReplayClock>(skb, connection, totals, &segment, (*replay).rcv_nxt);
+            late::<ReplayClock>(skb, connection, totals, &segment, (*replay).rcv_nxt);
         } else {
             receive::follow::<ReplayClock>(skb, connection, &mut (*totals).received, &segment);
         }

@@ -1,7 +1,8 @@
 //! The frame tracker under any delivery of a stream that tungstenite encodes, and under any bytes at all.
 
 use agent_ebpf::abi::{Counters, Direction, Parse, Replay, frame_slot};
-use agent_ebpf::reorder::{Reorder, WINDOW};
+use agent_ebpf::reorder::WINDOW;
+use agent_ebpf::simulate::Buffer;
 use agent_ebpf::{simulate, tracker};
 use arbitrary::{Arbitrary, Unstructured};
 use tungstenite::protocol::frame::FrameHeader;
@@ -26,7 +27,7 @@ pub(crate) fn run(bytes: &[u8]) {
 /// One direction of a connection, followed packet by packet as the packet programs do it.
 pub(crate) struct Follower {
     state: Replay,
-    buffer: Box<Reorder>,
+    buffer: Buffer,
     start: u32,
     /// What TCP has: everything up to the edge, and ranges beyond it.
     edge: usize,
@@ -39,7 +40,7 @@ impl Follower {
         let mut state = Replay { inbound: inbound.into(), rcv_nxt: start, ..Replay::default() };
         tracker::start(&mut state.connection.received, start, masked);
         tracker::start(&mut state.connection.sent, start, masked);
-        Self { state, buffer: Box::new(Reorder::FREE), start, edge: 0, beyond: Vec::new() }
+        Self { state, buffer: Buffer::default(), start, edge: 0, beyond: Vec::new() }
     }
 
     /// The part of the stream from `from` up to `to` passes by and reaches TCP.

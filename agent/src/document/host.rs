@@ -137,7 +137,7 @@ pub struct Losses {
     pub handshakes: u64,
     /// Packets that met another of their direction on a second CPU; they show up as unparsed bytes.
     pub packets: u64,
-    /// Segments behind a hole that could not be kept, or whose hole was never filled; they show up as unparsed bytes.
+    /// Segments behind a hole of which some could not be kept; where that was no payload, they show up as unparsed bytes.
     pub reordered: u64,
     /// Segments out of order that TCP was going to refuse, and that were left out therefore.
     pub refused: u64,
@@ -153,4 +153,10 @@ pub struct Losses {
     /// corrected by them.
     #[serde(default)]
     pub reconciled: u64,
+    /// Connections whose bytes behind a hole made room for those of others; they show up as unparsed bytes likewise.
+    #[serde(default)]
+    pub spilled: u64,
+    /// Holes that TCP has filled with what was not seen here, by any of these losses or for another reason.
+    #[serde(default)]
+    pub missed: u64,
 }

@@ -16,6 +16,7 @@ mod early;
 mod exchange;
 mod exits;
 mod foreign;
+mod full_speed;
 mod handshake;
 mod hostile;
 mod impostors;
@@ -25,6 +26,7 @@ mod limits;
 mod load;
 mod memory;
 mod namespaces;
+mod open_holes;
 mod pace;
 mod passing;
 mod payload;
@@ -240,6 +242,15 @@ const TESTS: &[runner::Test] = &[
         hostile::handshakes_on_a_bad_network_are_understood,
     ),
     ("hostile::a_brutal_wire_invents_nothing", hostile::a_brutal_wire_invents_nothing),
+    ("full_speed::uploads_are_exact", full_speed::uploads_are_exact),
+    ("full_speed::downloads_are_exact", full_speed::downloads_are_exact),
+    ("full_speed::both_ways_is_exact", full_speed::both_ways_is_exact),
+    ("full_speed::a_bad_wire_is_exact", full_speed::a_bad_wire_is_exact),
+    ("full_speed::tiny_frames_are_exact", full_speed::tiny_frames_are_exact),
+    (
+        "open_holes::open_holes_of_strangers_cost_nobody_a_frame",
+        open_holes::open_holes_of_strangers_cost_nobody_a_frame,
+    ),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     (
         "namespaces::socket_memory_elsewhere_equals_inet_diag",

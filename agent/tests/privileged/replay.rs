@@ -3,14 +3,15 @@
 
 use agent::kernel::Replayer;
 use agent_ebpf::abi::Replay;
-use agent_ebpf::reorder::{Reorder, before};
+use agent_ebpf::reorder::before;
+use agent_ebpf::simulate::Buffer;
 use agent_ebpf::{simulate, tracker};
 use anyhow::{Context as _, anyhow, ensure};
 
 use crate::runner::Skip;
 
-/// Fewer than there are reorder buffers for, as a stream may end with its own in use.
-const STREAMS: u64 = 31;
+/// Fewer than there are first choices of a reorder buffer, as a stream may end with its own in use.
+const STREAMS: u64 = 63;
 const PACKETS: usize = 120;
 /// The most that a test run takes as packet data: a page, less room for headers.
 const LONGEST: usize = 3_000;
@@ -53,10 +54,10 @@ fn stream(kernel: &mut Replayer, seed: u64, seen: &mut Seen) -> anyhow::Result<(
     let start = dice.next() as u32;
     tracker::start(&mut state.connection.received, start, true);
     tracker::start(&mut state.connection.sent, start, false);
-    let mut buffer = Box::new(Reorder::FREE);
+    let mut buffer = Buffer::default();
     let mut streams = [frames(&mut dice, false), frames(&mut dice, true)];
     let (mut sent, mut received) = (0, 0);
-    let mut late: Vec<(u32, Vec<u8>)> = Vec::new();
+    let (mut late, mut lost): (Vec<(u32, Vec<u8>)>, bool) = (Vec::new(), false);
     state.rcv_nxt = start;
     for number in 0..PACKETS {
         state.now_ns += 1 + dice.below(5_000_000);
@@ -71,6 +72,12 @@ fn stream(kernel: &mut Replayer, seed: u64, seen: &mut Seen) -> anyhow::Result<(
         match dice.below(10) {
             // Never comes, and TCP does not care.
             0 if inbound && seed.is_multiple_of(3) => {
+                state.rcv_nxt = start.wrapping_add(received as u32);
+                continue;
+            }
+            // The same once, and there is time to find back.
+            _ if inbound && seed % 3 == 1 && !lost && number > 20 => {
+                lost = true;
                 state.rcv_nxt = start.wrapping_add(received as u32);
                 continue;
             }
@@ -138,7 +145,7 @@ fn stream(kernel: &mut Replayer, seed: u64, seen: &mut Seen) -> anyhow::Result<(
 fn both(
     kernel: &mut Replayer,
     state: &mut Replay,
-    buffer: &mut Reorder,
+    buffer: &mut Buffer,
     seq: u32,
     payload: &[u8],
 ) -> anyhow::Result<()> {

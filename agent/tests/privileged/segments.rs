@@ -80,7 +80,7 @@ pub(crate) fn a_segment_from_beyond_the_window_changes_nothing() -> anyhow::Resu
     drain(&mut server, frame.len())?;
     // Wherever the stream stands, some of these are far ahead of it.
     for eighth in 0..8u32 {
-        forge(from, to, eighth << 29, &websocket::binary(b"forged"))?;
+        forge(from, to, (eighth << 29, 0), &websocket::binary(b"forged"))?;
     }
     for _ in 0..20 {
         client.write_all(&frame)?;
@@ -117,13 +117,19 @@ fn only(snapshot: &Snapshot, role: Role) -> anyhow::Result<&Connection> {
 }
 
 /// Sends a TCP segment that no socket of this host has made (IPv4, PSH and ACK set).
-fn forge(from: SocketAddr, to: SocketAddr, seq: u32, payload: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn forge(
+    from: SocketAddr,
+    to: SocketAddr,
+    (seq, ack): (u32, u32),
+    payload: &[u8],
+) -> anyhow::Result<()> {
     let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { bail!("not IPv4") };
     let mut tcp = Vec::new();
     tcp.extend(from.port().to_be_bytes());
     tcp.extend(to.port().to_be_bytes());
     tcp.extend(seq.to_be_bytes());
-    tcp.extend([0, 0, 0, 0, 5 << 4, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
+    tcp.extend(ack.to_be_bytes());
+    tcp.extend([5 << 4, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
     tcp.extend(payload);
     let sum = wire::tcp_checksum(&[source.octets(), destination.octets()].concat(), &tcp);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());

@@ -89,23 +89,29 @@ pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
 
 /// A frame with this first byte (FIN, RSV1–3, opcode), masked where it is a client's.
 pub(crate) fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
-    let masked = if mask.is_some() { 0x80 } else { 0 };
-    let mut frame = vec![first];
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(length @ 0..126), _) => frame.push(masked | length),
-        (_, Ok(length)) => {
-            frame.push(masked | 126);
-            frame.extend(length.to_be_bytes());
-        }
-        _ => {
-            frame.push(masked | 127);
-            frame.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
+    let mut frame = header(first, payload.len(), mask);
     let key = mask.unwrap_or_default();
-    frame.extend(mask.into_iter().flatten());
     frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
+}
+
+/// Its header.
+pub(crate) fn header(first: u8, length: usize, mask: Option<[u8; 4]>) -> Vec<u8> {
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    let mut header = vec![first];
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ 0..126), _) => header.push(masked | length),
+        (_, Ok(length)) => {
+            header.push(masked | 126);
+            header.extend(length.to_be_bytes());
+        }
+        _ => {
+            header.push(masked | 127);
+            header.extend((length as u64).to_be_bytes());
+        }
+    }
+    header.extend(mask.into_iter().flatten());
+    header
 }
 
 /// Sends a message of up to 125 bytes and waits for its echo.

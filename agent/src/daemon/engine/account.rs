@@ -36,6 +36,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             heads: self.probes.stat(Stat::HeadsLost)?,
             unasked: self.probes.stat(Stat::UnaskedUpgrades)?,
             reconciled: self.reconciliation.repaired(),
+            spilled: self.probes.stat(Stat::ReorderSpilled)?,
+            missed: self.probes.stat(Stat::Missed)?,
         })
     }
 }

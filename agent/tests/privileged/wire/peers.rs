@@ -141,6 +141,11 @@ impl Pair {
         Ok(Self { server, client })
     }
 
+    /// The server's end and the client's.
+    pub(crate) fn into_streams(self) -> (TcpStream, TcpStream) {
+        (self.server, self.client)
+    }
+
     /// Both ends say all they have to say at the same time, read what the other says, and close. Readers begin after
     /// `stall`.
     pub(crate) fn exchange(&self, size: Size, stall: Duration, seed: u64) -> anyhow::Result<Truth> {
