@@ -167,7 +167,14 @@ pub mod names {
     pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS", "OFF_EPOLL_WATCHES"];
 
     /// Functions that the verifier looks at one by one, because they are exported.
-    pub const FUNCTIONS: &[&str] = &["headroom_examine"];
+    pub const FUNCTIONS: &[&str] = &[
+        "headroom_examine",
+        "headroom_rest_received",
+        "headroom_rest_sent",
+        "headroom_rest_nested",
+        "headroom_catch_up",
+        "headroom_drain",
+    ];
 
     /// State that the programs keep for themselves, and [`SWITCH`]'s variable.
     pub const PRIVATE: &[&str] = &[

@@ -14,15 +14,17 @@ use agent_ebpf::tracker::{Clock, Payload, Tracker};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_loop;
 
-use super::follow;
+use super::follow::{self, Rest};
+use super::global;
 use super::holes::{self, buffer};
 use super::maps;
 use super::pool::{self, MOST};
-use super::segment::{Bytes, Segment};
+use super::receive;
+use super::segment::{Bytes, ProgramClock, Segment};
 
 /// A segment behind a hole, or on a connection that has one.
 #[inline(always)]
-pub(super) fn late<C: Clock + Default>(
+pub(super) fn late<C: ProgramClock>(
     skb: *mut __sk_buff,
     connection: *mut Connection,
     totals: *mut ListenerTotals,
@@ -41,7 +43,11 @@ pub(super) fn late<C: Clock + Default>(
             parse::<C>(skb, connection, totals, segment);
         }
         if (*connection).received.reorder != 0 {
-            catch_up::<C>(connection, totals);
+            if C::IS_KERNELS {
+                global::headroom_catch_up(connection, totals);
+            } else {
+                catch_up::<C>(connection, totals);
+            }
             close::<C>(connection, totals);
         }
     }
@@ -49,7 +55,7 @@ pub(super) fn late<C: Clock + Default>(
 
 /// Claims the connection's buffer, or a new one where the segment makes a hole.
 #[inline(never)]
-unsafe fn open<C: Clock + Default>(
+unsafe fn open<C: ProgramClock>(
     connection: *mut Connection,
     totals: *mut ListenerTotals,
     seq: u32,
@@ -130,7 +136,7 @@ impl Payload for Nothing {
 
 /// Says what becomes of the segment, a [`Verdict`] as a number, and notes what of it needs not be kept.
 #[inline(never)]
-unsafe fn note<C: Clock + Default>(connection: *mut Connection, segment: &Segment, rcv_nxt: u32) -> u32 {
+unsafe fn note<C: ProgramClock>(connection: *mut Connection, segment: &Segment, rcv_nxt: u32) -> u32 {
     // SAFETY: as for `late`.
     unsafe {
         let direction = &(*connection).received;
@@ -170,7 +176,7 @@ extern "C" fn arrival_step(_index: u64, arrival: *mut Arrival<'_>) -> i64 {
 }
 
 #[inline(never)]
-unsafe fn parse<C: Clock + Default>(
+unsafe fn parse<C: ProgramClock>(
     skb: *mut __sk_buff,
     connection: *mut Connection,
     totals: *mut ListenerTotals,
@@ -179,9 +185,10 @@ unsafe fn parse<C: Clock + Default>(
     // SAFETY: as for `late`.
     unsafe {
         let (direction, other) = (&mut (*connection).received, &(*connection).sent);
-        let payload = Bytes::<C>::of(skb, segment);
-        let place = (segment.seq, segment.len);
-        follow::parse_rare(payload, place, direction, other, &mut (*totals).received);
+        let received = &mut (*totals).received;
+        if let Some(offset) = follow::begin::<C, _>(skb, direction, other, received, segment) {
+            receive::rest::<C>(skb, connection, received, Rest::new(segment, offset));
+        }
     }
 }
 
@@ -210,7 +217,7 @@ impl Copying {
 
 /// Copies the segment into chunks. What finds no room is left out, and will be missed.
 #[inline(never)]
-unsafe fn keep<C: Clock + Default>(skb: *mut __sk_buff, connection: *mut Connection, segment: &Segment) {
+unsafe fn keep<C: ProgramClock>(skb: *mut __sk_buff, connection: *mut Connection, segment: &Segment) {
     // SAFETY: as for `late`.
     unsafe {
         let direction = &(*connection).received;
@@ -294,8 +301,8 @@ impl<C: Clock> Payload for Kept<C> {
 }
 
 /// Follows what was kept and is in order now.
-#[inline(never)]
-unsafe fn catch_up<C: Clock + Default>(connection: *mut Connection, totals: *mut ListenerTotals) {
+#[inline(always)]
+pub(super) unsafe fn catch_up<C: ProgramClock>(connection: *mut Connection, totals: *mut ListenerTotals) {
     // SAFETY: as for `late`.
     unsafe {
         let (direction, other) = (&mut (*connection).received, &(*connection).sent);
@@ -307,14 +314,14 @@ unsafe fn catch_up<C: Clock + Default>(connection: *mut Connection, totals: *mut
         if run > 0 {
             let kept = Kept { holes, seq: direction.next_seq, clock: C::default() };
             let place = (direction.next_seq, run);
-            follow::parse_rare(kept, place, direction, other, &mut (*totals).received);
+            follow::parse_kept(kept, place, direction, other, &mut (*totals).received);
         }
     }
 }
 
 /// Gives back what is not needed any more, and ends the wait where no hole is left.
 #[inline(never)]
-unsafe fn close<C: Clock + Default>(connection: *mut Connection, totals: *mut ListenerTotals) {
+unsafe fn close<C: ProgramClock>(connection: *mut Connection, totals: *mut ListenerTotals) {
     // SAFETY: as for `late`.
     unsafe {
         let direction: &mut Direction = &mut (*connection).received;

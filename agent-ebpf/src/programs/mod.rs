@@ -7,6 +7,7 @@ mod enrol;
 mod exchange;
 mod flows;
 mod follow;
+mod global;
 mod holes;
 mod kernel;
 mod late;

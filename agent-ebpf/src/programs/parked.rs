@@ -96,7 +96,7 @@ extern "C" fn claim_free(attempt: u64, places: *mut Places) -> i64 {
 }
 
 /// Follows the parked packets that are in order now. The caller has claimed the direction.
-#[inline(never)]
+#[inline(always)]
 pub(super) unsafe fn drain(connection: *mut Connection, totals: *mut ListenerTotals) {
     let mut draining = Draining { connection, totals };
     // SAFETY: the direction is claimed; the callback's context outlives the call.
@@ -146,7 +146,7 @@ extern "C" fn drain_first(_index: u64, draining: *mut Draining) -> i64 {
         totals.wire(packets, bytes);
         if verdict == Verdict::Parse {
             let kept = Kept { holes: place, seq: start, clock: KernelClock };
-            follow::parse_rare(kept, (start, end.wrapping_sub(start)), direction, other, totals);
+            follow::parse_kept(kept, (start, end.wrapping_sub(start)), direction, other, totals);
         }
         holes::free(place);
         0

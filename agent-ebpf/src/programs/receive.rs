@@ -6,16 +6,16 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use agent_ebpf::abi::{Connection, Direction, DirectionTotals, ListenerTotals, Stat};
 use agent_ebpf::reorder::before;
-use agent_ebpf::tracker::Clock;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_loop;
 
-use super::follow;
+use super::follow::{self, Rest};
+use super::global;
 use super::kernel;
 use super::late::late;
 use super::maps;
-use super::parked::{drain, park};
-use super::segment::{KernelClock, Segment};
+use super::parked::park;
+use super::segment::{KernelClock, ProgramClock, Segment};
 
 /// Counts one packet.
 #[inline(always)]
@@ -45,7 +45,7 @@ pub(super) fn received(
             }
         }
         if (*direction).parked != 0 {
-            drain(connection, totals);
+            global::headroom_drain(connection, totals);
         }
         if is_parked {
             leave(direction);
@@ -72,7 +72,7 @@ pub(super) fn received(
 
 /// A segment that is in order.
 #[inline(always)]
-pub(super) fn follow<C: Clock + Default>(
+pub(super) fn follow<C: ProgramClock>(
     skb: *mut __sk_buff,
     connection: *mut Connection,
     totals: &mut DirectionTotals,
@@ -81,8 +81,30 @@ pub(super) fn follow<C: Clock + Default>(
     // SAFETY: as for `received`.
     let (direction, other) = unsafe { (&mut (*connection).received, &(*connection).sent) };
     follow::wire(skb, direction, totals, segment);
-    if segment.len > 0 {
-        follow::parse::<C, _>(skb, direction, other, totals, segment);
+    if segment.len == 0 {
+        return;
+    }
+    if let Some(offset) = follow::parse::<C, _>(skb, direction, other, totals, segment) {
+        rest::<C>(skb, connection, totals, Rest::new(segment, offset));
+    }
+}
+
+/// Follows the rest of a packet.
+#[inline(always)]
+pub(super) fn rest<C: ProgramClock>(
+    skb: *mut __sk_buff,
+    connection: *mut Connection,
+    totals: *mut DirectionTotals,
+    rest: Rest,
+) {
+    if C::IS_KERNELS {
+        let (base, rest) = rest.pack();
+        global::headroom_rest_received(skb, connection, totals, base, rest);
+        return;
+    }
+    // SAFETY: as for `received`.
+    unsafe {
+        follow::rest::<C, _>(skb, &mut (*connection).received, &(*connection).sent, &mut *totals, rest);
     }
 }
 

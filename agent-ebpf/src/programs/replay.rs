@@ -14,7 +14,7 @@ use super::late::late;
 use super::maps::REPLAYED;
 use super::packet::PASS;
 use super::receive;
-use super::segment::Segment;
+use super::segment::{ProgramClock, Segment};
 use super::send;
 
 /// Says what the caller wants it to say.
@@ -27,6 +27,10 @@ impl Clock for ReplayClock {
         // SAFETY: a plain integer in a map value.
         REPLAYED.get_ptr(0).map_or(0, |replay| unsafe { (*replay).now_ns })
     }
+}
+
+impl ProgramClock for ReplayClock {
+    const IS_KERNELS: bool = false;
 }
 
 #[cgroup_skb(ingress)]
@@ -45,7 +49,7 @@ fn replay(skb: *mut __sk_buff) {
         let connection = addr_of_mut!((*replay).connection);
         let totals: *mut ListenerTotals = addr_of_mut!((*replay).totals);
         if (*replay).inbound == 0 {
-            send::follow::<ReplayClock, _>(skb, connection, &mut (*totals).sent, &segment);
+            send::follow::<ReplayClock>(skb, connection, &mut (*totals).sent, &segment);
             return;
         }
         let received = addr_of_mut!((*connection).received);

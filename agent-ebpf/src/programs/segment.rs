@@ -118,8 +118,24 @@ pub(super) struct Bytes<C = KernelClock> {
 impl<C: Default> Bytes<C> {
     #[inline(always)]
     pub(super) fn of(skb: *const __sk_buff, segment: &Segment) -> Self {
-        Self { skb, base: segment.offset, clock: C::default() }
+        Self::at(skb, segment.offset)
     }
+
+    /// The payload that begins at `base` of the packet.
+    #[inline(always)]
+    pub(super) fn at(skb: *const __sk_buff, base: u32) -> Self {
+        Self { skb, base, clock: C::default() }
+    }
+}
+
+/// A clock of a program's.
+pub(super) trait ProgramClock: Clock + Default {
+    /// It is the kernel's: what is rare goes through global functions (see `global`), which know no other.
+    const IS_KERNELS: bool;
+}
+
+impl ProgramClock for KernelClock {
+    const IS_KERNELS: bool = true;
 }
 
 impl<C> Bytes<C> {

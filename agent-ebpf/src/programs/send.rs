@@ -3,12 +3,12 @@
 use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use agent_ebpf::abi::{Connection, ListenerTotals, SharedTotals, Tally};
-use agent_ebpf::tracker::Clock;
+use agent_ebpf::abi::{Connection, DirectionTotals, ListenerTotals, SharedTotals};
 use aya_ebpf::bindings::__sk_buff;
 
-use super::follow;
-use super::segment::{Bytes, KernelClock, Segment};
+use super::follow::{self, Rest};
+use super::global;
+use super::segment::{KernelClock, ProgramClock, Segment};
 
 /// Counts one packet. Egress runs under the socket's lock, so nobody else writes the direction; the listener's totals
 /// belong to this CPU, but a program in process context may be interrupted by one that sends for another socket. Whoever
@@ -26,7 +26,7 @@ pub(super) fn sent(
         if AtomicU64::from_ptr(busy).swap(1, Ordering::AcqRel) != 0 {
             return nested(skb, connection, totals, segment);
         }
-        follow::<KernelClock, _>(skb, connection, &mut (*totals).sent, segment);
+        follow::<KernelClock>(skb, connection, &mut (*totals).sent, segment);
         // Who looks at it runs on this CPU, so program order is all it takes; LLVM's BPF back end has no compiler fence
         // and keeps earlier stores before a volatile one.
         busy.write_volatile(0);
@@ -41,17 +41,22 @@ fn nested(skb: *mut __sk_buff, connection: *mut Connection, totals: *mut Listene
     // SAFETY: as for `follow`.
     let (direction, other) = unsafe { (&mut (*connection).sent, &(*connection).received) };
     follow::wire(skb, direction, nested, segment);
-    if segment.len > 0 {
-        let payload = Bytes::<KernelClock>::of(skb, segment);
-        follow::parse_rare(payload, (segment.seq, segment.len), direction, other, nested);
+    if segment.len == 0 {
+        return;
+    }
+    if let Some(offset) = follow::begin::<KernelClock, _>(skb, direction, other, nested, segment) {
+        let (base, rest) = Rest::new(segment, offset).pack();
+        // SAFETY: a part of the totals.
+        let nested = unsafe { addr_of_mut!((*totals).nested) };
+        global::headroom_rest_nested(skb, connection, nested, base, rest);
     }
 }
 
 #[inline(always)]
-pub(super) fn follow<C: Clock + Default, T: Tally>(
+pub(super) fn follow<C: ProgramClock>(
     skb: *mut __sk_buff,
     connection: *mut Connection,
-    totals: &mut T,
+    totals: &mut DirectionTotals,
     segment: &Segment,
 ) {
     // SAFETY: a storage value, live during the program; `sent` is written by this hook only. The other direction may
@@ -59,7 +64,16 @@ pub(super) fn follow<C: Clock + Default, T: Tally>(
     // bookkeeping.
     let (direction, other) = unsafe { (&mut (*connection).sent, &(*connection).received) };
     follow::wire(skb, direction, totals, segment);
-    if segment.len > 0 {
-        follow::parse::<C, T>(skb, direction, other, totals, segment);
+    if segment.len == 0 {
+        return;
+    }
+    if let Some(offset) = follow::parse::<C, _>(skb, direction, other, totals, segment) {
+        let rest = Rest::new(segment, offset);
+        if C::IS_KERNELS {
+            let (base, rest) = rest.pack();
+            global::headroom_rest_sent(skb, connection, totals, base, rest);
+        } else {
+            follow::rest::<C, _>(skb, direction, other, totals, rest);
+        }
     }
 }

@@ -1,0 +1,100 @@
+//! Global functions, as the verifier calls what is exported: it looks at each once, for itself, with any memory of the right
+//! size for its arguments, and not again for each way that leads there. What is large and rare is one.
+//!
+//! They take a context, memory and numbers, at most five, and return a number. Of memory the verifier does not know that it is
+//! there, so null is looked for.
+
+use agent_ebpf::abi::{Connection, DirectionTotals, ListenerTotals, SharedTotals};
+use aya_ebpf::bindings::__sk_buff;
+
+use super::follow::{self, Rest};
+use super::segment::KernelClock;
+use super::{late, parked};
+
+/// Follows the rest of a received packet. The caller has claimed the direction.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn headroom_rest_received(
+    skb: *mut __sk_buff,
+    connection: *mut Connection,
+    totals: *mut DirectionTotals,
+    base: u32,
+    rest: u64,
+) -> u32 {
+    if connection.is_null() || totals.is_null() {
+        return 0;
+    }
+    // SAFETY: map values, see `receive::received`.
+    unsafe {
+        let (direction, other) = (&mut (*connection).received, &(*connection).sent);
+        follow::rest::<KernelClock, _>(skb, direction, other, &mut *totals, Rest::unpack(base, rest));
+    }
+    0
+}
+
+/// Follows the rest of a sent packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn headroom_rest_sent(
+    skb: *mut __sk_buff,
+    connection: *mut Connection,
+    totals: *mut DirectionTotals,
+    base: u32,
+    rest: u64,
+) -> u32 {
+    if connection.is_null() || totals.is_null() {
+        return 0;
+    }
+    // SAFETY: map values, see `send::sent`.
+    unsafe {
+        let (direction, other) = (&mut (*connection).sent, &(*connection).received);
+        follow::rest::<KernelClock, _>(skb, direction, other, &mut *totals, Rest::unpack(base, rest));
+    }
+    0
+}
+
+/// The same beside a program that was interrupted: `totals` are added to atomically.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn headroom_rest_nested(
+    skb: *mut __sk_buff,
+    connection: *mut Connection,
+    totals: *mut DirectionTotals,
+    base: u32,
+    rest: u64,
+) -> u32 {
+    if connection.is_null() || totals.is_null() {
+        return 0;
+    }
+    // SAFETY: map values, see `send::nested`; the two kinds of totals are views of the same memory.
+    unsafe {
+        let (direction, other) = (&mut (*connection).sent, &(*connection).received);
+        let totals: &mut SharedTotals = &mut *totals.cast();
+        follow::rest::<KernelClock, _>(skb, direction, other, totals, Rest::unpack(base, rest));
+    }
+    0
+}
+
+/// Follows what was kept behind a hole and is in order now. The caller has claimed the direction.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn headroom_catch_up(connection: *mut Connection, totals: *mut ListenerTotals) -> u32 {
+    if connection.is_null() || totals.is_null() {
+        return 0;
+    }
+    // SAFETY: map values, see `late::late`.
+    unsafe { late::catch_up::<KernelClock>(connection, totals) };
+    0
+}
+
+/// Follows the parked packets that are in order now. The caller has claimed the direction.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn headroom_drain(connection: *mut Connection, totals: *mut ListenerTotals) -> u32 {
+    if connection.is_null() || totals.is_null() {
+        return 0;
+    }
+    // SAFETY: map values, the direction being claimed.
+    unsafe { parked::drain(connection, totals) };
+    0
+}
