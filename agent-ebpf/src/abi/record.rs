@@ -178,7 +178,9 @@ pub struct Exchange {
     /// Its last four bytes so far, the last one lowest.
     pub tail: u32,
     /// 1 where it is the first request of its connection.
-    pub first: u32,
+    pub first: u16,
+    /// 1 where the packet at hand lies beyond a hole in the request, and is not kept.
+    pub is_late: u16,
 }
 
 /// A request for an upgrade, in storage of its socket until the answer: what makes a 101 its answer, and where frames begin.
@@ -191,8 +193,9 @@ pub struct UpgradeRequest {
     pub frames_seq: u32,
     /// [`UpgradeRequest::ASKS`] and the other flags.
     pub flags: u32,
-    /// Keeps the size a multiple of 8 without padding.
-    pub reserved: u32,
+    /// TCP sequence number behind a piece that came before its time and ended like a head; only with
+    /// [`UpgradeRequest::ENDED_LATE`].
+    pub late_seq: u32,
 }
 
 impl UpgradeRequest {
@@ -202,6 +205,20 @@ impl UpgradeRequest {
     pub const ENDED: u32 = 2;
     /// It is a TLS ClientHello, on a port that was named.
     pub const CLIENT_HELLO: u32 = 4;
+    /// A piece beyond a hole ended like a head: where TCP has everything up to there and nothing more, the head ended there.
+    pub const ENDED_LATE: u32 = 8;
+
+    /// Where frames begin, if that is known. `edge` is where TCP stands when the answer goes out.
+    #[inline(always)]
+    pub const fn frames_seq(&self, edge: u32) -> Option<u32> {
+        if self.flags & Self::ENDED != 0 {
+            Some(self.frames_seq)
+        } else if self.flags & Self::ENDED_LATE != 0 && self.late_seq == edge {
+            Some(edge)
+        } else {
+            None
+        }
+    }
 }
 
 /// Upgrades that were refused: what they have in common.

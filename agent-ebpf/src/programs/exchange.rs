@@ -124,7 +124,7 @@ pub(super) fn request<const IN: bool>(
     if exchange.is_null() {
         return false;
     }
-    request::examine(skb, segment, exchange);
+    request::headroom_examine(skb, exchange, segment.offset, segment.len, segment.seq);
     settle::<IN>(sk, segment, exchange)
 }
 
@@ -137,12 +137,17 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
     unsafe {
         let mut exchange = claim_own((index, tag));
         let mut begins = piece & piece::BEGINS != 0;
+        // What of the segment is there already: nothing of one that begins a request.
+        let mut known = 0;
         if !exchange.is_null() {
             let ended = (*exchange).request_state.flags & UpgradeRequest::ENDED != 0;
-            let goes_on = (*exchange).next_seq == segment.seq;
-            if goes_on && !(ended && piece & piece::OPENS != 0) {
+            let ahead = (*exchange).next_seq.wrapping_sub(segment.seq) as i32;
+            let is_new = begins && (*exchange).request_state.start_seq != segment.seq;
+            if !(ended && piece & piece::OPENS != 0) && ahead < segment.len as i32 && (ahead == 0 || !is_new)
+            {
                 begins = false;
-            } else if !begins || (*exchange).request_state.start_seq == segment.seq {
+                known = ahead;
+            } else if !is_new {
                 // Sent again, or nothing of this request.
                 release(exchange, tag);
                 return null_mut();
@@ -156,18 +161,24 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
         }
         if begins {
             let first = piece & piece::FIRST != 0;
-            (*exchange).request_state =
-                UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags: 0, reserved: 0 };
-            (*exchange).first = u32::from(first);
+            (*exchange).request_state = UpgradeRequest { start_seq: segment.seq, ..NO_REQUEST };
+            (*exchange).next_seq = segment.seq;
+            (*exchange).first = u16::from(first);
             (*exchange).tail = 0;
             // At the client, TCP's round trip is the handshake's until the request is acknowledged.
             let handshake_us = if IN == EGRESS && first { upgrade::handshake_us(sk) } else { 0 };
             (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), handshake_us, ..EMPTY };
         }
-        append(skb, segment, exchange);
+        (*exchange).is_late = u16::from(known < 0);
+        if known >= 0 {
+            append(skb, segment, exchange, known as u32);
+        }
         exchange
     }
 }
+
+/// A request of which nothing is known.
+const NO_REQUEST: UpgradeRequest = UpgradeRequest { start_seq: 0, frames_seq: 0, flags: 0, late_seq: 0 };
 
 /// A value without a call to `memset`.
 const EMPTY: Opened = Opened {
@@ -212,22 +223,23 @@ fn settle<const IN: bool>(sk: *mut c_void, segment: &Segment, exchange: *mut Exc
     }
 }
 
-/// Appends what there is room for. Behind the end of a request are frames of a client that did not wait for its answer: of
+/// Appends what there is room for, behind the first `known` bytes of the segment. Behind the end of a request are frames of a client that did not wait for its answer: of
 /// them is noted only how far they go.
 #[inline(always)]
-unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange) {
+unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange, known: u32) {
     // SAFETY: as for `begin`; the array is twice as long as what is kept.
     unsafe {
         let kept = u32::from((*exchange).opened.request_len);
         let room = (REQUEST_BYTES as u32).saturating_sub(kept);
-        let len = if segment.len < room { segment.len } else { room };
+        let new = segment.len.wrapping_sub(known);
+        let len = if new < room { new } else { room };
         (*exchange).next_seq = segment.seq.wrapping_add(segment.len);
         if len == 0 || (*exchange).request_state.flags & UpgradeRequest::ENDED != 0 {
             return;
         }
         let at = kept as usize & (REQUEST_BYTES - 1);
         let to = addr_of_mut!((*exchange).request).cast::<u8>().add(at);
-        if Bytes::<KernelClock>::of(skb, segment).copy::<{ REQUEST_BYTES as u32 }>(0, to, len) {
+        if Bytes::<KernelClock>::of(skb, segment).copy::<{ REQUEST_BYTES as u32 }>(known, to, len) {
             (*exchange).opened.request_len = (kept + len) as u16;
         }
     }

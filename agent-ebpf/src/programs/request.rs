@@ -1,35 +1,38 @@
 //! Reads a request's head as far as it has come: does it ask for a WebSocket, and where does it end?
 
 use core::ffi::c_void;
+use core::ptr::addr_of_mut;
 
 use agent_ebpf::abi::{Exchange, UpgradeRequest};
 use agent_ebpf::request::{EMPTY_LINE, HeadSearch, STRETCH, STRETCHES, may_ask, stretch};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 
-use super::segment::Segment;
-
 /// Bytes of one look beyond what is kept, and by how many two looks overlap: as many as a field's name that is looked for has.
 const LOOK: u32 = STRETCH as u32;
 const OVERLAP: u32 = 16;
 
-/// Looks at the segment that was just appended, and at what came before it; completes the request's state.
-#[inline(always)]
-pub(super) fn examine(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange) {
-    headroom_examine(skb, exchange, segment.offset, segment.len);
-}
-
-/// A global function for the verifier: it is verified once, for itself, and not again for each way that leads here. Such a
-/// function takes a context, memory and numbers, and returns a number.
+/// Looks at a segment of `len` bytes at `offset` in the packet, which was just appended, and at what came before it; completes the
+/// request's state. A global function, see `global`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn headroom_examine(skb: *mut __sk_buff, exchange: *mut Exchange, offset: u32, len: u32) -> u32 {
+pub(super) extern "C" fn headroom_examine(
+    skb: *mut __sk_buff,
+    exchange: *mut Exchange,
+    offset: u32,
+    len: u32,
+    seq: u32,
+) -> u32 {
     // Which it cannot know of memory that it is given.
     if exchange.is_null() || len == 0 {
         return 0;
     }
     // SAFETY: a map value that the caller has claimed; the callbacks' contexts outlive the calls.
     unsafe {
+        if (*exchange).is_late != 0 {
+            late(skb, exchange, (offset, len), seq);
+            return 0;
+        }
         let kept = u32::from((*exchange).opened.request_len);
         let total = (*exchange).next_seq.wrapping_sub((*exchange).request_state.start_seq);
         let tail = tail(skb, offset, len, (*exchange).tail);
@@ -57,16 +60,7 @@ extern "C" fn headroom_examine(skb: *mut __sk_buff, exchange: *mut Exchange, off
         }
         if !whole && flags & UpgradeRequest::ASKS == 0 {
             let before = len.saturating_sub(total - kept);
-            let mut beyond = Beyond { skb, at: offset + before, left: len - before, found: 0 };
-            bpf_loop(
-                beyond.left / (LOOK - OVERLAP) + 1,
-                look_beyond as *mut c_void,
-                (&raw mut beyond).cast(),
-                0,
-            );
-            if beyond.found != 0 {
-                flags |= UpgradeRequest::ASKS;
-            }
+            flags |= search(skb, (offset + before, len - before));
         }
         if end != 0 {
             flags |= UpgradeRequest::ENDED;
@@ -75,6 +69,29 @@ extern "C" fn headroom_examine(skb: *mut __sk_buff, exchange: *mut Exchange, off
         (*exchange).request_state.flags = flags;
     }
     0
+}
+
+/// A piece beyond a hole: it is not kept, but may end the head, and may be what asks.
+#[inline(always)]
+unsafe fn late(skb: *mut __sk_buff, exchange: *mut Exchange, (offset, len): (u32, u32), seq: u32) {
+    // SAFETY: as for `headroom_examine`.
+    unsafe {
+        let state = addr_of_mut!((*exchange).request_state);
+        if tail(skb, offset, len, 0) == EMPTY_LINE {
+            (*state).late_seq = seq.wrapping_add(len);
+            (*state).flags |= UpgradeRequest::ENDED_LATE;
+        }
+        (*state).flags |= search(skb, (offset, len));
+    }
+}
+
+/// Searches bytes that are not kept; returns the flag of a request that asks, or 0. Out of line, so that it is verified once.
+#[inline(never)]
+unsafe fn search(skb: *mut __sk_buff, (at, left): (u32, u32)) -> u32 {
+    let mut beyond = Beyond { skb, at, left, found: 0 };
+    // SAFETY: the callback's context outlives the call.
+    unsafe { bpf_loop(left / (LOOK - OVERLAP) + 1, look_beyond as *mut c_void, (&raw mut beyond).cast(), 0) };
+    if beyond.found != 0 { UpgradeRequest::ASKS } else { 0 }
 }
 
 /// The last four bytes so far, with those of a segment of `len` bytes at `offset` in the packet.

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::ptr::{addr_of, null_mut};
 
-use agent_ebpf::abi::{Connection, Direction, Parse, Role, Stat, UpgradeRequest};
+use agent_ebpf::abi::{Connection, Parse, Role, Stat, UpgradeRequest};
 use agent_ebpf::handshake::STATUS_LINE;
 use agent_ebpf::reorder::before;
 use agent_ebpf::tracker::{self, Payload as _};
@@ -187,30 +187,26 @@ fn track<const IN: bool>(
         }
         let request = *noted;
         maps::drop_request(sk);
-        let rcv_nxt = (*tcp).rcv_nxt;
-        let ended = request.flags & UpgradeRequest::ENDED != 0;
+        let edge = if IN == EGRESS { (*tcp).rcv_nxt } else { segment.ack };
+        let frames_seq = request.frames_seq(edge);
+        let ended = frames_seq.is_some();
         let deflate = (*connection).head.deflate();
         (*connection).deflate = deflate.0;
         let compressible = deflate.negotiated();
         // Behind a request whose end was not seen frames begin where TCP stands, unless the client did not wait.
-        let begin = |direction: &mut Direction, edge: u32| {
-            if ended {
-                tracker::begin(direction, request.frames_seq, true, compressible);
-            } else {
-                tracker::start(direction, edge, true);
-                direction.parse = Parse::Adopted as u8;
-            }
-        };
+        let from_client = if IN == EGRESS { &mut (*connection).received } else { &mut (*connection).sent };
+        tracker::begin(from_client, frames_seq.unwrap_or(edge), true, compressible);
+        if !ended {
+            from_client.parse = Parse::Adopted as u8;
+        }
         // Frames from the client are masked, frames from the server are not (RFC 6455 section 5.1).
         let role = if IN == EGRESS {
             let frames = (*connection).sent.next_seq;
             tracker::begin(&mut (*connection).sent, frames, false, compressible);
-            begin(&mut (*connection).received, rcv_nxt);
             Role::Server
         } else {
             let frames = (*connection).received.next_seq;
             tracker::begin(&mut (*connection).received, frames, false, compressible);
-            begin(&mut (*connection).sent, segment.ack);
             Role::Client
         };
         let exchange = exchange::finish::<IN>(skb, segment, &request, head_len);
@@ -252,7 +248,7 @@ pub(super) const ELDER: u8 = 3;
 #[inline(always)]
 pub(super) fn client_hello(sk: *mut c_void, segment: &Segment) {
     let flags = UpgradeRequest::CLIENT_HELLO;
-    let state = UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags, reserved: 0 };
+    let state = UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags, late_seq: 0 };
     // SAFETY: the context's socket.
     unsafe { maps::note_request(sk, state) };
 }
