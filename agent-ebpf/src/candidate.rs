@@ -19,9 +19,9 @@ const ENOUGH: u8 = 6;
 /// Points of a server's direction that do so alone. For a client's a proof of its boundary is enough, as nothing else
 /// resembles masked frames.
 const ENOUGH_UNMASKED: u8 = 15;
-/// Packets that contradict the guess before the connection is left alone. Generous, because a long message that is under
-/// way when the agent starts looks like noise to its end.
-pub const PATIENCE: u16 = 8192;
+/// Packets that contradict the guess before the connection is left alone. Generous, because long messages that are under
+/// way when the agent starts look like noise to their end, and where one follows another that end is hard to see.
+pub const PATIENCE: u16 = 1 << 15;
 /// Headers looked at in one packet.
 pub const HEADERS: u32 = 32;
 /// Packets that begin like a TLS record until the connection is taken for TLS.

@@ -81,7 +81,7 @@ pub(crate) fn full_speed_uploads_invent_nothing() -> anyhow::Result<()> {
                         // Both ends stay open until what they carried was told.
                         client.shutdown(std::net::Shutdown::Write)?;
                         let server = reading.join().map_err(|_| anyhow!("a reader panicked"))??;
-                        let upload = Upload { server: ends.0, client: ends.1, name: *name, counts };
+                        let upload = Upload { server: ends.0, client: ends.1, name, counts };
                         Ok((upload, client, server))
                     })
                 })
