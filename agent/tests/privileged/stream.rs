@@ -76,9 +76,9 @@ pub(crate) fn every_opening_has_an_end_though_events_are_lost() -> anyhow::Resul
     let mut pairs = (0..LASTING).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<Vec<_>>>()?;
     let (mut open, mut vanished, mut lost) = (BTreeSet::new(), 0, 0);
     let mut read = |run: &mut Run, done: &dyn Fn(&Tick, &BTreeSet<String>) -> bool, what: &str| {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + patient(SOON);
         loop {
-            match run.next(SOON)?.context("the agent ended")?.body {
+            match run.next(patient(SOON))?.context("the agent ended")?.body {
                 Body::ConnectionOpened(one) => drop(open.insert(one.id)),
                 Body::ConnectionClosed(one) => drop(open.remove(&one.id)),
                 Body::ConnectionVanished(one) => {
@@ -90,8 +90,9 @@ pub(crate) fn every_opening_has_an_end_though_events_are_lost() -> anyhow::Resul
                     if done(&tick, &open) {
                         return Ok(());
                     }
-                    let left = (open.len(), tick.connections, lost);
-                    ensure!(Instant::now() < deadline, "{what}: open, by the totals, events lost: {left:?}");
+                    let left = (open.len(), tick.connections, lost, tick.agent.sweep_seconds);
+                    let what = format!("{what}: open, by the totals, events lost, sweep: {left:?}");
+                    ensure!(Instant::now() < deadline, "{what}; {:?}", tick.degraded);
                 }
                 _ => {}
             }

@@ -34,7 +34,8 @@ const PROFILE_DIR: &str = "debug";
 const TESTS: &[&str] = &[
     "load::",
     "segments::",
-    "stream::",
+    "stream::the_stream_is_whole",
+    "stream::a_closed_pipe_is_no_error",
     "memory::",
     "kill::",
     "limits::a_servers_watches_are_those_of_its_user",
