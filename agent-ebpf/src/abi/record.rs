@@ -207,6 +207,8 @@ impl UpgradeRequest {
     pub const CLIENT_HELLO: u32 = 4;
     /// A piece beyond a hole ended like a head: where TCP has everything up to there and nothing more, the head ended there.
     pub const ENDED_LATE: u32 = 8;
+    /// Such a piece was the first that came: the beginning is still missing.
+    pub const HEADLESS: u32 = 16;
 
     /// Where frames begin, if that is known. `edge` is where TCP stands when the answer goes out.
     #[inline(always)]

@@ -108,6 +108,8 @@ pub(super) mod piece {
     pub(in super::super) const BEGINS: u32 = 2;
     /// It is the first message of its connection.
     pub(in super::super) const FIRST: u32 = 4;
+    /// It ends like a head, and belongs to nothing that was seen.
+    pub(in super::super) const ENDS: u32 = 8;
 }
 
 /// A packet of an HTTP client: the beginning of a GET request, or more of one where it goes on where that stopped. Returns
@@ -139,21 +141,30 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
         let mut begins = piece & piece::BEGINS != 0;
         // What of the segment is there already: nothing of one that begins a request.
         let mut known = 0;
+        let mut is_headless = false;
         if !exchange.is_null() {
+            is_headless = (*exchange).request_state.flags & UpgradeRequest::HEADLESS != 0;
             let ended = (*exchange).request_state.flags & UpgradeRequest::ENDED != 0;
             let ahead = (*exchange).next_seq.wrapping_sub(segment.seq) as i32;
             let is_new = begins && (*exchange).request_state.start_seq != segment.seq;
             if !(ended && piece & piece::OPENS != 0) && ahead < segment.len as i32 && (ahead == 0 || !is_new)
             {
                 begins = false;
-                known = ahead;
+                known = if is_headless { -1 } else { ahead };
             } else if !is_new {
                 // Sent again, or nothing of this request.
                 release(exchange, tag);
                 return null_mut();
             }
-        } else if begins {
+        } else if begins || piece & piece::ENDS != 0 {
             exchange = claim_new(index);
+            if !exchange.is_null() && !begins {
+                let flags = UpgradeRequest::HEADLESS;
+                (*exchange).request_state = UpgradeRequest { start_seq: segment.seq, flags, ..NO_REQUEST };
+                (*exchange).next_seq = segment.seq;
+                (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), ..EMPTY };
+                known = -1;
+            }
         }
         if exchange.is_null() {
             // It is no request's, or all places are being written to at this moment.
@@ -161,7 +172,12 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
         }
         if begins {
             let first = piece & piece::FIRST != 0;
-            (*exchange).request_state = UpgradeRequest { start_seq: segment.seq, ..NO_REQUEST };
+            let earlier = (*exchange).request_state;
+            let kept = UpgradeRequest::ENDED_LATE | UpgradeRequest::ASKS;
+            let (flags, late_seq) =
+                if is_headless { (earlier.flags & kept, earlier.late_seq) } else { (0, 0) };
+            (*exchange).request_state =
+                UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags, late_seq };
             (*exchange).next_seq = segment.seq;
             (*exchange).first = u16::from(first);
             (*exchange).tail = 0;

@@ -5,6 +5,7 @@ use core::ptr::addr_of_mut;
 use agent_ebpf::flow::{self, Key, Start};
 use agent_ebpf::handshake::STATUS_LINE;
 use agent_ebpf::opening::{Opening, opening};
+use agent_ebpf::request::EMPTY_LINE;
 use agent_ebpf::tracker::Payload as _;
 use aya_ebpf::bindings::__sk_buff;
 
@@ -29,6 +30,8 @@ pub(super) const SERVER_HELLO: u32 = 7;
 const ELSE: u32 = 8;
 /// It is the first HTTP message of its flow.
 const FIRST: u32 = 1 << 8;
+/// It ends like a head, and what it is the end of was not seen.
+const ENDS: u32 = 1 << 9;
 /// A response's status lies above.
 const STATUS: u32 = 16;
 
@@ -52,6 +55,7 @@ pub(super) const fn piece(seen: u32) -> u32 {
     (if kind(seen) == CONTINUED { 0 } else { piece::OPENS })
         | (if kind(seen) == GET { piece::BEGINS } else { 0 })
         | (if seen & FIRST != 0 { piece::FIRST } else { 0 })
+        | (if seen & ENDS != 0 { piece::ENDS } else { 0 })
 }
 
 /// A packet's flow and its word in the table.
@@ -114,6 +118,8 @@ impl Flow {
         // Without named ports nobody says that a TLS connection is a WebSocket.
         let named = maps::ports_are_named();
         match found {
+            // The end of a head may come before its beginning.
+            Opening::Else if is_first && asks && ends_a_head(skb, segment) => CONTINUED | ENDS,
             Opening::Else if is_first => NOTHING,
             Opening::Else => CONTINUED,
             Opening::Get | Opening::Proxy if asks => GET | first,
@@ -138,6 +144,15 @@ impl Flow {
         // SAFETY: a word of the table, written whole.
         unsafe { place(self.key.index).write_volatile(word) };
     }
+}
+
+/// Whether the last bytes of a payload are an empty line.
+#[inline(always)]
+fn ends_a_head(skb: *const __sk_buff, segment: &Segment) -> bool {
+    let mut end = [0u8; 16];
+    segment.len >= 4
+        && Bytes::<KernelClock>::of(skb, segment).load(segment.len - 4, &mut end, 4)
+        && u32::from_be_bytes([end[0], end[1], end[2], end[3]]) == EMPTY_LINE
 }
 
 /// A flow's key, which the hash of one packet is no part of: of this packet's flow, or of the one in the other direction.
