@@ -7,7 +7,7 @@ pub(crate) mod snapshot;
 
 use std::path::PathBuf;
 
-use agent::cli::{Exit, Failure};
+use agent::cli::{Exit, Failure, say};
 use agent::daemon::Settings;
 use agent::host::{NicPackets, NicSpeed};
 
@@ -87,7 +87,7 @@ impl log::Log for KernelLog {
     fn log(&self, record: &log::Record<'_>) {
         // aya itself logs through the same facade; only the programs' records are asked for.
         if record.target().starts_with("headroom_ebpf") {
-            eprintln!("kernel: {} {}: {}", record.level(), record.target(), record.args());
+            say(&format!("kernel: {} {}: {}", record.level(), record.target(), record.args()));
         }
     }
 

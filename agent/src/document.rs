@@ -7,6 +7,7 @@ mod ceiling;
 mod connection;
 mod event;
 mod host;
+pub mod json;
 mod plan;
 
 use jiff::Timestamp;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::daemon::{Control, Output};
-use crate::document::Envelope;
+use crate::document::{Envelope, json};
 
 /// An open output.
 pub enum Sink {
@@ -40,7 +40,7 @@ impl Sink {
 
     /// Writes one event as one line.
     pub fn write(&mut self, event: &Envelope) -> io::Result<()> {
-        let mut line = serde_json::to_vec(event)?;
+        let mut line = json::to_vec(event)?;
         line.push(b'\n');
         match self {
             Sink::Stdout => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use agent::cli::{Exit, Failure, parse_duration};
+use agent::cli::{Exit, Failure, parse_duration, say};
 use agent::daemon::{self, Output};
 use agent::document::Body;
 use agent::sink::Sink;
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
         .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot open output {output}: {error}")))?;
     let (running, events) = daemon::start(&settings).map_err(Failure::from)?;
     if verbose > 0 {
-        eprintln!("attached");
+        say("attached");
     }
     let control = running.control();
     sink.attach(&control);
