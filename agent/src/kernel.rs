@@ -4,6 +4,7 @@
 //! [`Degraded`](crate::document::Degraded) entry with the reason, and only the packet programs are indispensable.
 
 mod btf;
+mod cgroup;
 mod check;
 mod iterator;
 mod load;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use agent::cli::{Exit, Failure};
 use agent::document::{SCHEMA, json};
 use agent::host;
-use agent::kernel::{Checked, Figures, HOOKS, Programs};
+use agent::kernel::{Checked, Figures, HOOKS, Options, Programs};
 use agent::report::Report;
 use serde::Serialize;
 
@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// One JSON document instead of a table.
     #[arg(long)]
     json: bool,
+    /// Go on where only a part of the host's cgroups can be seen, as in most containers.
+    #[arg(long)]
+    this_cgroup: bool,
 }
 
 /// What was found of one hook.
@@ -42,7 +45,7 @@ struct Document {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let host = host::describe();
-    let checked = Programs::check();
+    let checked = Programs::check(&Options { this_cgroup: arguments.this_cgroup, ..Options::default() });
     let outcome = |hook: &'static agent::kernel::Hook, result: Result<(), String>| Outcome {
         hook: hook.name,
         program: hook.program,

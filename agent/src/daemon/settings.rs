@@ -71,6 +71,8 @@ pub struct Settings {
     pub sweep_budget: f64,
     /// Whether each changed connection is reported after a sweep.
     pub updates: bool,
+    /// Whether to go on where only a part of the host's cgroups can be seen.
+    pub this_cgroup: bool,
     /// Whether the query of a handshake's path is shown; it often holds credentials.
     pub show_query: bool,
     /// From where on a ceiling is near, and critical.
@@ -90,6 +92,7 @@ impl Default for Settings {
             nic_packets: Vec::new(),
             sweep_budget: 0.01,
             updates: false,
+            this_cgroup: false,
             show_query: false,
             thresholds: Thresholds::default(),
             log_level: 0,
@@ -139,6 +142,7 @@ struct File {
     nic_pps: Option<Vec<String>>,
     sweep_budget: Option<f64>,
     updates: Option<bool>,
+    this_cgroup: Option<bool>,
     show_query: Option<bool>,
     levels: Option<levels::Levels>,
 }
@@ -176,6 +180,9 @@ impl Settings {
         if let Some(updates) = file.updates {
             settings.updates = updates;
         }
+        if let Some(part) = file.this_cgroup {
+            settings.this_cgroup = part;
+        }
         if let Some(show) = file.show_query {
             settings.show_query = show;
         }
@@ -207,7 +214,7 @@ impl Settings {
     }
 
     pub(super) fn load_options(&self) -> Options {
-        Options { ports: self.ports.clone(), log_level: self.log_level }
+        Options { ports: self.ports.clone(), this_cgroup: self.this_cgroup, log_level: self.log_level }
     }
 }
 
@@ -234,10 +241,11 @@ mod tests {
     #[test]
     fn a_file_overrides_defaults() {
         let settings = from_text(
-            "ports = [8080]\ninterval = \"250ms\"\noutput = \"unix:/run/headroom.sock\"\nnic_speed = [\"lo=1G\"]\nnic_pps = [\"2M\"]\n",
+            "ports = [8080]\ninterval = \"250ms\"\noutput = \"unix:/run/headroom.sock\"\nnic_speed = [\"lo=1G\"]\nnic_pps = [\"2M\"]\nthis_cgroup = true\n",
         )
         .expect("valid");
         assert_eq!(settings.ports, [8080]);
+        assert!(settings.this_cgroup);
         assert_eq!(settings.interval, Duration::from_millis(250));
         assert_eq!(settings.output, Output::Unix("/run/headroom.sock".into()));
         assert_eq!(settings.nic_speeds[0].bits_per_second, 1_000_000_000);

@@ -14,12 +14,12 @@ use aya_log::EbpfLogger;
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
+use super::cgroup::Cgroup;
 use super::iterator::Iterator;
 use super::namespaces::Namespaces;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
-use crate::host::mounts::Mounts;
 
 /// Why nothing can be measured here.
 #[derive(Debug, Error)]
@@ -38,6 +38,16 @@ pub enum LoadError {
         "no cgroup v2 hierarchy is mounted (none in /proc/self/mounts); mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"
     )]
     NoCgroup,
+    /// The hierarchy is that of a container.
+    #[error(
+        "only a part of the host's cgroups is mounted ({path} has a cgroup.events, so it is not their root): connections \
+         elsewhere would not be seen; start the agent in the host's cgroup namespace, or say --this-cgroup to go on with \
+         this part"
+    )]
+    PartOfHost {
+        /// Its mount point.
+        path: PathBuf,
+    },
     /// The cgroup root cannot be opened.
     #[error("cannot open the cgroup v2 root {path}: {source}")]
     Cgroup {
@@ -88,6 +98,8 @@ impl From<LoadError> for Failure {
 pub struct Options {
     /// Track only these ports; empty tracks all.
     pub ports: Vec<u16>,
+    /// Whether a part of the host's cgroups will do, where no more can be seen.
+    pub this_cgroup: bool,
     /// Kernel-side log level as the `log` crate counts (0 off, 4 debug); records go to its global logger. Off costs
     /// nothing: the logging code is removed when the programs load.
     pub log_level: u8,
@@ -103,6 +115,8 @@ pub struct Programs {
     /// Iterators that were read before, by program.
     pub(super) iterators: HashMap<&'static str, Arc<Iterator>>,
     pub(super) namespaces: Namespaces,
+    /// [`Options::this_cgroup`].
+    this_cgroup: bool,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
@@ -229,14 +243,16 @@ impl Programs {
             logs,
             iterators: HashMap::new(),
             namespaces: Namespaces::default(),
+            this_cgroup: options.this_cgroup,
             hooks: Vec::new(),
             degraded: Vec::new(),
         })
     }
 
     pub(super) fn attach_all(&mut self) -> Result<Attempts, LoadError> {
-        let cgroup = cgroup_root()?;
-        let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
+        let found = Cgroup::find()?;
+        let cgroup = found.open(self.this_cgroup)?;
+        self.degraded.extend(found.degraded());
         // Tens of megabytes while it lives: it must not outlive this function.
         let btf = aya::Btf::from_sys_fs()?;
         Ok(HOOKS.iter().map(|hook| (hook, self.attach(hook, &cgroup, &btf))).collect())
@@ -324,11 +340,6 @@ fn reason(error: &ProgramError) -> String {
             text
         }
     }
-}
-
-/// Mount point of the cgroup v2 hierarchy.
-pub(super) fn cgroup_root() -> Result<PathBuf, LoadError> {
-    Mounts::read().find(|kind, _| kind == "cgroup2").ok_or(LoadError::NoCgroup)
 }
 
 /// Hands free heap pages back to the kernel: glibc would keep what parsing BTF needed for good.

@@ -24,6 +24,7 @@ mod load;
 mod memory;
 mod namespaces;
 mod pace;
+mod part_of_host;
 mod passing;
 mod process;
 mod proxy;
@@ -204,6 +205,10 @@ const TESTS: &[runner::Test] = &[
     (
         "containers::a_process_is_reported_with_its_container_and_pod",
         containers::a_process_is_reported_with_its_container_and_pod,
+    ),
+    (
+        "part_of_host::a_part_of_the_host_is_refused_or_said",
+        part_of_host::a_part_of_the_host_is_refused_or_said,
     ),
     (
         "recognised::recognising_is_neither_growth_nor_a_price",
