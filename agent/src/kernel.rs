@@ -11,6 +11,7 @@ mod load;
 mod measure;
 mod namespaces;
 mod object;
+mod offsets;
 mod privilege;
 mod read;
 mod record;

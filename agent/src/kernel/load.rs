@@ -1,6 +1,6 @@
 //! Loading and attaching the programs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::btf::{Btf, BtfError};
 use super::cgroup::Cgroup;
 use super::iterator::Iterator;
 use super::namespaces::Namespaces;
+use super::offsets::Offsets;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
@@ -117,6 +118,8 @@ pub struct Programs {
     pub(super) namespaces: Namespaces,
     /// [`Options::this_cgroup`].
     this_cgroup: bool,
+    /// Programs that read members which this kernel's structures lack.
+    unusable: BTreeMap<&'static str, BtfError>,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
@@ -228,7 +231,10 @@ impl Programs {
         if !missing.is_empty() {
             return Err(LoadError::Privilege(missing));
         }
-        let mut ebpf = load_object(options)?;
+        let btf = Btf::of_kernel()?;
+        let offsets = Offsets::resolve(|structure, path| btf.offset_of(structure, path))?;
+        drop(btf);
+        let mut ebpf = load_object(options, &offsets)?;
         let events = ebpf.take_map(names::EVENTS).ok_or(LoadError::NoMap(names::EVENTS))?;
         let events = RingBuf::try_from(events)?;
         // Before anything attaches: a flow is judged by its first packets.
@@ -244,6 +250,7 @@ impl Programs {
             iterators: HashMap::new(),
             namespaces: Namespaces::default(),
             this_cgroup: options.this_cgroup,
+            unusable: offsets.unusable,
             hooks: Vec::new(),
             degraded: Vec::new(),
         })
@@ -259,6 +266,9 @@ impl Programs {
     }
 
     fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &aya::Btf) -> Result<(), String> {
+        if let Some(missing) = self.unusable.get(hook.program) {
+            return Err(missing.to_string());
+        }
         let program = self.ebpf.program_mut(hook.program).ok_or("it is not in the object")?;
         attach(program, hook, cgroup, btf).map_err(|error| reason(&error))
     }
@@ -300,20 +310,10 @@ fn watch(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), LoadError> {
 }
 
 /// Creates the maps and patches the globals.
-fn load_object(options: &Options) -> Result<Ebpf, LoadError> {
-    let btf = Btf::of_kernel()?;
-    let mut offsets = Vec::new();
-    for (global, structure, path) in names::OFFSETS {
-        let offset = match btf.offset_of(structure, path) {
-            Err(BtfError::NoMember { .. }) if names::OPTIONAL_OFFSETS.contains(global) => u32::MAX,
-            offset => offset?,
-        };
-        offsets.push((*global, offset));
-    }
-    drop(btf);
+fn load_object(options: &Options, offsets: &Offsets) -> Result<Ebpf, LoadError> {
     let filter = u32::from(!options.ports.is_empty());
     let mut loader = EbpfLoader::new();
-    for (global, offset) in &offsets {
+    for (global, offset) in &offsets.values {
         loader.override_global(global, offset, true);
     }
     loader.override_global(names::FILTER_PORTS, &filter, true);

@@ -11,6 +11,7 @@ mod agent_process;
 mod binaries;
 mod compression;
 mod containers;
+mod doctored_btf;
 mod exchange;
 mod exits;
 mod foreign;
@@ -209,6 +210,10 @@ const TESTS: &[runner::Test] = &[
     (
         "part_of_host::a_part_of_the_host_is_refused_or_said",
         part_of_host::a_part_of_the_host_is_refused_or_said,
+    ),
+    (
+        "doctored_btf::a_missing_member_costs_the_hooks_that_read_it",
+        doctored_btf::a_missing_member_costs_the_hooks_that_read_it,
     ),
     (
         "recognised::recognising_is_neither_growth_nor_a_price",
