@@ -11,14 +11,14 @@ mod usage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::document::{Body, Envelope, EventWriter, Snapshot, Stopped};
 use crate::host::{self, Host, ProcHost};
-use crate::kernel::{LoadError, Programs};
+use crate::kernel::{self, LoadError, Programs};
 use crate::model::Clock;
 
 pub use engine::Engine;
@@ -81,6 +81,9 @@ impl Drop for Running {
 
 /// Loads and attaches everything in the calling thread, whose capabilities count, and starts the engine. The receiver is
 /// the event stream; it is disconnected after `agent_stopped`.
+///
+/// Capabilities belong to threads: afterwards the engine's thread keeps what reading takes, the calling thread and those it starts
+/// from then on what writing to `settings.output` takes, which is nothing as a rule.
 pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
     let mut engine = attach(settings)?;
     let (sender, events) = sync_channel(QUEUE);
@@ -88,11 +91,24 @@ pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
     let seen = Arc::clone(&control);
     let interval = settings.interval;
     let duration = settings.duration;
-    let engine = std::thread::spawn(move || {
+    let (ready, kept) = sync_channel(1);
+    let body = move || {
+        let outcome = engine.probes_mut().keep_privileges_for_reading();
+        let ended = outcome.is_err();
+        if ready.send(outcome).is_err() || ended {
+            return;
+        }
         let mut outbox = Outbox { sender, writer: EventWriter::default(), dropped: 0 };
         drive(&mut engine, &mut outbox, &seen, interval, duration);
-    });
-    Ok((Running { control, engine: Some(engine) }, events))
+    };
+    let engine = thread::Builder::new()
+        .name("engine".into())
+        .spawn(body)
+        .map_err(|error| LoadError::Thread { name: "engine", error })?;
+    let running = Running { control, engine: Some(engine) };
+    kept.recv().map_err(|_| LoadError::KeptPrivilege("the engine's thread has ended".into()))??;
+    kernel::keep_for_output(settings.output.path()).map_err(LoadError::KeptPrivilege)?;
+    Ok((running, events))
 }
 
 /// Attaches, lets `settle` pass, and describes everything once.
@@ -102,6 +118,7 @@ pub fn snapshot(
     attached: impl FnOnce(&[&'static str]),
 ) -> Result<Snapshot, LoadError> {
     let mut engine = attach(settings)?;
+    engine.probes_mut().keep_privileges_for_reading()?;
     attached(engine.hooks());
     // Ticks meanwhile, as rates and slopes need readings at different moments.
     let start = now().monotonic_ns;
@@ -118,7 +135,7 @@ pub fn snapshot(
         if left == 0 {
             break;
         }
-        std::thread::sleep(Duration::from_nanos(left).min(DRAIN));
+        thread::sleep(Duration::from_nanos(left).min(DRAIN));
     }
     Ok(engine.snapshot(&now()))
 }
@@ -197,7 +214,7 @@ fn drive<H: Host>(
             next_tick = (next_tick + interval.as_nanos() as u64).max(clock.monotonic_ns);
         }
         let until = next_tick.min(end.unwrap_or(u64::MAX)).saturating_sub(now().monotonic_ns);
-        std::thread::sleep(Duration::from_nanos(until).min(DRAIN));
+        thread::sleep(Duration::from_nanos(until).min(DRAIN));
     };
     outbox.send_last(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
 }

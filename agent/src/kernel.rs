@@ -23,6 +23,7 @@ pub use load::{
     Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs, RETRANSMIT_HOOK, TASK_HOOK,
 };
 pub use measure::{Runs, Statistics};
+pub(crate) use privilege::keep_for_output;
 pub use privilege::missing_capabilities;
 pub use read::{Lifecycle, Probes, ReadError, Swept};
 pub use record::{Handshake, Socket};

@@ -31,10 +31,11 @@ impl Sink {
         }
     }
 
-    /// From now on a reader that comes late is sent what it missed.
-    pub fn attach(&mut self, control: &Arc<Control>) {
-        if let Sink::Unix(readers) = self {
-            readers.attach(control);
+    /// From now on readers are accepted and sent what they missed.
+    pub fn attach(&mut self, control: &Arc<Control>) -> io::Result<()> {
+        match self {
+            Sink::Unix(readers) => readers.attach(control),
+            _ => Ok(()),
         }
     }
 

@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
         say("attached");
     }
     let control = running.control();
-    sink.attach(&control);
+    sink.attach(&control).with_context(|| format!("accepting readers of {output}"))?;
     let mut ended = false;
     loop {
         if stop.load(Ordering::Relaxed) {

@@ -113,6 +113,10 @@ impl<P: Probes, H: Host> Engine<P, H> {
         }
     }
 
+    pub(super) fn probes_mut(&mut self) -> &mut P {
+        &mut self.probes
+    }
+
     /// Hooks that attached.
     pub fn hooks(&self) -> &[&'static str] {
         &self.hooks

@@ -39,6 +39,16 @@ impl fmt::Display for Output {
     }
 }
 
+impl Output {
+    /// The file or socket.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Output::Stdout => None,
+            Output::File(path) | Output::Unix(path) => Some(path),
+        }
+    }
+}
+
 impl FromStr for Output {
     type Err = String;
 

@@ -18,6 +18,7 @@ use super::cgroup::Cgroup;
 use super::iterator::Iterator;
 use super::namespaces::Namespaces;
 use super::offsets::Offsets;
+use super::read::Probes as _;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
@@ -69,6 +70,17 @@ pub enum LoadError {
     /// A map is missing.
     #[error("the object has no map {0}")]
     NoMap(&'static str),
+    /// A thread cannot give up what it does not need.
+    #[error("{0}")]
+    KeptPrivilege(String),
+    /// A thread cannot be started.
+    #[error("starting the thread {name}: {error}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
     /// A program that everything rests on was refused.
     #[error("the kernel refused {program} ({hook}): {reason}")]
     Program {
@@ -222,8 +234,22 @@ impl Programs {
                 Err(reason) => programs.degraded.push(Degraded { probe: hook.name.into(), reason }),
             }
         }
+        // While this thread has the privileges that both take.
+        programs.make_iterators();
+        programs.namespaces.start().map_err(LoadError::KeptPrivilege)?;
         release_free_memory();
         Ok(programs)
+    }
+
+    /// Leaves the calling thread with what reading takes from now on, and nothing else.
+    pub(crate) fn keep_privileges_for_reading(&mut self) -> Result<(), LoadError> {
+        let works = || {
+            let listeners = self.listeners().is_ok();
+            // Where the hook is missing there is nothing to read either.
+            let readable = |iterator: &Arc<Iterator>| iterator.open().is_ok();
+            listeners && self.iterators.values().all(readable)
+        };
+        privilege::keep_for_engine(works).map_err(LoadError::KeptPrivilege)
     }
 
     pub(super) fn prepare(options: &Options) -> Result<Self, LoadError> {

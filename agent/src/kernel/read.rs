@@ -13,7 +13,7 @@ use aya::programs::Iter;
 use thiserror::Error;
 
 use super::iterator::Iterator;
-use super::load::Programs;
+use super::load::{HOOKS, Programs};
 use super::namespaces::{Unreached, Which};
 use super::record::{Handshake, MapValue, Socket, split};
 use crate::document::Degraded;
@@ -187,7 +187,19 @@ impl Probes for Programs {
 }
 
 impl Programs {
-    /// Made at its first use: a link costs more than a reading of a few sockets.
+    /// Makes the links of all iterators that were loaded; one that cannot be made says why when it is used.
+    pub(super) fn make_iterators(&mut self) {
+        let iterators: Vec<&str> = HOOKS
+            .iter()
+            .filter(|hook| self.hooks.contains(&hook.name) && hook.name.starts_with("iter/"))
+            .map(|hook| hook.program)
+            .collect();
+        for name in iterators {
+            let _ = self.iterator(name);
+        }
+    }
+
+    /// Made once: a link costs more than a reading of a few sockets.
     fn iterator(&mut self, name: &'static str) -> Result<Arc<Iterator>, ReadError> {
         if let Some(iterator) = self.iterators.get(name) {
             return Ok(Arc::clone(iterator));

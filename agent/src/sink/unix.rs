@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ type Line = Arc<[u8]>;
 /// The listening socket and its readers. The socket's file goes with it.
 pub struct Readers {
     readers: Arc<Mutex<Vec<Reader>>>,
-    /// Asked to send everything again for each new reader, once there is somebody to ask.
-    control: Arc<OnceLock<Arc<Control>>>,
+    /// Until readers are accepted.
+    listener: Option<UnixListener>,
     path: PathBuf,
 }
 
@@ -41,10 +41,17 @@ impl Readers {
         remove_leftover(path)?;
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        let readers: Arc<Mutex<Vec<Reader>>> = Arc::default();
-        let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
-        let (accepted, asked) = (Arc::clone(&readers), Arc::clone(&control));
-        std::thread::spawn(move || {
+        Ok(Self { readers: Arc::default(), listener: Some(listener), path: path.to_owned() })
+    }
+
+    /// Accepts readers, those first that came meanwhile. The threads that serve them have the privileges of the calling thread,
+    /// which are few by now.
+    pub(super) fn attach(&mut self, control: &Arc<Control>) -> io::Result<()> {
+        let Some(listener) = self.listener.take() else {
+            return Ok(());
+        };
+        let (accepted, control) = (Arc::clone(&self.readers), Arc::clone(control));
+        let accept = move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else {
                     // Out of descriptors, most likely: trying at once would only take the CPU as well.
@@ -52,23 +59,15 @@ impl Readers {
                     continue;
                 };
                 let (lines, queue) = sync_channel(QUEUE);
-                let feeder = std::thread::spawn(move || feed(stream, &queue));
+                let feeder = std::thread::Builder::new().name("reader".into());
+                let Ok(feeder) = feeder.spawn(move || feed(stream, &queue)) else {
+                    continue;
+                };
                 accepted.lock().unwrap_or_else(PoisonError::into_inner).push(Reader { lines, feeder });
-                if let Some(control) = asked.get() {
-                    control.resend();
-                }
+                control.resend();
             }
-        });
-        Ok(Self { readers, control, path: path.to_owned() })
-    }
-
-    pub(super) fn attach(&self, control: &Arc<Control>) {
-        let control = self.control.get_or_init(|| Arc::clone(control));
-        let waiting = !self.readers.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if waiting {
-            // They came before there was anybody to ask.
-            control.resend();
-        }
+        };
+        std::thread::Builder::new().name("readers".into()).spawn(accept).map(drop)
     }
 
     /// Hands a line to every reader; one that is gone or too far behind is dropped.
@@ -137,7 +136,8 @@ mod tests {
     fn the_last_lines_reach_a_reader_that_takes_them() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("socket");
-        let readers = Readers::listen(&path).expect("listens");
+        let mut readers = Readers::listen(&path).expect("listens");
+        readers.attach(&Arc::default()).expect("accepts");
         let mut reader = UnixStream::connect(&path).expect("connects");
         let deadline = Instant::now() + Duration::from_secs(5);
         while readers.readers.lock().expect("lock").is_empty() && Instant::now() < deadline {

@@ -27,6 +27,7 @@ mod namespaces;
 mod pace;
 mod part_of_host;
 mod passing;
+mod privileges;
 mod process;
 mod proxy;
 mod python;
@@ -214,6 +215,15 @@ const TESTS: &[runner::Test] = &[
     (
         "doctored_btf::a_missing_member_costs_the_hooks_that_read_it",
         doctored_btf::a_missing_member_costs_the_hooks_that_read_it,
+    ),
+    ("privileges::no_thread_keeps_what_it_does_not_need", privileges::no_thread_keeps_what_it_does_not_need),
+    (
+        "privileges::threads_that_serve_readers_keep_nothing",
+        privileges::threads_that_serve_readers_keep_nothing,
+    ),
+    (
+        "privileges::the_dashboard_that_runs_the_agent_keeps_no_more",
+        privileges::the_dashboard_that_runs_the_agent_keeps_no_more,
     ),
     (
         "recognised::recognising_is_neither_growth_nor_a_price",
