@@ -9,7 +9,7 @@ mod trends;
 mod usage;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -48,12 +48,18 @@ pub type Events = Receiver<Box<Envelope>>;
 pub struct Control {
     stop: AtomicBool,
     resend: AtomicBool,
+    lines_lost: AtomicU64,
 }
 
 impl Control {
     /// Ends the engine; its last event is `agent_stopped`.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds to the lines that outputs could not take.
+    pub fn count_lost_lines(&self, lines: u64) {
+        self.lines_lost.fetch_add(lines, Ordering::Relaxed);
     }
 
     /// Sends the host and every connection again, for a reader that came late.
@@ -208,7 +214,7 @@ fn drive<H: Host>(
             break "duration";
         }
         if clock.monotonic_ns >= next_tick {
-            engine.note_dropped(outbox.dropped);
+            engine.note_losses(outbox.dropped, control.lines_lost.load(Ordering::Relaxed));
             engine.tick(&clock, &mut |body| outbox.send(clock.wall, body));
             // A tick that comes late does not make the next ones come in a burst.
             next_tick = (next_tick + interval.as_nanos() as u64).max(clock.monotonic_ns);

@@ -198,6 +198,7 @@ pub fn tick(number: u64) -> Tick {
         }],
         degraded: degraded(),
         agent: SelfUsage {
+            lines_lost: 0,
             cpu_seconds: short(0.01 * number as f64),
             resident_bytes: 14_000_000,
             bpf_ns_per_packet: None,

@@ -10,7 +10,7 @@ use agent::daemon::{self, Output};
 use agent::document::Body;
 use agent::sink::Sink;
 use anyhow::{Context as _, ensure};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use super::{Scope, check};
@@ -54,6 +54,8 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
             .context("installing a signal handler")?;
     }
     flag::register(SIGHUP, Arc::clone(&reopen)).context("installing a signal handler")?;
+    // A file at its size limit (RLIMIT_FSIZE) is an error of write(2) then, and not the end.
+    flag::register(SIGXFSZ, Arc::default()).context("installing a signal handler")?;
 
     let output = &settings.output;
     // Before anything attaches: an output that cannot be written is the cheaper thing to find out.
@@ -72,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
             control.stop();
         }
         if reopen.swap(false, Ordering::Relaxed) {
-            sink.reopen().with_context(|| format!("reopening output {output}"))?;
+            sink.reopen();
         }
         match events.recv_timeout(Duration::from_millis(100)) {
             Ok(event) => {

@@ -55,6 +55,7 @@ pub struct Engine<P, H> {
     /// The next sweep reports every connection.
     resend: bool,
     dropped: u64,
+    lines_lost: u64,
 }
 
 /// What rates are measured from.
@@ -110,6 +111,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             handshakes: Handshakes::new(settings.show_query),
             resend: false,
             dropped: 0,
+            lines_lost: 0,
         }
     }
 
@@ -145,9 +147,9 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.sweeps.hurry();
     }
 
-    /// Events that found no room so far.
-    pub fn note_dropped(&mut self, dropped: u64) {
-        self.dropped = dropped;
+    /// Events that found no room so far, and lines that outputs could not take.
+    pub fn note_losses(&mut self, dropped: u64, lines: u64) {
+        (self.dropped, self.lines_lost) = (dropped, lines);
     }
 
     /// Life-cycle events since the last call.

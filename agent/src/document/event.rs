@@ -46,6 +46,8 @@ pub enum Body {
     ConnectionVanished(Vanished),
     /// A ceiling came nearer, or went away.
     LevelChanged(LevelChanged),
+    /// Lines are missing here: whoever reads this was too slow, or the disk was full. Stands in place of the last of them.
+    LinesLost(LinesLost),
     /// The agent is about to end.
     AgentStopped(Stopped),
 }
@@ -107,6 +109,13 @@ pub struct LevelChanged {
     pub seconds_left: Option<f64>,
 }
 
+/// Payload of `lines_lost`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesLost {
+    /// How many, since the line before this one.
+    pub lines: u64,
+}
+
 /// Payload of `agent_stopped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
@@ -125,6 +134,7 @@ impl Body {
         "connection_closed",
         "connection_vanished",
         "level_changed",
+        "lines_lost",
         "agent_stopped",
     ];
 
@@ -139,6 +149,7 @@ impl Body {
             Body::ConnectionClosed(_) => "connection_closed",
             Body::ConnectionVanished(_) => "connection_vanished",
             Body::LevelChanged(_) => "level_changed",
+            Body::LinesLost(_) => "lines_lost",
             Body::AgentStopped(_) => "agent_stopped",
         }
     }
@@ -147,6 +158,7 @@ impl Body {
         let level = match self {
             Body::Tick(tick) => tick.ceilings.iter().map(|ceiling| ceiling.level).max(),
             Body::LevelChanged(change) => Some(change.to),
+            Body::LinesLost(_) => Some(Level::Near),
             _ => None,
         };
         match level {
@@ -168,6 +180,13 @@ impl EventWriter {
     pub fn envelope(&mut self, timestamp: Timestamp, body: Body) -> Envelope {
         let seq = self.seq;
         self.seq += 1;
+        Envelope::new(seq, timestamp, body)
+    }
+}
+
+impl Envelope {
+    /// Line `seq` of a stream.
+    pub(crate) fn new(seq: u64, timestamp: Timestamp, body: Body) -> Self {
         let (severity_text, severity_number) = body.severity();
         Envelope {
             schema: SCHEMA.to_owned(),

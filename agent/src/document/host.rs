@@ -113,6 +113,9 @@ pub struct SelfUsage {
     pub bpf_ns_per_packet: Option<f64>,
     /// Life-cycle events the kernel had no room for, and events a sink could not take.
     pub events_dropped: u64,
+    /// Lines that an output could not take: its disk was full, or a reader of the socket too slow (for each reader it counts anew).
+    #[serde(default)]
+    pub lines_lost: u64,
     /// What the kernel side had to leave out, by kind; null where that cannot be read.
     pub losses: Option<Losses>,
     /// CPU time of the last sweep over all connections; null before the first.

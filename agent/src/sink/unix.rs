@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::daemon::Control;
+use crate::document::{Envelope, json};
 
 /// Lines a reader may be behind before it is dropped: the first burst holds every connection of the host.
 const QUEUE: usize = 65_536;
@@ -24,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(50);
 type Line = Arc<[u8]>;
 
 /// The listening socket and its readers. The socket's file goes with it.
-pub struct Readers {
+pub(super) struct Readers {
     readers: Arc<Mutex<Vec<Reader>>>,
     /// Until readers are accepted.
     listener: Option<UnixListener>,
@@ -70,8 +71,15 @@ impl Readers {
         std::thread::Builder::new().name("readers".into()).spawn(accept).map(drop)
     }
 
-    /// Hands a line to every reader; one that is gone or too far behind is dropped.
-    pub(super) fn send(&self, line: Line) {
+    /// Hands an event to every reader; one that is gone or too far behind is dropped.
+    pub(super) fn send(&self, event: &Envelope) -> io::Result<u64> {
+        let mut line = json::to_vec(event)?;
+        line.push(b'\n');
+        self.send_line(line.into());
+        Ok(0)
+    }
+
+    fn send_line(&self, line: Line) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|reader| reader.lines.try_send(Arc::clone(&line)).is_ok());
     }
@@ -144,7 +152,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         for _ in 0..1_000 {
-            readers.send(b"line\n".as_slice().into());
+            readers.send_line(b"line\n".as_slice().into());
         }
         let taken = std::thread::spawn(move || {
             let mut text = String::new();

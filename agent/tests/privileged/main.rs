@@ -15,6 +15,7 @@ mod doctored_btf;
 mod exchange;
 mod exits;
 mod foreign;
+mod full_disk;
 mod handshake;
 mod hostile;
 mod impostors;
@@ -225,6 +226,8 @@ const TESTS: &[runner::Test] = &[
         "privileges::the_dashboard_that_runs_the_agent_keeps_no_more",
         privileges::the_dashboard_that_runs_the_agent_keeps_no_more,
     ),
+    ("full_disk::lines_are_lost_and_the_agent_goes_on", full_disk::lines_are_lost_and_the_agent_goes_on),
+    ("full_disk::a_limit_of_the_files_size_is_no_end", full_disk::a_limit_of_the_files_size_is_no_end),
     (
         "recognised::recognising_is_neither_growth_nor_a_price",
         recognised::recognising_is_neither_growth_nor_a_price,

@@ -55,7 +55,15 @@ pub(crate) fn threads_that_serve_readers_keep_nothing() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("agent.sock");
     let output = format!("unix:{}", path.display());
-    let mut agent = crate::agent_process::command(&["run", "--interval", "200ms", "--output", &output])?;
+    let mut agent = crate::agent_process::command(&[
+        "run",
+        "--port",
+        "21998",
+        "--interval",
+        "200ms",
+        "--output",
+        &output,
+    ])?;
     let agent = Process::start(&mut agent)?;
     let mut joined = None;
     until("joining", patient(SOON), || {
