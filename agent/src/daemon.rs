@@ -8,9 +8,10 @@ mod tasks;
 mod trends;
 mod usage;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use jiff::Timestamp;
 
 use crate::document::{Body, Envelope, EventWriter, Snapshot, Stopped};
 use crate::host::{self, Host, ProcHost};
-use crate::kernel::{self, LoadError, Programs};
+use crate::kernel::{self, LoadError, Probes, Programs};
 use crate::model::Clock;
 
 pub use engine::Engine;
@@ -29,6 +30,9 @@ pub use settings::{ConfigError, Output, Settings};
 const DRAIN: Duration = Duration::from_millis(100);
 /// Events that may wait for a slow reader; beyond, the newest are dropped and counted.
 const QUEUE: usize = 65_536;
+
+/// Connections that readers who came late are told of at a time: few beside [`QUEUE`], so that events find room all the same.
+const PAGE: usize = 8_192;
 
 /// Where a daemon's event stream is expected when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/headroom/agent.sock";
@@ -49,6 +53,8 @@ pub struct Control {
     stop: AtomicBool,
     resend: AtomicBool,
     lines_lost: AtomicU64,
+    /// Lines for readers that came late which outputs have not acknowledged.
+    late: AtomicUsize,
 }
 
 impl Control {
@@ -62,7 +68,12 @@ impl Control {
         self.lines_lost.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// Sends the host and every connection again, for a reader that came late.
+    /// That many lines for readers that came late have been handed on; the next page follows when all have.
+    pub fn acknowledge(&self, lines: usize) {
+        self.late.fetch_sub(lines, Ordering::Relaxed);
+    }
+
+    /// Tells readers that came late of the host and of every connection.
     pub fn resend(&self) {
         self.resend.store(true, Ordering::Relaxed);
     }
@@ -104,7 +115,7 @@ pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
         if ready.send(outcome).is_err() || ended {
             return;
         }
-        let mut outbox = Outbox { sender, writer: EventWriter::default(), dropped: 0 };
+        let mut outbox = Outbox::new(sender);
         drive(&mut engine, &mut outbox, &seen, interval, duration);
     };
     let engine = thread::Builder::new()
@@ -171,9 +182,30 @@ struct Outbox {
     sender: SyncSender<Box<Envelope>>,
     writer: EventWriter,
     dropped: u64,
+    /// Lines for readers that came late, which are not dropped: at most a page.
+    late: VecDeque<Box<Envelope>>,
 }
 
 impl Outbox {
+    fn new(sender: SyncSender<Box<Envelope>>) -> Self {
+        Self { sender, writer: EventWriter::default(), dropped: 0, late: VecDeque::new() }
+    }
+
+    fn send_late(&mut self, wall: Timestamp, body: Body, control: &Control) {
+        control.late.fetch_add(1, Ordering::Relaxed);
+        self.late.push_back(Box::new(Envelope::late(wall, body)));
+    }
+
+    /// Hands on what finds room.
+    fn flush_late(&mut self) {
+        while let Some(line) = self.late.pop_front() {
+            if let Err(TrySendError::Full(line)) = self.sender.try_send(line) {
+                self.late.push_front(line);
+                return;
+            }
+        }
+    }
+
     /// Whether the event found room. Numbers are given out before, so a dropped event leaves a hole in `seq`.
     fn send(&mut self, wall: Timestamp, body: Body) -> bool {
         let sent = self.sender.try_send(Box::new(self.writer.envelope(wall, body))).is_ok();
@@ -189,8 +221,8 @@ impl Outbox {
     }
 }
 
-fn drive<H: Host>(
-    engine: &mut Engine<Programs, H>,
+fn drive<P: Probes, H: Host>(
+    engine: &mut Engine<P, H>,
     outbox: &mut Outbox,
     control: &Control,
     interval: Duration,
@@ -205,11 +237,9 @@ fn drive<H: Host>(
         if control.stop.load(Ordering::Relaxed) {
             break "signal";
         }
-        if control.resend.swap(false, Ordering::Relaxed) {
-            engine.resend();
-            outbox.send(clock.wall, engine.started());
-        }
+        // After the life-cycle events: a connection that is told of as open must not have been told of as closed.
         engine.drain(&clock, &mut |body| outbox.send(clock.wall, body));
+        catch_up(engine, outbox, control, &clock);
         if end.is_some_and(|end| clock.monotonic_ns >= end) {
             break "duration";
         }
@@ -224,3 +254,28 @@ fn drive<H: Host>(
     };
     outbox.send_last(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
 }
+
+/// The next page for readers that came late, once the last one is out.
+fn catch_up<P: Probes, H: Host>(
+    engine: &mut Engine<P, H>,
+    outbox: &mut Outbox,
+    control: &Control,
+    clock: &Clock,
+) {
+    outbox.flush_late();
+    if control.late.load(Ordering::Relaxed) > 0 {
+        return;
+    }
+    // Those who come while others are told have a pass of their own: else no pass might ever end.
+    if !engine.is_catching_up() && control.resend.swap(false, Ordering::Relaxed) {
+        outbox.send_late(clock.wall, engine.started(), control);
+        engine.begin_catch_up();
+    }
+    if engine.is_catching_up() {
+        engine.catch_up(clock, PAGE, &mut |body| outbox.send_late(clock.wall, body, control));
+    }
+    outbox.flush_late();
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,9 @@ pub use connection::{
     Bucket, Connection, Deflate, Listener, Memory, Parse, Ping, Pinger, Role, Stalls, Traffic, Transport,
     Upgrade,
 };
-pub use event::{Body, Envelope, EventWriter, LevelChanged, LinesLost, Started, Stopped, Tick, Vanished};
+pub use event::{
+    Audience, Body, Envelope, EventWriter, LevelChanged, LinesLost, Started, Stopped, Tick, Vanished,
+};
 pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};
 pub use plan::{Plan, PlannedCompression, PlannedHandshakes, PlannedTraffic};
 

@@ -1,13 +1,14 @@
 //! Where the event stream goes. A sink takes whole lines, and never ends the agent.
 
 mod lines;
+mod queue;
 mod unix;
 
 use std::io;
 use std::sync::Arc;
 
 use crate::daemon::{Control, Output};
-use crate::document::Envelope;
+use crate::document::{Audience, Envelope};
 
 /// An open output.
 pub struct Sink {
@@ -46,6 +47,11 @@ impl Sink {
     /// Writes one event as one line, or counts it as lost. An error is a pipe whose reader went away.
     pub fn write(&mut self, event: &Envelope) -> io::Result<()> {
         let lost = match &mut self.target {
+            // Whoever reads a file has read it from its beginning.
+            Target::Lines(_) if event.audience == Audience::Late => {
+                self.control.iter().for_each(|control| control.acknowledge(1));
+                0
+            }
             Target::Lines(lines) => lines.write(event)?,
             Target::Unix(readers) => readers.send(event)?,
         };
@@ -53,6 +59,13 @@ impl Sink {
             control.count_lost_lines(lost);
         }
         Ok(())
+    }
+
+    /// Lets the engine go on where it waits for readers. To be called now and then.
+    pub fn pace(&mut self) {
+        if let Target::Unix(readers) = &mut self.target {
+            readers.pace();
+        }
     }
 
     /// After SIGHUP: a rotated file is opened anew under its name.

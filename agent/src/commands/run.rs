@@ -76,6 +76,7 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
         if reopen.swap(false, Ordering::Relaxed) {
             sink.reopen();
         }
+        sink.pace();
         match events.recv_timeout(Duration::from_millis(100)) {
             Ok(event) => {
                 ended = matches!(event.body, Body::AgentStopped(_));

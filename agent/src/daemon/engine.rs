@@ -2,6 +2,7 @@
 //! nobody back but the `emit` it is given.
 
 mod account;
+mod catch_up;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Engine<P, H> {
     handshakes: Handshakes,
     /// The next sweep reports every connection.
     resend: bool,
+    /// A pass for those who came late is under way.
+    catching_up: bool,
     dropped: u64,
     lines_lost: u64,
 }
@@ -110,6 +113,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             reported: Reported::default(),
             handshakes: Handshakes::new(settings.show_query),
             resend: false,
+            catching_up: false,
             dropped: 0,
             lines_lost: 0,
         }
@@ -138,13 +142,6 @@ impl<P: Probes, H: Host> Engine<P, H> {
             interval_seconds: self.settings.interval.as_secs_f64(),
             ports: self.settings.ports.clone(),
         })
-    }
-
-    /// Has the next sweep report every connection, whether updates are asked for or not.
-    pub fn resend(&mut self) {
-        self.reported.forget();
-        self.resend = true;
-        self.sweeps.hurry();
     }
 
     /// Events that found no room so far, and lines that outputs could not take.
@@ -422,4 +419,4 @@ impl<P: Probes, H: Host> Engine<P, H> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

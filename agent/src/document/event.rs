@@ -11,7 +11,7 @@ use super::{Advice, Ceiling, Connection, Degraded, Host, Kind, Level, Listener, 
 pub struct Envelope {
     /// [`SCHEMA`].
     pub schema: String,
-    /// Counts up by one a line: a hole is a dropped event.
+    /// Counts up by one a line: a hole is a dropped event. Each reader of a socket has numbers of its own, from 0.
     pub seq: u64,
     /// When, UTC.
     pub timestamp: Timestamp,
@@ -24,6 +24,19 @@ pub struct Envelope {
     /// The payload.
     #[serde(flatten)]
     pub body: Body,
+    /// Whom it is for; not written.
+    #[serde(skip)]
+    pub audience: Audience,
+}
+
+/// Whom a line is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Every reader of every output. Only these lines are numbered by the engine.
+    #[default]
+    Everyone,
+    /// Readers of a socket that came late and are told what they missed.
+    Late,
 }
 
 /// What happened. Serialized as an object with one key, the event's name.
@@ -185,6 +198,11 @@ impl EventWriter {
 }
 
 impl Envelope {
+    /// A line for readers that came late, who number it for themselves.
+    pub(crate) fn late(timestamp: Timestamp, body: Body) -> Self {
+        Self { audience: Audience::Late, ..Self::new(0, timestamp, body) }
+    }
+
     /// Line `seq` of a stream.
     pub(crate) fn new(seq: u64, timestamp: Timestamp, body: Body) -> Self {
         let (severity_text, severity_number) = body.severity();
@@ -196,6 +214,7 @@ impl Envelope {
             severity_text: severity_text.to_owned(),
             severity_number,
             body,
+            audience: Audience::Everyone,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::cgroup::Cgroup;
 use super::iterator::Iterator;
 use super::namespaces::Namespaces;
 use super::offsets::Offsets;
-use super::read::Probes as _;
+use super::read::{Pages, Probes as _};
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
@@ -128,6 +128,8 @@ pub struct Programs {
     /// Iterators that were read before, by program.
     pub(super) iterators: HashMap<&'static str, Arc<Iterator>>,
     pub(super) namespaces: Namespaces,
+    /// A pass that is under way.
+    pub(super) pages: Option<Pages>,
     /// [`Options::this_cgroup`].
     this_cgroup: bool,
     /// Programs that read members which this kernel's structures lack.
@@ -275,6 +277,7 @@ impl Programs {
             logs,
             iterators: HashMap::new(),
             namespaces: Namespaces::default(),
+            pages: None,
             this_cgroup: options.this_cgroup,
             unusable: offsets.unusable,
             hooks: Vec::new(),

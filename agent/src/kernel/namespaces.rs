@@ -72,6 +72,21 @@ impl Namespaces {
         Ok(())
     }
 
+    /// The namespaces there are to visit.
+    pub(super) fn list(&mut self, which: &Which) -> BTreeSet<u32> {
+        namespaces::own().map_or_else(BTreeSet::new, |own| self.find(which, own))
+    }
+
+    /// Opens something in one of them.
+    pub(super) fn open_in<T: Send + 'static>(
+        &mut self,
+        namespace: u32,
+        open: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Unreached> {
+        let (opened, _) = self.enter(namespace, open)?;
+        opened.map_err(|error| Unreached::Failed(error.to_string()))
+    }
+
     /// Opens something in each namespace but the agent's own, on a thread that is there for the moment, and has it
     /// visited on the calling thread. What fails for one namespace does not keep others from being visited.
     pub(super) fn for_each<T: Send + 'static>(

@@ -65,6 +65,10 @@ pub struct Swept {
 pub trait Probes {
     /// Visits every tracked socket, in whichever network namespace it is.
     fn sweep(&mut self, visit: &mut dyn FnMut(&Socket)) -> Result<Swept, ReadError>;
+    /// Begins a pass over tracked sockets that is read a page at a time.
+    fn begin_pages(&mut self) -> Result<(), ReadError>;
+    /// Visits about `number` more sockets of that pass; whether there may be others behind them.
+    fn next_page(&mut self, number: usize, visit: &mut dyn FnMut(&Socket)) -> Result<bool, ReadError>;
     /// Notes in each tracked socket which process holds it.
     fn find_owners(&mut self) -> Result<(), ReadError>;
     /// Visits every process.
@@ -88,17 +92,48 @@ impl Probes for Programs {
         let iterator = self.iterator(names::SOCKETS)?;
         records(open(names::SOCKETS, &iterator)?, Socket::split, visit)?;
         let connections = self.connections_by_namespace()?;
-        // Those whose listener found no slot of its own may be anywhere.
-        let which = match connections.get(&0) {
-            Some(_) => Which::All,
-            None => Which::Named(connections.keys().copied().collect()),
-        };
+        let which = wanted(&connections);
         let pass = self.namespaces.for_each(
             &which,
             move || iterator.open(),
             |file| records(file, Socket::split, &mut *visit),
         );
         Ok(Swept { cpu: pass.cpu, degraded: degraded(&pass.unreached, &connections) })
+    }
+
+    fn begin_pages(&mut self) -> Result<(), ReadError> {
+        let file = open(names::SOCKETS, &*self.iterator(names::SOCKETS)?)?;
+        let which = wanted(&self.connections_by_namespace()?);
+        let namespaces = self.namespaces.list(&which).into_iter().collect();
+        self.pages = Some(Pages { current: Records::new(file), namespaces });
+        Ok(())
+    }
+
+    fn next_page(&mut self, number: usize, visit: &mut dyn FnMut(&Socket)) -> Result<bool, ReadError> {
+        let Some(mut pages) = self.pages.take() else {
+            return Ok(false);
+        };
+        let mut visited = 0;
+        loop {
+            let more = pages.current.page(number.saturating_sub(visited), Socket::split, &mut |socket| {
+                visited += 1;
+                visit(socket);
+            })?;
+            if !more {
+                let Some(namespace) = pages.namespaces.pop() else {
+                    return Ok(false);
+                };
+                let iterator = self.iterator(names::SOCKETS)?;
+                // A namespace that cannot be visited is told of by the ordinary sweeps.
+                if let Ok(file) = self.namespaces.open_in(namespace, move || iterator.open()) {
+                    pages.current = Records::new(file);
+                }
+            }
+            if visited >= number {
+                self.pages = Some(pages);
+                return Ok(true);
+            }
+        }
     }
 
     fn find_owners(&mut self) -> Result<(), ReadError> {
@@ -234,29 +269,67 @@ fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
 /// Takes a record off the front of bytes; `None` where it is not whole.
 type Split<T> = fn(&[u8]) -> Option<(T, &[u8])>;
 
-/// Reads the records of one pass.
-fn records<T>(mut file: File, split: Split<T>, visit: &mut dyn FnMut(&T)) -> io::Result<()> {
-    // The kernel hands out at most 32 KiB a read and never splits a record across two.
-    let mut buffer = vec![0u8; 32 << 10];
-    let mut kept = 0;
-    loop {
-        let read = match file.read(&mut buffer[kept..]) {
-            Ok(0) => return Ok(()),
-            Ok(read) => read,
-            // A million sockets went by without output; the iterator goes on where it stopped.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let filled = kept + read;
-        let mut rest = &buffer[..filled];
-        while let Some((record, after)) = split(rest) {
-            visit(&record);
-            rest = after;
-        }
-        kept = rest.len();
-        buffer.copy_within(filled - kept..filled, 0);
+/// Where there are connections. Those whose listener found no slot of its own may be anywhere.
+fn wanted(connections: &BTreeMap<u32, u64>) -> Which {
+    match connections.get(&0) {
+        Some(_) => Which::All,
+        None => Which::Named(connections.keys().copied().collect()),
     }
+}
+
+/// A pass that is read a page at a time. It holds one namespace open for as long as its sockets take to be read, which is the
+/// exception to what is said in `namespaces`.
+#[derive(Debug)]
+pub(super) struct Pages {
+    current: Records,
+    /// Those to visit after it.
+    namespaces: Vec<u32>,
+}
+
+/// The records of one pass.
+#[derive(Debug)]
+struct Records {
+    file: File,
+    buffer: Vec<u8>,
+    /// Bytes of a record that is not whole yet.
+    kept: usize,
+}
+
+impl Records {
+    fn new(file: File) -> Self {
+        // The kernel hands out at most 32 KiB a read and never splits a record across two.
+        Self { file, buffer: vec![0u8; 32 << 10], kept: 0 }
+    }
+
+    /// Visits records until there are `number`, and what was read with them; whether there may be others behind them.
+    fn page<T>(&mut self, number: usize, split: Split<T>, visit: &mut dyn FnMut(&T)) -> io::Result<bool> {
+        let mut visited = 0;
+        while visited < number {
+            let read = match self.file.read(&mut self.buffer[self.kept..]) {
+                Ok(0) => return Ok(false),
+                Ok(read) => read,
+                // A million sockets went by without output; the iterator goes on where it stopped.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let filled = self.kept + read;
+            let mut rest = &self.buffer[..filled];
+            while let Some((record, after)) = split(rest) {
+                visit(&record);
+                visited += 1;
+                rest = after;
+            }
+            self.kept = rest.len();
+            self.buffer.copy_within(filled - self.kept..filled, 0);
+        }
+        Ok(true)
+    }
+}
+
+/// Reads all records of one pass.
+fn records<T>(file: File, split: Split<T>, visit: &mut dyn FnMut(&T)) -> io::Result<()> {
+    Records::new(file).page(usize::MAX, split, visit).map(drop)
 }
 
 /// One entry for each reason, however many namespaces it keeps the sweep out of.
