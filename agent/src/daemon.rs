@@ -2,6 +2,7 @@
 
 mod engine;
 mod handshakes;
+mod limit;
 mod settings;
 mod sweep;
 mod tasks;
@@ -22,8 +23,10 @@ use crate::host::{self, Host, ProcHost};
 use crate::kernel::{self, LoadError, Probes, Programs};
 use crate::model::Clock;
 
+use limit::{Limit, Verdict};
+
 pub use engine::Engine;
-pub use settings::{ConfigError, Output, Settings};
+pub use settings::{ConfigError, Output, Sample, Settings};
 
 /// How often the ring buffer is drained. At this pace its 4 MiB hold some 28,000 opens or 50,000 closes a
 /// second.
@@ -32,7 +35,7 @@ const DRAIN: Duration = Duration::from_millis(100);
 const QUEUE: usize = 65_536;
 
 /// Connections that readers who came late are told of at a time: few beside [`QUEUE`], so that events find room all the same.
-const PAGE: usize = 8_192;
+const PAGE: usize = 4_096;
 
 /// Where a daemon's event stream is expected when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/headroom/agent.sock";
@@ -106,6 +109,8 @@ pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
     let (sender, events) = sync_channel(QUEUE);
     let control = Arc::new(Control::default());
     let seen = Arc::clone(&control);
+    let limit =
+        Limit::new(settings.sample_connections.map(|Sample(one_of)| one_of), settings.max_connection_events);
     let interval = settings.interval;
     let duration = settings.duration;
     let (ready, kept) = sync_channel(1);
@@ -115,7 +120,7 @@ pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
         if ready.send(outcome).is_err() || ended {
             return;
         }
-        let mut outbox = Outbox::new(sender);
+        let mut outbox = Outbox::new(sender, limit);
         drive(&mut engine, &mut outbox, &seen, interval, duration);
     };
     let engine = thread::Builder::new()
@@ -182,16 +187,30 @@ struct Outbox {
     sender: SyncSender<Box<Envelope>>,
     writer: EventWriter,
     dropped: u64,
+    limit: Limit,
     /// Lines for readers that came late, which are not dropped: at most a page.
     late: VecDeque<Box<Envelope>>,
 }
 
 impl Outbox {
-    fn new(sender: SyncSender<Box<Envelope>>) -> Self {
-        Self { sender, writer: EventWriter::default(), dropped: 0, late: VecDeque::new() }
+    fn new(sender: SyncSender<Box<Envelope>>, limit: Limit) -> Self {
+        Self { sender, writer: EventWriter::default(), dropped: 0, limit, late: VecDeque::new() }
+    }
+
+    /// Lets time pass for the rate of events, and writes what had to wait for it.
+    fn advance(&mut self, clock: &Clock) {
+        for body in self.limit.advance(clock.monotonic_ns) {
+            let subject = limit::subject(&body);
+            if !self.write(clock.wall, body) {
+                self.limit.owe(subject);
+            }
+        }
     }
 
     fn send_late(&mut self, wall: Timestamp, body: Body, control: &Control) {
+        if !self.limit.is_told(&body) {
+            return;
+        }
         control.late.fetch_add(1, Ordering::Relaxed);
         self.late.push_back(Box::new(Envelope::late(wall, body)));
     }
@@ -208,6 +227,18 @@ impl Outbox {
 
     /// Whether the event found room. Numbers are given out before, so a dropped event leaves a hole in `seq`.
     fn send(&mut self, wall: Timestamp, body: Body) -> bool {
+        match self.limit.judge(&body) {
+            Verdict::Write => {}
+            Verdict::LeaveOut => return true,
+            Verdict::Later => return false,
+        }
+        let subject = limit::subject(&body);
+        let sent = self.write(wall, body);
+        self.limit.done(subject, sent);
+        sent
+    }
+
+    fn write(&mut self, wall: Timestamp, body: Body) -> bool {
         let sent = self.sender.try_send(Box::new(self.writer.envelope(wall, body))).is_ok();
         self.dropped += u64::from(!sent);
         sent
@@ -237,6 +268,7 @@ fn drive<P: Probes, H: Host>(
         if control.stop.load(Ordering::Relaxed) {
             break "signal";
         }
+        outbox.advance(&clock);
         // After the life-cycle events: a connection that is told of as open must not have been told of as closed.
         engine.drain(&clock, &mut |body| outbox.send(clock.wall, body));
         catch_up(engine, outbox, control, &clock);
@@ -244,7 +276,11 @@ fn drive<P: Probes, H: Host>(
             break "duration";
         }
         if clock.monotonic_ns >= next_tick {
-            engine.note_losses(outbox.dropped, control.lines_lost.load(Ordering::Relaxed));
+            engine.note_losses(
+                outbox.dropped,
+                control.lines_lost.load(Ordering::Relaxed),
+                outbox.limit.left_out(),
+            );
             engine.tick(&clock, &mut |body| outbox.send(clock.wall, body));
             // A tick that comes late does not make the next ones come in a burst.
             next_tick = (next_tick + interval.as_nanos() as u64).max(clock.monotonic_ns);

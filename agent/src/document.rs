@@ -21,7 +21,9 @@ pub use connection::{
 pub use event::{
     Audience, Body, Envelope, EventWriter, LevelChanged, LinesLost, Started, Stopped, Tick, Vanished,
 };
-pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};
+pub use host::{
+    Container, Degraded, Descriptors, Host, LeftOut, Losses, Process, ProcessMemory, Runtime, SelfUsage,
+};
 pub use plan::{Plan, PlannedCompression, PlannedHandshakes, PlannedTraffic};
 
 /// Name and version of the schema, in every document and every event.

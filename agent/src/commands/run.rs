@@ -6,7 +6,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use agent::cli::{Exit, Failure, parse_duration, say};
-use agent::daemon::{self, Output};
+use agent::daemon::{self, Output, Sample};
 use agent::document::Body;
 use agent::sink::Sink;
 use anyhow::{Context as _, ensure};
@@ -28,6 +28,12 @@ pub(crate) struct Arguments {
     /// Stop by itself after this long.
     #[arg(long, value_parser = parse_duration)]
     duration: Option<Duration>,
+    /// Tell of one connection of so many, from its opening to its close: 1/10. Totals and ceilings are of all.
+    #[arg(long, value_name = "1/N")]
+    sample_connections: Option<Sample>,
+    /// Most events about single connections a second; what is beyond is counted.
+    #[arg(long, value_name = "PER_SECOND")]
+    max_connection_events: Option<u32>,
     /// Report each connection that a visit found changed, too.
     #[arg(long)]
     updates: bool,
@@ -43,6 +49,8 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
     }
     settings.duration = arguments.duration.or(settings.duration);
     settings.updates |= arguments.updates;
+    settings.sample_connections = arguments.sample_connections.or(settings.sample_connections);
+    settings.max_connection_events = arguments.max_connection_events.or(settings.max_connection_events);
     check(&settings)?;
 
     let stop = Arc::new(AtomicBool::new(false));

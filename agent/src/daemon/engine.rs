@@ -10,14 +10,14 @@ use std::time::Duration;
 use agent_ebpf::abi::{ListenerKey, ListenerTotals};
 
 use super::handshakes::Handshakes;
-use super::settings::Settings;
+use super::settings::{Sample, Settings};
 use super::sweep::{Here, Pace, Reported, sweep};
 use super::tasks::Tasks;
 use super::trends::Trends;
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LevelChanged, Listener, Process,
-    ProcessMemory, SCHEMA, Snapshot, Started, Tick,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LeftOut, LevelChanged, Listener,
+    Process, ProcessMemory, SCHEMA, Snapshot, Started, Tick,
 };
 use crate::host::Host;
 use crate::kernel::{DESTROY_HOOK, Lifecycle, Probes, RETRANSMIT_HOOK, TASK_HOOK};
@@ -59,6 +59,7 @@ pub struct Engine<P, H> {
     catching_up: bool,
     dropped: u64,
     lines_lost: u64,
+    left_out: LeftOut,
 }
 
 /// What rates are measured from.
@@ -116,6 +117,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
             catching_up: false,
             dropped: 0,
             lines_lost: 0,
+            left_out: LeftOut::default(),
         }
     }
 
@@ -141,12 +143,14 @@ impl<P: Probes, H: Host> Engine<P, H> {
             host: self.document.clone(),
             interval_seconds: self.settings.interval.as_secs_f64(),
             ports: self.settings.ports.clone(),
+            sample_connections: self.settings.sample_connections.map(|Sample(one_of)| one_of),
+            max_connection_events: self.settings.max_connection_events,
         })
     }
 
-    /// Events that found no room so far, and lines that outputs could not take.
-    pub fn note_losses(&mut self, dropped: u64, lines: u64) {
-        (self.dropped, self.lines_lost) = (dropped, lines);
+    /// Events that found no room so far, lines that outputs could not take, and events that nobody asked for.
+    pub fn note_losses(&mut self, dropped: u64, lines: u64, left_out: LeftOut) {
+        (self.dropped, self.lines_lost, self.left_out) = (dropped, lines, left_out);
     }
 
     /// Life-cycle events since the last call.

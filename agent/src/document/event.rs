@@ -74,6 +74,12 @@ pub struct Started {
     pub interval_seconds: f64,
     /// Ports that are watched; empty means all.
     pub ports: Vec<u16>,
+    /// Events about single connections are of one connection of so many; null: of all.
+    #[serde(default)]
+    pub sample_connections: Option<u32>,
+    /// Most events about single connections a second; null: no such limit.
+    #[serde(default)]
+    pub max_connection_events: Option<u32>,
 }
 
 /// Payload of `tick`.

@@ -19,7 +19,8 @@ use crate::document::{Audience, Body, Envelope, LinesLost};
 const MOST_READERS: usize = 64;
 /// A reader that takes nothing for this long is gone.
 const STALLED: Duration = Duration::from_secs(10);
-/// How long a page waits for readers that are told of all connections and still take lines; then those that are slower lose some.
+/// How long a page waits for a reader that takes nothing. One that is slow is waited for as long as it is not [`STALLED`]; then it
+/// loses lines.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the end waits for readers to take what is queued for them.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -37,8 +38,16 @@ pub(super) struct Readers {
     path: PathBuf,
     /// The number that the next event for everyone should have.
     next: u64,
-    /// Lines for those who come late that were handed on but not acknowledged, and since when.
-    page: Option<(usize, Instant)>,
+    /// Lines for those who come late that were handed on but not acknowledged.
+    page: Option<Page>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    lines: usize,
+    since: Instant,
+    /// When it was last looked at whether readers take anything.
+    looked: Instant,
 }
 
 struct Reader {
@@ -49,8 +58,9 @@ struct Reader {
     next: u64,
     /// Lines that found no room since the last that did.
     lost: u64,
-    /// Lines it had taken when a page last waited for it in vain; nobody waits for one that takes nothing.
-    taken: Option<u64>,
+    /// Lines it had taken when that was last looked at; nobody waits for one that takes nothing.
+    taken: u64,
+    waited_for: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +137,8 @@ impl Readers {
                 for reader in readers.iter_mut().filter(|reader| reader.stage == Stage::CatchingUp) {
                     lost += reader.push(event, &line)?;
                 }
-                self.page.get_or_insert((0, Instant::now())).0 += 1;
+                let now = Instant::now();
+                self.page.get_or_insert(Page { lines: 0, since: now, looked: now }).lines += 1;
             }
         }
         drop(readers);
@@ -137,19 +148,23 @@ impl Readers {
 
     /// Lets the engine go on with the next page once readers have room for it.
     pub(super) fn pace(&mut self) {
-        let (Some((lines, since)), Some(control)) = (self.page, &self.control) else {
+        let (Some(page), Some(control)) = (&mut self.page, &self.control) else {
             return;
         };
         let mut readers = lock(&self.readers);
-        let behind = |reader: &&mut Reader| {
-            reader.stage == Stage::CatchingUp
-                && !reader.queue.is_half_empty()
-                && reader.taken != Some(reader.queue.taken())
+        if page.looked.elapsed() > PATIENCE {
+            page.looked = Instant::now();
+            for reader in readers.iter_mut() {
+                let taken = reader.queue.taken();
+                reader.waited_for = taken > reader.taken;
+                reader.taken = taken;
+            }
+        }
+        let behind = |reader: &Reader| {
+            reader.stage == Stage::CatchingUp && reader.waited_for && !reader.queue.is_half_empty()
         };
-        let mut behind = readers.iter_mut().filter(behind).peekable();
-        if behind.peek().is_none() || since.elapsed() > PATIENCE {
-            behind.for_each(|reader| reader.taken = Some(reader.queue.taken()));
-            control.acknowledge(lines);
+        if !readers.iter().any(behind) || page.since.elapsed() > STALLED {
+            control.acknowledge(page.lines);
             self.page = None;
         }
     }
@@ -163,7 +178,15 @@ fn accept(readers: &mut Vec<Reader>, stream: UnixStream) -> io::Result<()> {
     let queue: Arc<Queue> = Arc::default();
     let fed = Arc::clone(&queue);
     let feeder = std::thread::Builder::new().name("reader".into()).spawn(move || feed(stream, &fed))?;
-    readers.push(Reader { queue, feeder, stage: Stage::Waiting, next: 0, lost: 0, taken: None });
+    readers.push(Reader {
+        queue,
+        feeder,
+        stage: Stage::Waiting,
+        next: 0,
+        lost: 0,
+        taken: 0,
+        waited_for: true,
+    });
     Ok(())
 }
 

@@ -38,6 +38,7 @@ mod replay;
 mod restart;
 mod reuseport;
 mod runner;
+mod sampled;
 mod segments;
 mod servers;
 mod sinks;
@@ -228,6 +229,10 @@ const TESTS: &[runner::Test] = &[
     ),
     ("full_disk::lines_are_lost_and_the_agent_goes_on", full_disk::lines_are_lost_and_the_agent_goes_on),
     ("full_disk::a_limit_of_the_files_size_is_no_end", full_disk::a_limit_of_the_files_size_is_no_end),
+    (
+        "sampled::a_share_is_told_whole_and_the_rest_is_counted",
+        sampled::a_share_is_told_whole_and_the_rest_is_counted,
+    ),
     (
         "recognised::recognising_is_neither_growth_nor_a_price",
         recognised::recognising_is_neither_growth_nor_a_price,

@@ -25,6 +25,8 @@ fn joined(folder: &Path) -> (Readers, UnixStream) {
         host: Default::default(),
         interval_seconds: 1.0,
         ports: Vec::new(),
+        sample_connections: None,
+        max_connection_events: None,
     });
     readers.send(&Envelope::late(Timestamp::UNIX_EPOCH, started)).expect("sent");
     (readers, reader)
