@@ -16,7 +16,13 @@ fn object() {
     println!("cargo::rerun-if-changed={}", programs.display());
     let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
     match ebpf::build(&Path::new(&out).join("ebpf"), ebpf::Emit::Object) {
-        Ok(object) => println!("cargo::rustc-env=HEADROOM_BPF_OBJECT={}", object.display()),
+        Ok(object) => {
+            println!("cargo::rustc-env=HEADROOM_BPF_OBJECT={}", object.display());
+            let contents = ebpf::inspect(&object).expect("the object was read when it was built");
+            let uses = contents.programs.iter().map(|(name, program)| (name, &program.globals));
+            let uses = format!("&{:?}", uses.collect::<Vec<_>>()).replace('{', "&[").replace('}', "]");
+            std::fs::write(Path::new(&out).join("globals.rs"), uses).expect("OUT_DIR can be written");
+        }
         Err(error) => {
             println!("cargo::error=eBPF programs: {error}");
         }

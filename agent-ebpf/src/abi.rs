@@ -122,8 +122,8 @@ pub mod names {
     /// Globals that configure the programs.
     pub const GLOBALS: &[&str] = &[FILTER_PORTS, LOG_LEVEL, FLOW_KEY];
 
-    /// Globals that hold a kernel structure's member offset: (global, structure, member path). Those of
-    /// [`OPTIONAL_OFFSETS`] may be missing from a kernel.
+    /// Globals that hold a kernel structure's member offset: (global, structure, member path). A kernel without the member
+    /// costs the programs that read it, except for those of [`OPTIONAL_OFFSETS`].
     pub const OFFSETS: &[(&str, &str, &str)] = &[
         ("OFF_RMEM_ALLOC", "sock", "sk_backlog.rmem_alloc"),
         ("OFF_BACKLOG_LEN", "sock", "sk_backlog.len"),
@@ -162,9 +162,8 @@ pub mod names {
         ("OFF_EPOLL_WATCHES", "user_struct", "epoll_watches.count"),
     ];
 
-    /// Offsets that are `u32::MAX` where the kernel has no such member. Without `OFF_EPOLL_WATCHES`, which a kernel without
-    /// epoll lacks, the verifier refuses [`TASKS`].
-    pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS", "OFF_EPOLL_WATCHES"];
+    /// Offsets that are `u32::MAX` where the kernel has no such member, which the programs look for themselves.
+    pub const OPTIONAL_OFFSETS: &[&str] = &["OFF_DROPS"];
 
     /// Functions that the verifier looks at one by one, because they are exported.
     pub const FUNCTIONS: &[&str] = &[

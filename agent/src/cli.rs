@@ -3,5 +3,5 @@
 mod exit;
 mod units;
 
-pub use exit::{Exit, Failure, parse, run};
+pub use exit::{Exit, Failure, parse, run, say};
 pub use units::{Rate, UnitError, parse_count, parse_duration, parse_frequency, parse_rate, parse_size};

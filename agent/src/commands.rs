@@ -7,7 +7,7 @@ pub(crate) mod snapshot;
 
 use std::path::PathBuf;
 
-use agent::cli::{Exit, Failure};
+use agent::cli::{Exit, Failure, say};
 use agent::daemon::Settings;
 use agent::host::{NicPackets, NicSpeed};
 
@@ -31,6 +31,9 @@ pub(crate) struct Scope {
     /// Share of one core that visiting every connection may take; with many connections, visits become rarer.
     #[arg(long, value_name = "SHARE")]
     sweep_budget: Option<f64>,
+    /// Go on where only a part of the host's cgroups can be seen, as in most containers; every document says so.
+    #[arg(long)]
+    this_cgroup: bool,
     /// Show the query of handshakes' paths, which often holds credentials.
     #[arg(long)]
     show_query: bool,
@@ -57,6 +60,7 @@ impl Scope {
         if let Some(budget) = self.sweep_budget {
             settings.sweep_budget = budget;
         }
+        settings.this_cgroup |= self.this_cgroup;
         settings.show_query |= self.show_query;
         if verbose > 0 {
             // `log` counts debug as 4, trace as 5.
@@ -87,7 +91,7 @@ impl log::Log for KernelLog {
     fn log(&self, record: &log::Record<'_>) {
         // aya itself logs through the same facade; only the programs' records are asked for.
         if record.target().starts_with("headroom_ebpf") {
-            eprintln!("kernel: {} {}: {}", record.level(), record.target(), record.args());
+            say(&format!("kernel: {} {}: {}", record.level(), record.target(), record.args()));
         }
     }
 

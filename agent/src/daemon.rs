@@ -4,6 +4,7 @@ mod announced;
 mod connection_events;
 mod engine;
 mod handshakes;
+mod limit;
 mod reported;
 mod settings;
 mod sweep;
@@ -11,27 +12,33 @@ mod tasks;
 mod trends;
 mod usage;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::document::{Body, Envelope, EventWriter, Snapshot, Stopped};
 use crate::host::{self, Host, ProcHost};
-use crate::kernel::{LoadError, Programs};
+use crate::kernel::{self, LoadError, Probes, Programs};
 use crate::model::Clock;
 
+use limit::{Limit, Verdict};
+
 pub use engine::Engine;
-pub use settings::{ConfigError, Output, Settings};
+pub use settings::{ConfigError, Output, Sample, Settings};
 
 /// How often the ring buffer is drained. At this pace its 4 MiB hold some 28,000 opens or 50,000 closes a
 /// second.
 const DRAIN: Duration = Duration::from_millis(100);
 /// Events that may wait for a slow reader; beyond, the newest are dropped and counted.
 const QUEUE: usize = 65_536;
+
+/// Connections that readers who came late are told of at a time: few beside [`QUEUE`], so that events find room all the same.
+const PAGE: usize = 4_096;
 
 /// Where a daemon's event stream is expected when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/headroom/agent.sock";
@@ -51,6 +58,9 @@ pub type Events = Receiver<Box<Envelope>>;
 pub struct Control {
     stop: AtomicBool,
     resend: AtomicBool,
+    lines_lost: AtomicU64,
+    /// Lines for readers that came late which outputs have not acknowledged.
+    late: AtomicUsize,
 }
 
 impl Control {
@@ -59,7 +69,17 @@ impl Control {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Sends the host and every connection again, for a reader that came late.
+    /// Adds to the lines that outputs could not take.
+    pub fn count_lost_lines(&self, lines: u64) {
+        self.lines_lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// That many lines for readers that came late have been handed on; the next page follows when all have.
+    pub fn acknowledge(&self, lines: usize) {
+        self.late.fetch_sub(lines, Ordering::Relaxed);
+    }
+
+    /// Tells readers that came late of the host and of every connection.
     pub fn resend(&self) {
         self.resend.store(true, Ordering::Relaxed);
     }
@@ -84,18 +104,36 @@ impl Drop for Running {
 
 /// Loads and attaches everything in the calling thread, whose capabilities count, and starts the engine. The receiver is
 /// the event stream; it is disconnected after `agent_stopped`.
+///
+/// Capabilities belong to threads: afterwards the engine's thread keeps what reading takes, the calling thread and those it starts
+/// from then on what writing to `settings.output` takes, which is nothing as a rule.
 pub fn start(settings: &Settings) -> Result<(Running, Events), LoadError> {
     let mut engine = attach(settings)?;
     let (sender, events) = sync_channel(QUEUE);
     let control = Arc::new(Control::default());
     let seen = Arc::clone(&control);
+    let limit =
+        Limit::new(settings.sample_connections.map(|Sample(one_of)| one_of), settings.max_connection_events);
     let interval = settings.interval;
     let duration = settings.duration;
-    let engine = std::thread::spawn(move || {
-        let mut outbox = Outbox { sender, writer: EventWriter::default(), dropped: 0 };
+    let (ready, kept) = sync_channel(1);
+    let body = move || {
+        let outcome = engine.probes_mut().keep_privileges_for_reading();
+        let ended = outcome.is_err();
+        if ready.send(outcome).is_err() || ended {
+            return;
+        }
+        let mut outbox = Outbox::new(sender, limit);
         drive(&mut engine, &mut outbox, &seen, interval, duration);
-    });
-    Ok((Running { control, engine: Some(engine) }, events))
+    };
+    let engine = thread::Builder::new()
+        .name("engine".into())
+        .spawn(body)
+        .map_err(|error| LoadError::Thread { name: "engine", error })?;
+    let running = Running { control, engine: Some(engine) };
+    kept.recv().map_err(|_| LoadError::KeptPrivilege("the engine's thread has ended".into()))??;
+    kernel::keep_for_output(settings.output.path()).map_err(LoadError::KeptPrivilege)?;
+    Ok((running, events))
 }
 
 /// Attaches, lets `settle` pass, and describes everything once.
@@ -105,6 +143,7 @@ pub fn snapshot(
     attached: impl FnOnce(&[&'static str]),
 ) -> Result<Snapshot, LoadError> {
     let mut engine = attach(settings)?;
+    engine.probes_mut().keep_privileges_for_reading()?;
     attached(engine.hooks());
     // Ticks meanwhile, as rates and slopes need readings at different moments.
     let start = now().monotonic_ns;
@@ -121,7 +160,7 @@ pub fn snapshot(
         if left == 0 {
             break;
         }
-        std::thread::sleep(Duration::from_nanos(left).min(DRAIN));
+        thread::sleep(Duration::from_nanos(left).min(DRAIN));
     }
     Ok(engine.snapshot(&now()))
 }
@@ -151,11 +190,58 @@ struct Outbox {
     sender: SyncSender<Box<Envelope>>,
     writer: EventWriter,
     dropped: u64,
+    limit: Limit,
+    /// Lines for readers that came late, which are not dropped: at most a page.
+    late: VecDeque<Box<Envelope>>,
 }
 
 impl Outbox {
+    fn new(sender: SyncSender<Box<Envelope>>, limit: Limit) -> Self {
+        Self { sender, writer: EventWriter::default(), dropped: 0, limit, late: VecDeque::new() }
+    }
+
+    /// Lets time pass for the rate of events, and writes what had to wait for it.
+    fn advance(&mut self, clock: &Clock) {
+        for body in self.limit.advance(clock.monotonic_ns) {
+            let subject = limit::subject(&body);
+            if !self.write(clock.wall, body) {
+                self.limit.owe(subject);
+            }
+        }
+    }
+
+    fn send_late(&mut self, wall: Timestamp, body: Body, control: &Control) {
+        if !self.limit.is_told(&body) {
+            return;
+        }
+        control.late.fetch_add(1, Ordering::Relaxed);
+        self.late.push_back(Box::new(Envelope::late(wall, body)));
+    }
+
+    /// Hands on what finds room.
+    fn flush_late(&mut self) {
+        while let Some(line) = self.late.pop_front() {
+            if let Err(TrySendError::Full(line)) = self.sender.try_send(line) {
+                self.late.push_front(line);
+                return;
+            }
+        }
+    }
+
     /// Whether the event found room. Numbers are given out before, so a dropped event leaves a hole in `seq`.
     fn send(&mut self, wall: Timestamp, body: Body) -> bool {
+        match self.limit.judge(&body) {
+            Verdict::Write => {}
+            Verdict::LeaveOut => return true,
+            Verdict::Later => return false,
+        }
+        let subject = limit::subject(&body);
+        let sent = self.write(wall, body);
+        self.limit.done(subject, sent);
+        sent
+    }
+
+    fn write(&mut self, wall: Timestamp, body: Body) -> bool {
         let sent = self.sender.try_send(Box::new(self.writer.envelope(wall, body))).is_ok();
         self.dropped += u64::from(!sent);
         sent
@@ -169,8 +255,8 @@ impl Outbox {
     }
 }
 
-fn drive<H: Host>(
-    engine: &mut Engine<Programs, H>,
+fn drive<P: Probes, H: Host>(
+    engine: &mut Engine<P, H>,
     outbox: &mut Outbox,
     control: &Control,
     interval: Duration,
@@ -185,25 +271,53 @@ fn drive<H: Host>(
         if control.stop.load(Ordering::Relaxed) {
             break "signal";
         }
-        if control.resend.swap(false, Ordering::Relaxed) {
-            engine.resend();
-            outbox.send(clock.wall, engine.started());
-        }
+        outbox.advance(&clock);
+        // After the life-cycle events: a connection that is told of as open must not have been told of as closed.
         engine.drain(&clock, &mut |body| outbox.send(clock.wall, body));
+        catch_up(engine, outbox, control, &clock);
         if end.is_some_and(|end| clock.monotonic_ns >= end) {
             break "duration";
         }
         if clock.monotonic_ns >= next_tick {
-            engine.note_dropped(outbox.dropped);
+            engine.note_losses(
+                outbox.dropped,
+                control.lines_lost.load(Ordering::Relaxed),
+                outbox.limit.left_out(),
+            );
             engine.tick(&clock, &mut |body| outbox.send(clock.wall, body));
             // A tick that comes late does not make the next ones come in a burst.
             next_tick = (next_tick + interval.as_nanos() as u64).max(clock.monotonic_ns);
         }
         let until = next_tick.min(end.unwrap_or(u64::MAX)).saturating_sub(now().monotonic_ns);
-        std::thread::sleep(Duration::from_nanos(until).min(DRAIN));
+        thread::sleep(Duration::from_nanos(until).min(DRAIN));
     };
     // Programs detach one after the other: without this, some would count what others do not see any more.
     let clock = now();
     engine.finish(&clock, &mut |body| outbox.send(clock.wall, body));
     outbox.send_last(Timestamp::now(), Body::AgentStopped(Stopped { reason: reason.into() }));
 }
+
+/// The next page for readers that came late, once the last one is out.
+fn catch_up<P: Probes, H: Host>(
+    engine: &mut Engine<P, H>,
+    outbox: &mut Outbox,
+    control: &Control,
+    clock: &Clock,
+) {
+    outbox.flush_late();
+    if control.late.load(Ordering::Relaxed) > 0 {
+        return;
+    }
+    // Those who come while others are told have a pass of their own: else no pass might ever end.
+    if !engine.is_catching_up() && control.resend.swap(false, Ordering::Relaxed) {
+        outbox.send_late(clock.wall, engine.started(), control);
+        engine.begin_catch_up();
+    }
+    if engine.is_catching_up() {
+        engine.catch_up(clock, PAGE, &mut |body| outbox.send_late(clock.wall, body, control));
+    }
+    outbox.flush_late();
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ mod ceiling;
 mod connection;
 mod event;
 mod host;
+pub mod json;
 mod plan;
 
 use jiff::Timestamp;
@@ -17,8 +18,12 @@ pub use connection::{
     Bucket, Connection, Deflate, Evidence, Listener, Memory, Parse, Ping, Pinger, Role, Stalls, Traffic,
     Transport, Upgrade,
 };
-pub use event::{Body, Envelope, EventWriter, LevelChanged, Started, Stopped, Tick, Vanished};
-pub use host::{Container, Degraded, Descriptors, Host, Losses, Process, ProcessMemory, Runtime, SelfUsage};
+pub use event::{
+    Audience, Body, Envelope, EventWriter, LevelChanged, LinesLost, Started, Stopped, Tick, Vanished,
+};
+pub use host::{
+    Container, Degraded, Descriptors, Host, LeftOut, Losses, Process, ProcessMemory, Runtime, SelfUsage,
+};
 pub use plan::{Plan, PlannedCompression, PlannedHandshakes, PlannedTraffic};
 
 /// Name and version of the schema, in every document and every event.

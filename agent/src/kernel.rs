@@ -4,12 +4,14 @@
 //! [`Degraded`](crate::document::Degraded) entry with the reason, and only the packet programs are indispensable.
 
 mod btf;
+mod cgroup;
 mod check;
 mod iterator;
 mod load;
 mod measure;
 mod namespaces;
 mod object;
+mod offsets;
 mod privilege;
 mod read;
 mod record;
@@ -22,6 +24,7 @@ pub use load::{
     Attempts, DESTROY_HOOK, HOOKS, Hook, LoadError, Options, Programs, RETRANSMIT_HOOK, TASK_HOOK,
 };
 pub use measure::{Runs, Statistics};
+pub(crate) use privilege::keep_for_output;
 pub use privilege::missing_capabilities;
 pub use read::{Lifecycle, Observation, Probes, ReadError, Swept};
 pub use record::{CandidateSocket, Handshake, Socket};

@@ -16,3 +16,4 @@ pub mod model;
 pub mod report;
 #[cfg(feature = "kernel")]
 pub mod sink;
+pub mod terminal;

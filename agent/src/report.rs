@@ -7,11 +7,15 @@ mod costs;
 pub mod format;
 mod grid;
 mod headline;
+#[cfg(test)]
+mod hostile;
 mod plan;
 mod table;
+mod text;
 pub mod words;
 
 pub use costs::made_of;
 pub use headline::{headline, scope};
 pub use plan::plans;
 pub use table::table;
+pub use text::Report;

@@ -33,6 +33,8 @@ impl Recording {
             host: host(),
             interval_seconds: 1.0,
             ports: Vec::new(),
+            sample_connections: None,
+            max_connection_events: None,
         }));
         recording
     }
@@ -202,6 +204,8 @@ pub fn tick(number: u64) -> Tick {
         }],
         degraded: degraded(),
         agent: SelfUsage {
+            lines_lost: 0,
+            left_out: Default::default(),
             cpu_seconds: short(0.01 * number as f64),
             resident_bytes: 14_000_000,
             bpf_ns_per_packet: None,

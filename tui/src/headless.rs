@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options, output: Output) -> anyhow::Result<()> {
         return Err(Failure::new(Exit::Unavailable, message).into());
     }
     match output {
-        Output::Table => print(&agent::report::table(&app.view().snapshot())),
+        Output::Table => print(&agent::report::table(&app.view().snapshot()).to_string()),
         Output::Json => print(&(json(app.view())? + "\n")),
         Output::Svg(path) => {
             std::fs::write(&path, picture(app)?).with_context(|| format!("cannot write {}", path.display()))
@@ -61,7 +61,9 @@ fn gather(stream: Stream, deadline: Option<Instant>) -> anyhow::Result<App> {
 }
 
 fn json(view: &View) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(&view.snapshot())?)
+    let mut text = Vec::new();
+    agent::document::json::write_pretty(&mut text, &view.snapshot())?;
+    Ok(String::from_utf8(text)?)
 }
 
 fn picture(mut app: App) -> anyhow::Result<String> {

@@ -58,6 +58,10 @@ pub struct Options {
     /// Time between two looks at the host. Default: 1s.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["agent", "replay"])]
     pub interval: Option<Duration>,
+
+    /// Go on where only a part of the host's cgroups can be seen, as in most containers.
+    #[arg(long, conflicts_with_all = ["agent", "replay"])]
+    pub this_cgroup: bool,
 }
 
 /// What to print instead of opening the dashboard.

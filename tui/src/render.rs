@@ -15,7 +15,9 @@ mod tabs;
 mod theme;
 mod too_small;
 
+use agent::terminal::is_obeyed;
 use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 
 use crate::app::{App, Screen};
@@ -25,6 +27,22 @@ pub(crate) use too_small::{MIN_HEIGHT, MIN_WIDTH};
 
 /// Draws the whole dashboard.
 pub fn draw(frame: &mut Frame, app: &mut App, theme: Theme) {
+    draw_all(frame, app, theme);
+    disarm(frame.buffer_mut());
+}
+
+/// The border to the terminal: whatever was drawn, and by whichever renderer, no cell holds what a terminal obeys. ratatui
+/// leaves control characters out itself, and lets characters pass that turn the order of text round.
+fn disarm(buffer: &mut Buffer) {
+    for cell in &mut buffer.content {
+        if cell.symbol().len() > 1 && cell.symbol().contains(is_obeyed) {
+            let plain = cell.symbol().replace(is_obeyed, "");
+            cell.set_symbol(if plain.is_empty() { "\u{fffd}" } else { &plain });
+        }
+    }
+}
+
+fn draw_all(frame: &mut Frame, app: &mut App, theme: Theme) {
     let area = frame.area();
     if area.width < MIN_WIDTH || area.height < MIN_HEIGHT {
         too_small::draw(frame, area);

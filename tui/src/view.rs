@@ -57,6 +57,8 @@ impl View {
             }
             // The ceilings of each tick have their levels; this is for those who wait for a change.
             Body::LevelChanged(_) => {}
+            // The hole before it says the others.
+            Body::LinesLost(_) => self.lost += 1,
             Body::AgentStopped(stopped) => self.stopped = Some(stopped.reason.clone()),
         }
     }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::terminal::printable;
+
 /// Documented exit codes. The numbers are those of `sysexits.h`, so init systems and scripts know them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -63,7 +65,6 @@ impl std::error::Error for Failure {}
 
 /// Parses the command line; help and version go to stdout with status 0, a mistake becomes one line on stderr and
 /// status 64.
-#[expect(clippy::print_stderr, reason = "the command line's own error channel")]
 pub fn parse<T: Parser>() -> Result<T, ExitCode> {
     match T::try_parse() {
         Ok(args) => Ok(args),
@@ -73,14 +74,13 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
             Err(ExitCode::SUCCESS)
         }
         Err(error) => {
-            eprintln!("{}", usage_line(&error.to_string()));
+            say(&usage_line(&error.to_string()));
             Err(ExitCode::from(Exit::Usage.code()))
         }
     }
 }
 
 /// Runs a binary's body and turns its error into one line on stderr and a documented exit code.
-#[expect(clippy::print_stderr, reason = "the command line's own error channel")]
 pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     let Err(error) = body() else {
         return ExitCode::SUCCESS;
@@ -97,7 +97,7 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     }
     let exit =
         error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(Exit::Internal, Failure::exit);
-    eprintln!("{name}: {}", one_line(&format!("{error:#}")));
+    say(&format!("{name}: {error:#}"));
     ExitCode::from(exit.code())
 }
 
@@ -108,8 +108,15 @@ fn usage_line(text: &str) -> String {
     format!("{} (see --help)", first_paragraph.join(" "))
 }
 
+/// Prints one line on stderr, the only way in which anything is said there: errors quote paths, arguments and what other
+/// programs said, and a terminal must not obey any of it.
+#[expect(clippy::print_stderr, reason = "the command line's own error channel")]
+pub fn say(text: &str) {
+    eprintln!("{}", one_line(text));
+}
+
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 #[cfg(test)]
@@ -123,6 +130,15 @@ mod tests {
             usage_line(text),
             "error: the following required arguments were not provided: --listen <URL> (see --help)"
         );
+    }
+
+    #[test]
+    fn an_error_is_one_line_that_no_terminal_obeys() {
+        let error = anyhow::anyhow!("no\x1b[2J such\u{9b}31m\u{202e} file\x7f")
+            .context("reading /tmp/\x1b]0;x\x07\ny");
+        let line = one_line(&format!("{error:#}"));
+        assert!(!line.contains(crate::terminal::is_obeyed), "{line:?}");
+        assert!(line.starts_with("reading /tmp/\\u{1b}]0;x\\u{7} y: no\\u{1b}[2J such"), "{line}");
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     if arguments.json {
         for plan in &plans {
-            serde_json::to_writer(&mut stdout, plan)?;
+            agent::document::json::write(&mut stdout, plan)?;
             writeln!(stdout)?;
         }
     } else {

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use agent::cli::{Failure, parse_duration};
+use agent::cli::{Failure, parse_duration, say};
+use agent::document::json;
 use agent::{daemon, report};
 
 use super::{Scope, check};
@@ -28,13 +29,13 @@ pub(crate) fn run(arguments: &Arguments, verbose: u8) -> anyhow::Result<()> {
     check(&settings)?;
     let attached = |hooks: &[&str]| {
         if verbose > 0 {
-            eprintln!("attached: {}", hooks.join(", "));
+            say(&format!("attached: {}", hooks.join(", ")));
         }
     };
     let snapshot = daemon::snapshot(&settings, arguments.settle, attached).map_err(Failure::from)?;
     let mut stdout = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer(&mut stdout, &snapshot)?;
+        json::write(&mut stdout, &snapshot)?;
         writeln!(stdout)?;
     } else {
         write!(stdout, "{}", report::table(&snapshot))?;

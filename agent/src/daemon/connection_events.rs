@@ -12,39 +12,27 @@ use crate::model::{Clock, SlabCost, connection, opened, presumed_connection};
 /// Where an event goes; `false` where it found no room.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(Body) -> bool;
 
-/// How much sweeps say of connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Detail {
-    /// Nothing.
-    None,
-    /// Every recognised connection, this once: for a reader that came late.
-    Recognised,
-    /// Every connection, presumed ones included, each time it changed.
-    All,
-}
-
 /// What readers were told of connections, and what they are to be told.
 pub(super) struct ConnectionEvents {
     pub(super) handshakes: Handshakes,
     reported: Reported,
     announced: Announced,
     slab: Option<SlabCost>,
-    /// What sweeps are to say each time, and what the present one does.
-    detail: Detail,
-    present: Detail,
+    /// Whether each sweep reports the connections that changed, presumed ones included, and whether the present one does.
+    updates: bool,
+    reports: bool,
 }
 
 impl ConnectionEvents {
     /// `updates` is whether readers want to be told of changes.
     pub(super) fn new(show_query: bool, updates: bool, slab: Option<SlabCost>) -> Self {
-        let detail = if updates { Detail::All } else { Detail::None };
         Self {
             handshakes: Handshakes::new(show_query),
             reported: Reported::default(),
             announced: Announced::default(),
             slab,
-            detail,
-            present: detail,
+            updates,
+            reports: updates,
         }
     }
 
@@ -52,10 +40,10 @@ impl ConnectionEvents {
         self.slab
     }
 
-    /// Has the next sweep report connections that were reported before.
-    pub(super) fn resend(&mut self, detail: Detail) {
+    /// Has the next sweep report every connection.
+    pub(super) fn resend(&mut self) {
         self.reported.renew();
-        self.present = self.detail.max(detail);
+        self.reports = true;
     }
 
     /// An event of the kernel's.
@@ -70,9 +58,9 @@ impl ConnectionEvents {
                     _ => Body::ConnectionAdopted(connection),
                 });
                 // Known from now on: should its close be lost, a sweep finds it gone.
-                match (sent, self.detail) {
-                    (true, Detail::All) => self.reported.opened(cookie, netns),
-                    (true, _) => self.announced.opened(cookie),
+                match (sent, self.updates) {
+                    (true, true) => self.reported.opened(cookie, netns),
+                    (true, false) => self.announced.opened(cookie),
                     (false, _) => {}
                 }
             }
@@ -99,30 +87,35 @@ impl ConnectionEvents {
     pub(super) fn met(&mut self, socket: &Socket, clock: &Clock, emit: Emit<'_>) {
         let cookie = socket.connection.cookie;
         self.announced.met(cookie);
-        if self.present == Detail::None {
+        if !self.reports {
             return;
         }
         let fingerprint = fingerprint(socket);
-        let handshakes = &self.handshakes;
-        let told = || Body::ConnectionUpdated(connection(socket, clock, self.slab, handshakes.of(cookie)));
-        if self.reported.changed(cookie, fingerprint) && emit(told()) {
+        if self.reported.changed(cookie, fingerprint) && emit(self.update(socket, clock)) {
             // An update that found no room is due again at the next sweep.
             self.reported.note(cookie, fingerprint, socket.header.endpoints.netns);
-            if self.detail != Detail::All {
-                self.announced.opened(cookie);
-            }
         }
+    }
+
+    /// What there is to say of a tracked socket.
+    pub(super) fn update(&self, socket: &Socket, clock: &Clock) -> Body {
+        let handshake = self.handshakes.of(socket.connection.cookie);
+        Body::ConnectionUpdated(connection(socket, clock, self.slab, handshake))
+    }
+
+    /// The same of a connection that is presumed to be a WebSocket as this end, to readers that are told of such.
+    pub(super) fn update_presumed(&self, candidate: &CandidateSocket, end: Role) -> Option<Body> {
+        self.reports.then(|| Body::ConnectionUpdated(presumed_connection(candidate, end, self.slab)))
     }
 
     /// The sweep meets a connection that is presumed to be a WebSocket as this end. No event of the kernel's will tell that it
     /// ended, so only those are told of it who get updates.
     pub(super) fn met_presumed(&mut self, candidate: &CandidateSocket, end: Role, emit: Emit<'_>) {
-        if self.present != Detail::All {
+        let Some(update) = self.update_presumed(candidate, end) else {
             return;
-        }
+        };
         let (cookie, fingerprint) = (candidate.unjudged.cookie, fingerprint_of_candidate(candidate));
-        let told = || Body::ConnectionUpdated(presumed_connection(candidate, end, self.slab));
-        if self.reported.changed(cookie, fingerprint) && emit(told()) {
+        if self.reported.changed(cookie, fingerprint) && emit(update) {
             self.reported.note(cookie, fingerprint, candidate.header.endpoints.netns);
         }
     }
@@ -130,8 +123,8 @@ impl ConnectionEvents {
     /// The sweep went everywhere but to these network namespaces, and all that happened before its end was told.
     pub(super) fn end_sweep(&mut self, unvisited: &BTreeSet<u32>, emit: Emit<'_>) {
         self.announced.end(unvisited.is_empty());
-        self.present = self.detail;
-        if self.detail == Detail::All {
+        self.reports = self.updates;
+        if self.updates {
             self.reported.end(unvisited, emit);
         } else {
             self.reported.forget();

@@ -2,6 +2,7 @@
 //! nobody back but the `emit` it is given.
 
 mod account;
+mod catch_up;
 mod listeners;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,17 +10,15 @@ use std::time::Duration;
 
 use agent_ebpf::abi::{ListenerKey, Stat};
 
-use listeners::add_presumed;
-
-use super::connection_events::{ConnectionEvents, Detail, Emit};
-use super::settings::Settings;
+use super::connection_events::{ConnectionEvents, Emit};
+use super::settings::{Sample, Settings};
 use super::sweep::{Here, Pace, sweep};
 use super::tasks::Tasks;
 use super::trends::Trends;
 use super::usage;
 use crate::document::{
-    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LevelChanged, Listener, Process,
-    ProcessMemory, SCHEMA, Snapshot, Started, Tick,
+    Advice, Body, Ceiling, Connection, Degraded, Host as HostDocument, LeftOut, LevelChanged, Listener,
+    Process, ProcessMemory, SCHEMA, Snapshot, Started, Tick,
 };
 use crate::host::Host;
 use crate::kernel::{DESTROY_HOOK, Probes, ReadError, TASK_HOOK};
@@ -27,6 +26,7 @@ use crate::model::{
     ClientDestinations, Clock, Earlier, Inputs, Known, Place, Reading, Reconciliation, Summary, advise,
     ceilings,
 };
+use listeners::add_presumed;
 
 /// Rates are means over this long, so that pings that come every few seconds do not make them jump.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -61,7 +61,11 @@ pub struct Engine<P, H> {
     events: ConnectionEvents,
     /// Connections older than the agent that have been found, recognised or presumed.
     older: u64,
+    /// A pass for those who came late is under way.
+    catching_up: bool,
     dropped: u64,
+    lines_lost: u64,
+    left_out: LeftOut,
 }
 
 /// What rates are measured from.
@@ -119,8 +123,15 @@ impl<P: Probes, H: Host> Engine<P, H> {
             owners: Pace::new(budget),
             events: ConnectionEvents::new(settings.show_query, settings.updates, slab.ok()),
             older: 0,
+            catching_up: false,
             dropped: 0,
+            lines_lost: 0,
+            left_out: LeftOut::default(),
         }
+    }
+
+    pub(super) fn probes_mut(&mut self) -> &mut P {
+        &mut self.probes
     }
 
     /// Hooks that attached.
@@ -141,18 +152,14 @@ impl<P: Probes, H: Host> Engine<P, H> {
             host: self.document.clone(),
             interval_seconds: self.settings.interval.as_secs_f64(),
             ports: self.settings.ports.clone(),
+            sample_connections: self.settings.sample_connections.map(|Sample(one_of)| one_of),
+            max_connection_events: self.settings.max_connection_events,
         })
     }
 
-    /// Has the next sweep report every connection, whether updates are asked for or not.
-    pub fn resend(&mut self) {
-        self.events.resend(Detail::Recognised);
-        self.sweeps.hurry();
-    }
-
-    /// Events that found no room so far.
-    pub fn note_dropped(&mut self, dropped: u64) {
-        self.dropped = dropped;
+    /// Events that found no room so far, lines that outputs could not take, and events that nobody asked for.
+    pub fn note_losses(&mut self, dropped: u64, lines: u64, left_out: LeftOut) {
+        (self.dropped, self.lines_lost, self.left_out) = (dropped, lines, left_out);
     }
 
     /// Life-cycle events since the last call.
@@ -196,7 +203,7 @@ impl<P: Probes, H: Host> Engine<P, H> {
         self.owners.hurry();
         self.drain(clock, &mut |_| true);
         let mut connections: Vec<Connection> = Vec::new();
-        self.events.resend(Detail::All);
+        self.events.resend();
         self.sweep(clock, &mut |body| {
             if let Body::ConnectionUpdated(connection) = body {
                 connections.push(connection);
@@ -411,4 +418,4 @@ impl<P: Probes, H: Host> Engine<P, H> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

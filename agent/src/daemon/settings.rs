@@ -39,6 +39,16 @@ impl fmt::Display for Output {
     }
 }
 
+impl Output {
+    /// The file or socket.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Output::Stdout => None,
+            Output::File(path) | Output::Unix(path) => Some(path),
+        }
+    }
+}
+
 impl FromStr for Output {
     type Err = String;
 
@@ -49,6 +59,20 @@ impl FromStr for Output {
             Some(("unix", path)) if !path.is_empty() => Ok(Output::Unix(path.into())),
             _ => Err(format!("{text:?} is not an output: stdout, file:PATH or unix:PATH")),
         }
+    }
+}
+
+/// One connection of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample(pub u32);
+
+impl FromStr for Sample {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let one_of =
+            text.strip_prefix("1/").and_then(|number| number.parse().ok()).filter(|number| *number > 0);
+        one_of.map(Self).ok_or_else(|| format!("{text:?} is not a share of connections: 1/10"))
     }
 }
 
@@ -71,6 +95,12 @@ pub struct Settings {
     pub sweep_budget: f64,
     /// Whether each changed connection is reported after a sweep.
     pub updates: bool,
+    /// Whether to go on where only a part of the host's cgroups can be seen.
+    pub this_cgroup: bool,
+    /// Tell of a share of the connections one by one; totals are of all.
+    pub sample_connections: Option<Sample>,
+    /// Most events about single connections a second.
+    pub max_connection_events: Option<u32>,
     /// Whether the query of a handshake's path is shown; it often holds credentials.
     pub show_query: bool,
     /// From where on a ceiling is near, and critical.
@@ -90,6 +120,9 @@ impl Default for Settings {
             nic_packets: Vec::new(),
             sweep_budget: 0.01,
             updates: false,
+            this_cgroup: false,
+            sample_connections: None,
+            max_connection_events: None,
             show_query: false,
             thresholds: Thresholds::default(),
             log_level: 0,
@@ -139,6 +172,9 @@ struct File {
     nic_pps: Option<Vec<String>>,
     sweep_budget: Option<f64>,
     updates: Option<bool>,
+    this_cgroup: Option<bool>,
+    sample_connections: Option<String>,
+    max_connection_events: Option<u32>,
     show_query: Option<bool>,
     levels: Option<levels::Levels>,
 }
@@ -176,6 +212,14 @@ impl Settings {
         if let Some(updates) = file.updates {
             settings.updates = updates;
         }
+        if let Some(part) = file.this_cgroup {
+            settings.this_cgroup = part;
+        }
+        if let Some(share) = file.sample_connections {
+            settings.sample_connections =
+                Some(share.parse().map_err(|error| refused("sample_connections", error))?);
+        }
+        settings.max_connection_events = file.max_connection_events;
         if let Some(show) = file.show_query {
             settings.show_query = show;
         }
@@ -200,6 +244,9 @@ impl Settings {
                 format!("at most {MAX_PORTS} ports can be watched; leave it out to watch all"),
             ));
         }
+        if self.max_connection_events == Some(0) {
+            return Err(("max_connection_events", "is a number a second of at least 1".into()));
+        }
         if self.ports.contains(&0) {
             return Err(("ports", "0 is no port".into()));
         }
@@ -207,7 +254,7 @@ impl Settings {
     }
 
     pub(super) fn load_options(&self) -> Options {
-        Options { ports: self.ports.clone(), log_level: self.log_level }
+        Options { ports: self.ports.clone(), this_cgroup: self.this_cgroup, log_level: self.log_level }
     }
 }
 
@@ -234,10 +281,15 @@ mod tests {
     #[test]
     fn a_file_overrides_defaults() {
         let settings = from_text(
-            "ports = [8080]\ninterval = \"250ms\"\noutput = \"unix:/run/headroom.sock\"\nnic_speed = [\"lo=1G\"]\nnic_pps = [\"2M\"]\n",
+            "ports = [8080]\ninterval = \"250ms\"\noutput = \"unix:/run/headroom.sock\"\nnic_speed = [\"lo=1G\"]\nnic_pps = [\"2M\"]\nthis_cgroup = true\nsample_connections = \"1/10\"\nmax_connection_events = 500\n",
         )
         .expect("valid");
         assert_eq!(settings.ports, [8080]);
+        assert!(settings.this_cgroup);
+        assert_eq!(
+            (settings.sample_connections, settings.max_connection_events),
+            (Some(Sample(10)), Some(500))
+        );
         assert_eq!(settings.interval, Duration::from_millis(250));
         assert_eq!(settings.output, Output::Unix("/run/headroom.sock".into()));
         assert_eq!(settings.nic_speeds[0].bits_per_second, 1_000_000_000);
@@ -252,6 +304,11 @@ mod tests {
         assert!(message("sweep_budget = 0").contains("sweep_budget"));
         assert!(message("[levels]\nnear_ration = 0.5").contains("line 2: unknown field `near_ration`"));
         assert!(message("[levels]\nnear_ratio = 2").contains("levels.near_ratio: 2 is no share"));
+        assert!(
+            message("sample_connections = \"0.1\"").contains("sample_connections: \"0.1\" is not a share")
+        );
+        assert!(message("sample_connections = \"1/0\"").contains("is not a share"));
+        assert!(message("max_connection_events = 0").contains("max_connection_events: is a number a second"));
         assert!(message("ports = [0]").contains("0 is no port"));
         assert!(Settings::from_file(Path::new("/nonexistent")).is_err());
     }

@@ -11,7 +11,7 @@ use super::{Advice, Ceiling, Connection, Degraded, Host, Kind, Level, Listener, 
 pub struct Envelope {
     /// [`SCHEMA`].
     pub schema: String,
-    /// Counts up by one a line: a hole is a dropped event.
+    /// Counts up by one a line: a hole is a dropped event. Each reader of a socket has numbers of its own, from 0.
     pub seq: u64,
     /// When, UTC.
     pub timestamp: Timestamp,
@@ -24,6 +24,19 @@ pub struct Envelope {
     /// The payload.
     #[serde(flatten)]
     pub body: Body,
+    /// Whom it is for; not written.
+    #[serde(skip)]
+    pub audience: Audience,
+}
+
+/// Whom a line is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Every reader of every output. Only these lines are numbered by the engine.
+    #[default]
+    Everyone,
+    /// Readers of a socket that came late and are told what they missed.
+    Late,
 }
 
 /// What happened. Serialized as an object with one key, the event's name.
@@ -46,6 +59,8 @@ pub enum Body {
     ConnectionVanished(Vanished),
     /// A ceiling came nearer, or went away.
     LevelChanged(LevelChanged),
+    /// Lines are missing here: whoever reads this was too slow, or the disk was full. Stands in place of the last of them.
+    LinesLost(LinesLost),
     /// The agent is about to end.
     AgentStopped(Stopped),
 }
@@ -59,6 +74,12 @@ pub struct Started {
     pub interval_seconds: f64,
     /// Ports that are watched; empty means all.
     pub ports: Vec<u16>,
+    /// Events about single connections are of one connection of so many; null: of all.
+    #[serde(default)]
+    pub sample_connections: Option<u32>,
+    /// Most events about single connections a second; null: no such limit.
+    #[serde(default)]
+    pub max_connection_events: Option<u32>,
 }
 
 /// Payload of `tick`.
@@ -110,6 +131,13 @@ pub struct LevelChanged {
     pub seconds_left: Option<f64>,
 }
 
+/// Payload of `lines_lost`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesLost {
+    /// How many, since the line before this one.
+    pub lines: u64,
+}
+
 /// Payload of `agent_stopped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
@@ -128,6 +156,7 @@ impl Body {
         "connection_closed",
         "connection_vanished",
         "level_changed",
+        "lines_lost",
         "agent_stopped",
     ];
 
@@ -142,6 +171,7 @@ impl Body {
             Body::ConnectionClosed(_) => "connection_closed",
             Body::ConnectionVanished(_) => "connection_vanished",
             Body::LevelChanged(_) => "level_changed",
+            Body::LinesLost(_) => "lines_lost",
             Body::AgentStopped(_) => "agent_stopped",
         }
     }
@@ -150,6 +180,7 @@ impl Body {
         let level = match self {
             Body::Tick(tick) => tick.ceilings.iter().map(|ceiling| ceiling.level).max(),
             Body::LevelChanged(change) => Some(change.to),
+            Body::LinesLost(_) => Some(Level::Near),
             _ => None,
         };
         match level {
@@ -171,6 +202,18 @@ impl EventWriter {
     pub fn envelope(&mut self, timestamp: Timestamp, body: Body) -> Envelope {
         let seq = self.seq;
         self.seq += 1;
+        Envelope::new(seq, timestamp, body)
+    }
+}
+
+impl Envelope {
+    /// A line for readers that came late, who number it for themselves.
+    pub(crate) fn late(timestamp: Timestamp, body: Body) -> Self {
+        Self { audience: Audience::Late, ..Self::new(0, timestamp, body) }
+    }
+
+    /// Line `seq` of a stream.
+    pub(crate) fn new(seq: u64, timestamp: Timestamp, body: Body) -> Self {
         let (severity_text, severity_number) = body.severity();
         Envelope {
             schema: SCHEMA.to_owned(),
@@ -180,6 +223,7 @@ impl EventWriter {
             severity_text: severity_text.to_owned(),
             severity_number,
             body,
+            audience: Audience::Everyone,
         }
     }
 }

@@ -116,12 +116,27 @@ pub struct SelfUsage {
     pub bpf_ns_per_packet: Option<f64>,
     /// Life-cycle events the kernel had no room for, and events a sink could not take.
     pub events_dropped: u64,
+    /// Lines that an output could not take: its disk was full, or a reader of the socket too slow (for each reader it counts anew).
+    #[serde(default)]
+    pub lines_lost: u64,
+    /// Events about single connections that were left out because that was asked for.
+    #[serde(default)]
+    pub left_out: LeftOut,
     /// What the kernel side had to leave out, by kind; null where that cannot be read.
     pub losses: Option<Losses>,
     /// CPU time of the last sweep over all connections; null before the first.
     pub sweep_seconds: Option<f64>,
     /// Age of the oldest per-connection figure, bounded by the sweep budget; null before the first sweep.
     pub sweep_age_seconds: Option<f64>,
+}
+
+/// Events about single connections that are not in the stream because of a setting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Of connections outside of the sample (`sample_connections`).
+    pub sampled: u64,
+    /// Beyond the rate (`max_connection_events`).
+    pub limited: u64,
 }
 
 /// What the kernel side had to leave out since it attached. All zero on a healthy host.

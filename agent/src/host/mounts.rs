@@ -16,7 +16,12 @@ impl Mounts {
 
     /// The first mount point whose type and options suit.
     pub(crate) fn find(&self, suits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
-        self.0.lines().find_map(|line| {
+        self.all(suits).next()
+    }
+
+    /// All mount points whose type and options suit, in the order they were mounted.
+    pub(crate) fn all(&self, suits: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = PathBuf> {
+        self.0.lines().filter_map(move |line| {
             let mut fields = line.split(' ').skip(1);
             let (path, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
             suits(kind, options).then(|| PathBuf::from(unescape(path)))

@@ -39,8 +39,8 @@ impl Figures {
 
 impl Programs {
     /// Tries every hook and says what came of it; everything is detached again.
-    pub fn check() -> Result<Checked, LoadError> {
-        let mut programs = Self::prepare(&Options::default())?;
+    pub fn check(options: &Options) -> Result<Checked, LoadError> {
+        let mut programs = Self::prepare(options)?;
         let hooks = programs.attach_all()?;
         programs.load_unhooked();
         Ok(Checked { hooks, programs: programs.figures() })

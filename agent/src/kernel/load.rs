@@ -1,6 +1,6 @@
 //! Loading and attaching the programs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,13 +14,15 @@ use aya_log::EbpfLogger;
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError};
+use super::cgroup::Cgroup;
 use super::iterator::Iterator;
 use super::namespaces::Namespaces;
+use super::offsets::Offsets;
+use super::read::{Pages, Probes as _};
 use super::slots::Slots;
 use super::{object, privilege};
 use crate::cli::{Exit, Failure};
 use crate::document::Degraded;
-use crate::host::mounts::Mounts;
 
 /// Why nothing can be measured here.
 #[derive(Debug, Error)]
@@ -39,6 +41,16 @@ pub enum LoadError {
         "no cgroup v2 hierarchy is mounted (none in /proc/self/mounts); mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"
     )]
     NoCgroup,
+    /// The hierarchy is that of a container.
+    #[error(
+        "only a part of the host's cgroups is mounted ({path} has a cgroup.events, so it is not their root): connections \
+         elsewhere would not be seen; start the agent in the host's cgroup namespace, or say --this-cgroup to go on with \
+         this part"
+    )]
+    PartOfHost {
+        /// Its mount point.
+        path: PathBuf,
+    },
     /// The cgroup root cannot be opened.
     #[error("cannot open the cgroup v2 root {path}: {source}")]
     Cgroup {
@@ -62,6 +74,17 @@ pub enum LoadError {
     /// The kernel gave no random number.
     #[error("getrandom: {0}")]
     Random(std::io::Error),
+    /// A thread cannot give up what it does not need.
+    #[error("{0}")]
+    KeptPrivilege(String),
+    /// A thread cannot be started.
+    #[error("starting the thread {name}: {error}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
     /// A program that everything rests on was refused.
     #[error("the kernel refused {program} ({hook}): {reason}")]
     Program {
@@ -92,6 +115,8 @@ impl From<LoadError> for Failure {
 pub struct Options {
     /// Track only these ports; empty tracks all.
     pub ports: Vec<u16>,
+    /// Whether a part of the host's cgroups will do, where no more can be seen.
+    pub this_cgroup: bool,
     /// Kernel-side log level as the `log` crate counts (0 off, 4 debug); records go to its global logger. Off costs
     /// nothing: the logging code is removed when the programs load.
     pub log_level: u8,
@@ -108,6 +133,12 @@ pub struct Programs {
     pub(super) iterators: HashMap<&'static str, Arc<Iterator>>,
     pub(super) namespaces: Namespaces,
     pub(super) slots: Slots,
+    /// A pass that is under way.
+    pub(super) pages: Option<Pages>,
+    /// [`Options::this_cgroup`].
+    this_cgroup: bool,
+    /// Programs that read members which this kernel's structures lack.
+    unusable: BTreeMap<&'static str, BtfError>,
     /// Hooks that attached.
     pub hooks: Vec<&'static str>,
     /// Hooks that did not, and why.
@@ -211,6 +242,9 @@ impl Programs {
                 Err(reason) => programs.degraded.push(Degraded { probe: hook.name.into(), reason }),
             }
         }
+        // While this thread has the privileges that both take.
+        programs.make_iterators();
+        programs.namespaces.start().map_err(LoadError::KeptPrivilege)?;
         programs.switch(true)?;
         release_free_memory();
         Ok(programs)
@@ -223,12 +257,26 @@ impl Programs {
         Ok(aya::maps::Array::<_, u32>::try_from(map)?.set(0, u32::from(on), 0)?)
     }
 
+    /// Leaves the calling thread with what reading takes from now on, and nothing else.
+    pub(crate) fn keep_privileges_for_reading(&mut self) -> Result<(), LoadError> {
+        let works = || {
+            let listeners = self.listeners().is_ok();
+            // Where the hook is missing there is nothing to read either.
+            let readable = |iterator: &Arc<Iterator>| iterator.open().is_ok();
+            listeners && self.iterators.values().all(readable)
+        };
+        privilege::keep_for_engine(works).map_err(LoadError::KeptPrivilege)
+    }
+
     pub(super) fn prepare(options: &Options) -> Result<Self, LoadError> {
         let missing = privilege::missing_capabilities();
         if !missing.is_empty() {
             return Err(LoadError::Privilege(missing));
         }
-        let mut ebpf = load_object(options)?;
+        let btf = Btf::of_kernel()?;
+        let offsets = Offsets::resolve(|structure, path| btf.offset_of(structure, path))?;
+        drop(btf);
+        let mut ebpf = load_object(options, &offsets)?;
         let events = ebpf.take_map(names::EVENTS).ok_or(LoadError::NoMap(names::EVENTS))?;
         let events = RingBuf::try_from(events)?;
         // Before anything attaches: a flow is judged by its first packets.
@@ -244,6 +292,9 @@ impl Programs {
             iterators: HashMap::new(),
             namespaces: Namespaces::default(),
             slots: Slots::default(),
+            pages: None,
+            this_cgroup: options.this_cgroup,
+            unusable: offsets.unusable,
             hooks: Vec::new(),
             degraded: Vec::new(),
         })
@@ -251,8 +302,9 @@ impl Programs {
 
     /// Loads every program, which is the verifier's work and takes its time, and then attaches them.
     pub(super) fn attach_all(&mut self) -> Result<Attempts, LoadError> {
-        let cgroup = cgroup_root()?;
-        let cgroup = File::open(&cgroup).map_err(|source| LoadError::Cgroup { path: cgroup, source })?;
+        let found = Cgroup::find()?;
+        let cgroup = found.open(self.this_cgroup)?;
+        self.degraded.extend(found.degraded());
         let loaded: Attempts = {
             // Tens of megabytes while it lives.
             let btf = aya::Btf::from_sys_fs()?;
@@ -274,6 +326,9 @@ impl Programs {
         hook: &Hook,
         job: impl FnOnce(&mut Program) -> Result<(), ProgramError>,
     ) -> Result<(), String> {
+        if let Some(missing) = self.unusable.get(hook.program) {
+            return Err(missing.to_string());
+        }
         let program = self.ebpf.program_mut(hook.program).ok_or("it is not in the object")?;
         job(program).map_err(|error| reason(&error))
     }
@@ -317,20 +372,10 @@ fn watch(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), LoadError> {
 }
 
 /// Creates the maps and patches the globals.
-fn load_object(options: &Options) -> Result<Ebpf, LoadError> {
-    let btf = Btf::of_kernel()?;
-    let mut offsets = Vec::new();
-    for (global, structure, path) in names::OFFSETS {
-        let offset = match btf.offset_of(structure, path) {
-            Err(BtfError::NoMember { .. }) if names::OPTIONAL_OFFSETS.contains(global) => u32::MAX,
-            offset => offset?,
-        };
-        offsets.push((*global, offset));
-    }
-    drop(btf);
+fn load_object(options: &Options, offsets: &Offsets) -> Result<Ebpf, LoadError> {
     let filter = u32::from(!options.ports.is_empty());
     let mut loader = EbpfLoader::new();
-    for (global, offset) in &offsets {
+    for (global, offset) in &offsets.values {
         loader.override_global(global, offset, true);
     }
     loader.override_global(names::FILTER_PORTS, &filter, true);
@@ -366,11 +411,6 @@ fn reason(error: &ProgramError) -> String {
             text
         }
     }
-}
-
-/// Mount point of the cgroup v2 hierarchy.
-pub(super) fn cgroup_root() -> Result<PathBuf, LoadError> {
-    Mounts::read().find(|kind, _| kind == "cgroup2").ok_or(LoadError::NoCgroup)
 }
 
 /// Hands free heap pages back to the kernel: glibc would keep what parsing BTF needed for good.

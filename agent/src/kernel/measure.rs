@@ -10,7 +10,8 @@ use aya::programs::links::CgroupAttachMode;
 use aya::programs::{CgroupSkb, CgroupSkbAttachType, TestRunOptions};
 use aya::sys::{Stats, enable_stats};
 
-use super::load::{LoadError, Options, Programs, cgroup_root};
+use super::cgroup::Cgroup;
+use super::load::{LoadError, Options, Programs};
 
 /// Run time and runs of a program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,8 +66,7 @@ impl Programs {
     /// Attaches nothing but the empty program, to both packet hooks: the hook's own cost.
     pub fn load_empty() -> Result<Self, LoadError> {
         let mut programs = Self::prepare(&Options::default())?;
-        let path = cgroup_root()?;
-        let cgroup = File::open(&path).map_err(|source| LoadError::Cgroup { path, source })?;
+        let cgroup = Cgroup::find()?.open(true)?;
         programs.attach_empty(&cgroup).map_err(|reason| LoadError::Program {
             program: names::EMPTY,
             hook: "cgroup_skb",

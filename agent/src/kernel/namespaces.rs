@@ -14,6 +14,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
+use super::privilege;
 use crate::host::namespaces::{self, Places};
 
 /// Pause before a namespace that was not found is looked for again; doubled each time up to the longest.
@@ -67,6 +68,27 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
+    /// Starts the thread that enters namespaces, while there are privileges to leave to it.
+    pub(super) fn start(&mut self) -> Result<(), String> {
+        self.helper = Some(Helper::start()?);
+        Ok(())
+    }
+
+    /// The namespaces there are to visit.
+    pub(super) fn list(&mut self, which: &Which) -> BTreeSet<u32> {
+        namespaces::own().map_or_else(BTreeSet::new, |own| self.find(which, own))
+    }
+
+    /// Opens something in one of them.
+    pub(super) fn open_in<T: Send + 'static>(
+        &mut self,
+        namespace: u32,
+        open: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Unreached> {
+        let (opened, _) = self.enter(namespace, open)?;
+        opened.map_err(|error| Unreached::Failed(error.to_string()))
+    }
+
     /// Opens something in each namespace but the agent's own, on a thread that is there for the moment, and has it
     /// visited on the calling thread. What fails for one namespace does not keep others from being visited.
     pub(super) fn for_each<T: Send + 'static>(
@@ -146,24 +168,18 @@ impl Namespaces {
         let place = self.places.get(&namespace).ok_or(Unreached::NotFound)?;
         let opened = namespaces::open(namespace, place);
         let file = opened.ok().flatten().ok_or(Unreached::NotFound)?;
-        let helper = match self.helper.take() {
+        let ended = || Unreached::Failed("the thread that enters namespaces has ended".into());
+        let helper = match &self.helper {
             Some(helper) => helper,
-            None => Helper::start().map_err(|error| Unreached::Failed(error.to_string()))?,
+            None => self.helper.insert(Helper::start().map_err(Unreached::Failed)?),
         };
         let (sender, result) = channel();
-        let asked = helper.jobs.send(Job {
-            namespace: file,
-            work: Box::new(move || {
-                // Nobody waits any more only where the agent ends.
-                let _ = sender.send(job());
-            }),
+        let work = Box::new(move || {
+            // Nobody waits any more only where the agent ends.
+            let _ = sender.send(job());
         });
-        let done = asked.ok().and_then(|()| helper.done.recv().ok());
-        // A helper that is gone, because it could not return or did panic, is replaced at the next visit.
-        let Some((entered, cpu)) = done else {
-            return Err(Unreached::Failed("the thread that enters namespaces has ended".into()));
-        };
-        self.helper = Some(helper);
+        helper.jobs.send(Job { namespace: file, work }).map_err(|_| ended())?;
+        let (entered, cpu) = helper.done.recv().map_err(|_| ended())?;
         entered.map_err(|error| Unreached::Refused(error.to_string()))?;
         let result = result.recv().map_err(|_| Unreached::Failed("nothing was done there".into()))?;
         Ok((result, cpu))
@@ -176,8 +192,8 @@ struct Job {
     work: Box<dyn FnOnce() + Send>,
 }
 
-/// A thread that goes where it is told to and returns. Its own thread, because a process whose main thread cannot come
-/// back would read another namespace's /proc/net from then on.
+/// A thread that may enter namespaces, when no other thread of the agent may any more. It parses nothing and stays where it is: for
+/// each visit it starts another thread, which ends there. So none ever has to find its way back, and /proc/net stays the agent's own.
 #[derive(Debug)]
 struct Helper {
     jobs: Sender<Job>,
@@ -186,31 +202,39 @@ struct Helper {
 }
 
 impl Helper {
-    fn start() -> io::Result<Self> {
-        let home = File::open("/proc/self/ns/net")?;
+    fn start() -> Result<Self, String> {
         let (jobs, receiver) = channel::<Job>();
         let (sender, done) = channel();
-        std::thread::Builder::new().name("namespaces".into()).spawn(move || {
+        let (ready, kept) = channel();
+        let named = |name: &str| std::thread::Builder::new().name(name.into());
+        let body = move || {
+            let _ = ready.send(privilege::keep_for_namespaces());
             for job in receiver {
-                let start = clock_gettime(ClockId::ThreadCPUTime);
-                let entered = enter(&job.namespace);
-                if entered.is_ok() {
-                    (job.work)();
-                    if enter(&home).is_err() {
-                        return;
-                    }
-                }
-                let end = clock_gettime(ClockId::ThreadCPUTime);
-                let cpu = Duration::try_from(end - start).unwrap_or_default();
-                // Not one moment longer than needed.
-                drop(job.namespace);
-                if sender.send((entered, cpu)).is_err() {
+                let visit = named("namespace").spawn(move || visit(job));
+                // A visit that panicked has said so.
+                let died = |_| (Err(io::Error::other("the visit panicked")), Duration::ZERO);
+                let outcome = match visit {
+                    Ok(visit) => visit.join().unwrap_or_else(died),
+                    Err(error) => (Err(error), Duration::ZERO),
+                };
+                if sender.send(outcome).is_err() {
                     return;
                 }
             }
-        })?;
+        };
+        named("namespaces").spawn(body).map_err(|error| error.to_string())?;
+        kept.recv().map_err(|_| "the thread that enters namespaces has ended")??;
         Ok(Self { jobs, done })
     }
+}
+
+fn visit(job: Job) -> (io::Result<()>, Duration) {
+    let entered = enter(&job.namespace);
+    if entered.is_ok() {
+        (job.work)();
+    }
+    let cpu = clock_gettime(ClockId::ThreadCPUTime);
+    (entered, Duration::new(cpu.tv_sec.unsigned_abs(), cpu.tv_nsec.unsigned_abs() as u32))
 }
 
 fn enter(namespace: &File) -> io::Result<()> {

@@ -14,7 +14,7 @@ use aya_log::EbpfLogger;
 use thiserror::Error;
 
 use super::iterator::Iterator;
-use super::load::Programs;
+use super::load::{HOOKS, Programs};
 use super::namespaces::{Unreached, Which};
 use super::record::{CandidateSocket, Handshake, MapValue, Socket, SweepRecord, split};
 use super::slots::Plan;
@@ -83,6 +83,11 @@ pub trait Probes {
     /// Visits every tracked socket, and those not judged yet that may be WebSockets, in whichever network namespace they are. Drains
     /// the ring buffer at its end and as often as needed before.
     fn sweep(&mut self, visit: &mut dyn FnMut(Observation<'_>)) -> Result<Swept, ReadError>;
+    /// Begins a pass over the same sockets that is read a page at a time.
+    fn begin_pages(&mut self) -> Result<(), ReadError>;
+    /// Visits about `number` more sockets of that pass; whether there may be others behind them.
+    fn next_page(&mut self, number: usize, visit: &mut dyn FnMut(Observation<'_>))
+    -> Result<bool, ReadError>;
     /// Notes in each tracked socket which process holds it. Drains the ring buffer meanwhile.
     fn find_owners(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError>;
     /// Visits every process.
@@ -111,8 +116,7 @@ impl Probes for Programs {
         let Self { events, logs, namespaces, .. } = self;
         let mut read = |file| {
             records(file, SweepRecord::split, &mut |record| match record {
-                Some(SweepRecord::Tracked(socket)) => visit(Observation::Socket(socket)),
-                Some(SweepRecord::Candidate(candidate)) => visit(Observation::Candidate(candidate)),
+                Some(record) => visit(record.observation()),
                 // Only where no record waits: the close of a socket must not be taken before a record of it.
                 None => drain(events, logs, &mut |event| visit(Observation::Lifecycle(event))),
             })
@@ -123,6 +127,50 @@ impl Probes for Programs {
         namespaces.with_candidates.retain(|one| pass.unreached.get(one) != Some(&Unreached::NotFound));
         let unvisited = pass.unreached.keys().copied().filter(|one| connections.contains_key(one)).collect();
         Ok(Swept { cpu: pass.cpu, degraded: degraded(&pass.unreached, &connections), unvisited })
+    }
+
+    fn begin_pages(&mut self) -> Result<(), ReadError> {
+        let file = open(names::SOCKETS, &*self.iterator(names::SOCKETS)?)?;
+        let connections = self.connections_by_namespace()?;
+        let which = self.namespaces_to_sweep(&connections)?;
+        let namespaces = self.namespaces.list(&which).into_iter().collect();
+        self.pages = Some(Pages { current: Records::new(file), namespaces });
+        Ok(())
+    }
+
+    fn next_page(
+        &mut self,
+        number: usize,
+        visit: &mut dyn FnMut(Observation<'_>),
+    ) -> Result<bool, ReadError> {
+        let Some(mut pages) = self.pages.take() else {
+            return Ok(false);
+        };
+        let mut visited = 0;
+        loop {
+            let left = number.saturating_sub(visited);
+            let more =
+                pages.current.page(left, SweepRecord::split, &mut |record: Option<&SweepRecord>| {
+                    if let Some(record) = record {
+                        visited += 1;
+                        visit(record.observation());
+                    }
+                })?;
+            if !more {
+                let Some(namespace) = pages.namespaces.pop() else {
+                    return Ok(false);
+                };
+                let iterator = self.iterator(names::SOCKETS)?;
+                // A namespace that cannot be visited is told of by the ordinary sweeps.
+                if let Ok(file) = self.namespaces.open_in(namespace, move || iterator.open()) {
+                    pages.current = Records::new(file);
+                }
+            }
+            if visited >= number {
+                self.pages = Some(pages);
+                return Ok(true);
+            }
+        }
     }
 
     fn find_owners(&mut self, visit: &mut dyn FnMut(Lifecycle)) -> Result<(), ReadError> {
@@ -214,7 +262,19 @@ impl Probes for Programs {
 }
 
 impl Programs {
-    /// Made at its first use: a link costs more than a reading of a few sockets.
+    /// Makes the links of all iterators that were loaded; one that cannot be made says why when it is used.
+    pub(super) fn make_iterators(&mut self) {
+        let iterators: Vec<&str> = HOOKS
+            .iter()
+            .filter(|hook| self.hooks.contains(&hook.name) && hook.name.starts_with("iter/"))
+            .map(|hook| hook.program)
+            .collect();
+        for name in iterators {
+            let _ = self.iterator(name);
+        }
+    }
+
+    /// Made once: a link costs more than a reading of a few sockets.
     fn iterator(&mut self, name: &'static str) -> Result<Arc<Iterator>, ReadError> {
         if let Some(iterator) = self.iterators.get(name) {
             return Ok(Arc::clone(iterator));
@@ -323,31 +383,80 @@ fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
 /// Takes a record off the front of bytes; `None` where it is not whole.
 type Split<T> = fn(&[u8]) -> Option<(T, &[u8])>;
 
-/// Reads the records of one pass. `None` stands for what is between two reads, and at the end: no record is at hand then.
-fn records<T>(mut file: File, split: Split<T>, step: &mut dyn FnMut(Option<&T>)) -> io::Result<()> {
-    // The kernel hands out at most 32 KiB a read and never splits a record across two.
-    let mut buffer = vec![0u8; 32 << 10];
-    let mut kept = 0;
-    loop {
-        let read = match file.read(&mut buffer[kept..]) {
-            Ok(0) => {
-                step(None);
-                return Ok(());
+/// A pass that is read a page at a time. It holds one namespace open for as long as its sockets take to be read, which is the
+/// exception to what is said in `namespaces`.
+#[derive(Debug)]
+pub(super) struct Pages {
+    current: Records,
+    /// Those to visit after it.
+    namespaces: Vec<u32>,
+}
+
+/// The records of one pass.
+#[derive(Debug)]
+struct Records {
+    file: File,
+    buffer: Vec<u8>,
+    /// Bytes of a record that is not whole yet.
+    kept: usize,
+}
+
+impl Records {
+    fn new(file: File) -> Self {
+        // The kernel hands out at most 32 KiB a read and never splits a record across two.
+        Self { file, buffer: vec![0u8; 32 << 10], kept: 0 }
+    }
+
+    /// Visits records until there are `number`, and what was read with them; whether there may be others behind them. `None`
+    /// stands for what is between two reads, and at the end: no record is at hand then.
+    fn page<T>(
+        &mut self,
+        number: usize,
+        split: Split<T>,
+        step: &mut dyn FnMut(Option<&T>),
+    ) -> io::Result<bool> {
+        let mut visited = 0;
+        while visited < number {
+            let read = match self.file.read(&mut self.buffer[self.kept..]) {
+                Ok(0) => {
+                    step(None);
+                    return Ok(false);
+                }
+                Ok(read) => read,
+                // A million sockets went by without output; the iterator goes on where it stopped.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+                {
+                    0
+                }
+                Err(error) => return Err(error),
+            };
+            let filled = self.kept + read;
+            let mut rest = &self.buffer[..filled];
+            while let Some((record, after)) = split(rest) {
+                step(Some(&record));
+                visited += 1;
+                rest = after;
             }
-            Ok(read) => read,
-            // A million sockets went by without output; the iterator goes on where it stopped.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
-            Err(error) => return Err(error),
-        };
-        let filled = kept + read;
-        let mut rest = &buffer[..filled];
-        while let Some((record, after)) = split(rest) {
-            step(Some(&record));
-            rest = after;
+            self.kept = rest.len();
+            self.buffer.copy_within(filled - self.kept..filled, 0);
+            step(None);
         }
-        kept = rest.len();
-        buffer.copy_within(filled - kept..filled, 0);
-        step(None);
+        Ok(true)
+    }
+}
+
+/// Reads all records of one pass.
+fn records<T>(file: File, split: Split<T>, step: &mut dyn FnMut(Option<&T>)) -> io::Result<()> {
+    Records::new(file).page(usize::MAX, split, step).map(drop)
+}
+
+impl SweepRecord {
+    fn observation(&self) -> Observation<'_> {
+        match self {
+            SweepRecord::Tracked(socket) => Observation::Socket(socket),
+            SweepRecord::Candidate(candidate) => Observation::Candidate(candidate),
+        }
     }
 }
 

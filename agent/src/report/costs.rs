@@ -5,10 +5,11 @@ use crate::document::{Ceiling, Part, Range};
 use super::format::{UNKNOWN, cost, count, known};
 use super::grid::grid;
 use super::headline::scope;
+use super::text::Report;
 use super::words::part;
 
 /// A row for each ceiling's cost, and below it one for each part of it.
-pub(super) fn costs(ceilings: &[Ceiling]) -> String {
+pub(super) fn costs(ceilings: &[Ceiling]) -> Report {
     let header = ["ceiling", "scope", "part", ">per connection", ">interval", ">samples"];
     let mut rows = Vec::new();
     for ceiling in ceilings.iter().filter(|ceiling| ceiling.cost_range.is_some() || !ceiling.parts.is_empty())
@@ -30,7 +31,9 @@ pub(super) fn costs(ceilings: &[Ceiling]) -> String {
     }
     let mut text = grid(&header, &rows);
     if ceilings.iter().flat_map(|ceiling| &ceiling.parts).any(|known| known.part == Part::Compression) {
-        text.push_str("  compression is an estimate from the negotiated parameters, and within what the process takes\n");
+        text.line(
+            "  compression is an estimate from the negotiated parameters, and within what the process takes",
+        );
     }
     text
 }

@@ -4,28 +4,34 @@ use crate::document::{Ceiling, Plan, PlannedTraffic};
 
 use super::format::{bit_rate, bytes, cost, count, known, latency, percent, quantity, significant};
 use super::grid::grid;
+use super::text::Report;
 use super::words::{level, part};
 
 /// Plans that differ in nothing but the number of connections, for people: whether each fits and what comes first, then what
 /// they have in common.
-pub fn plans(plans: &[Plan]) -> String {
-    let mut text: String = plans.iter().map(plan).collect();
+pub fn plans(plans: &[Plan]) -> Report {
+    let mut text = Report::new();
+    for plan in plans {
+        text.line(headline(plan));
+        text.append(&ceilings(&plan.ceilings));
+        if plan.connections > 0 {
+            more(&mut text, plan);
+        }
+        text.line("");
+    }
     if let Some(any) = plans.first() {
         let costs = costs(&any.ceilings);
         if !costs.is_empty() {
-            text.push_str(&format!("A connection costs\n{costs}"));
+            text.line("A connection costs");
+            text.append(&costs);
         }
-        text.push_str("\nBasis\n");
+        text.line("");
+        text.line("Basis");
         for ceiling in &any.ceilings {
-            text.push_str(&format!("  {}: {}\n", ceiling.kind.name(), ceiling.basis));
+            text.line(format_args!("  {}: {}", ceiling.kind.name(), ceiling.basis));
         }
     }
     text
-}
-
-fn plan(plan: &Plan) -> String {
-    let more = if plan.connections > 0 { more(plan) } else { String::new() };
-    format!("{}\n{}{more}\n", headline(plan), ceilings(&plan.ceilings))
 }
 
 fn headline(plan: &Plan) -> String {
@@ -57,7 +63,7 @@ fn headline(plan: &Plan) -> String {
     }
 }
 
-fn ceilings(ceilings: &[Ceiling]) -> String {
+fn ceilings(ceilings: &[Ceiling]) -> Report {
     let header = ["", "ceiling", ">used", ">limit", ">use", "level", ">per connection", ">left", ">max"];
     let row = |ceiling: &Ceiling| {
         vec![
@@ -75,7 +81,7 @@ fn ceilings(ceilings: &[Ceiling]) -> String {
     grid(&header, &ceilings.iter().map(row).collect::<Vec<_>>())
 }
 
-fn costs(ceilings: &[Ceiling]) -> String {
+fn costs(ceilings: &[Ceiling]) -> Report {
     let rows: Vec<Vec<String>> = ceilings
         .iter()
         .flat_map(|ceiling| {
@@ -94,9 +100,8 @@ fn costs(ceilings: &[Ceiling]) -> String {
 }
 
 /// What no ceiling says.
-fn more(plan: &Plan) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<11} {value}\n"));
+fn more(text: &mut Report, plan: &Plan) {
+    let mut line = |name: &str, value: String| text.line(format_args!("  {name:<11} {value}"));
     if let Some(each) = plan.memory_per_connection {
         line("memory", format!("{} for each, if nothing else takes any", bytes(each as u64)));
     }
@@ -127,7 +132,6 @@ fn more(plan: &Plan) -> String {
         .first_message_seconds
         .map_or_else(String::new, |seconds| format!(", {}", latency(seconds)));
     line("open after", format!("{} round trips{time}, then the first message", handshakes.round_trips));
-    text
 }
 
 fn traffic(traffic: &PlannedTraffic) -> String {
@@ -156,7 +160,7 @@ mod tests {
     use crate::model::{self, Pings, Question};
 
     fn told(question: Question) -> String {
-        plans(&[model::plan(&question).expect("countable")])
+        plans(&[model::plan(&question).expect("countable")]).to_string()
     }
 
     #[test]

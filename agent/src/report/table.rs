@@ -1,19 +1,22 @@
 //! The snapshot as text.
 
-use crate::document::{Advice, Ceiling, Connection, Evidence, Listener, Process, Snapshot, Traffic};
+use crate::document::{Ceiling, Connection, Evidence, Listener, Process, Snapshot, Traffic};
 
 use super::costs::costs;
 use super::format::{bytes, cost, count, known, latency, percent, quantity};
-use super::grid::{grid, printable};
+use super::grid::grid;
 use super::headline::{headline, scope};
+use super::text::Report;
 use super::words::{full_in, level, open_connections, role, trust};
 
 /// Connections that are listed; the rest is counted.
 const CONNECTIONS_LISTED: usize = 20;
 
 /// The snapshot for people: the first ceiling, then everything behind it.
-pub fn table(snapshot: &Snapshot) -> String {
-    let mut text = format!("{}\n{}\n", printable(&host(snapshot)), printable(&headline(&snapshot.ceilings)));
+pub fn table(snapshot: &Snapshot) -> Report {
+    let mut text = Report::new();
+    text.line(host(snapshot));
+    text.line(headline(&snapshot.ceilings));
     section(&mut text, "Ceilings", ceilings(&snapshot.ceilings));
     section(&mut text, "What a connection costs", costs(&snapshot.ceilings));
     section(&mut text, "Processes", processes(&snapshot.processes));
@@ -24,9 +27,11 @@ pub fn table(snapshot: &Snapshot) -> String {
     text
 }
 
-fn section(text: &mut String, title: &str, body: String) {
+fn section(text: &mut Report, title: &str, body: Report) {
     if !body.is_empty() {
-        text.push_str(&format!("\n{title}\n{body}"));
+        text.line("");
+        text.line(title);
+        text.append(&body);
     }
 }
 
@@ -47,7 +52,7 @@ fn host(snapshot: &Snapshot) -> String {
     line
 }
 
-fn ceilings(ceilings: &[Ceiling]) -> String {
+fn ceilings(ceilings: &[Ceiling]) -> Report {
     let header = [
         "",
         "ceiling",
@@ -78,12 +83,12 @@ fn ceilings(ceilings: &[Ceiling]) -> String {
     };
     let mut text = grid(&header, &ceilings.iter().map(row).collect::<Vec<_>>());
     for ceiling in ceilings {
-        text.push_str(&format!("  {} ({}): {}\n", ceiling.kind.name(), scope(&ceiling.scope), ceiling.basis));
+        text.line(format_args!("  {} ({}): {}", ceiling.kind.name(), scope(&ceiling.scope), ceiling.basis));
     }
     text
 }
 
-fn processes(processes: &[Process]) -> String {
+fn processes(processes: &[Process]) -> Report {
     let header = [
         ">pid",
         "command",
@@ -116,7 +121,7 @@ fn processes(processes: &[Process]) -> String {
     grid(&header, &processes.iter().map(row).collect::<Vec<_>>())
 }
 
-fn listeners(listeners: &[Listener]) -> String {
+fn listeners(listeners: &[Listener]) -> Report {
     let header = [
         ">port",
         "role",
@@ -153,7 +158,7 @@ fn listeners(listeners: &[Listener]) -> String {
     grid(&header, &listeners.iter().map(row).collect::<Vec<_>>())
 }
 
-fn connections(snapshot: &Snapshot) -> String {
+fn connections(snapshot: &Snapshot) -> Report {
     let header = [
         "local",
         "remote",
@@ -190,40 +195,40 @@ fn connections(snapshot: &Snapshot) -> String {
     };
     let mut text = grid(&header, &sorted.iter().take(CONNECTIONS_LISTED).map(row).collect::<Vec<_>>());
     if let Some(more) = sorted.len().checked_sub(CONNECTIONS_LISTED).filter(|more| *more > 0) {
-        text.push_str(&format!("  … and {} more\n", count(more as u64)));
+        text.line(format_args!("  … and {} more", count(more as u64)));
     }
     text
 }
 
-fn advice(snapshot: &Snapshot) -> String {
-    let line = |advice: &Advice| {
-        format!(
-            "  {}: {} ({} → {} connections; {})\n",
+fn advice(snapshot: &Snapshot) -> Report {
+    let mut text = Report::new();
+    for advice in &snapshot.advice {
+        text.line(format_args!(
+            "  {}: {} ({} → {} connections; {})",
             advice.ceiling.name(),
             advice.action,
             count(advice.effect.connections_max_before),
             count(advice.effect.connections_max_after),
             advice.evidence,
-        )
-    };
-    snapshot.advice.iter().map(line).collect()
+        ));
+    }
+    text
 }
 
-fn degraded(snapshot: &Snapshot) -> String {
-    snapshot
-        .host
-        .degraded
-        .iter()
-        .map(|missing| format!("  {}: {}\n", missing.probe, missing.reason))
-        .collect()
+fn degraded(snapshot: &Snapshot) -> Report {
+    let mut text = Report::new();
+    for missing in &snapshot.host.degraded {
+        text.line(format_args!("  {}: {}", missing.probe, missing.reason));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::document::{
-        CostPart, Degraded, Effect, Host, Kind, Level, Memory, Parse, Part, Ping, Range, Role, SCHEMA,
-        SelfUsage, Transport, Trend, Unit,
+        Advice, CostPart, Degraded, Effect, Host, Kind, Level, Memory, Parse, Part, Ping, Range, Role,
+        SCHEMA, SelfUsage, Transport, Trend, Unit,
     };
 
     fn connection(id: u64, kernel_bytes: Option<u64>) -> Connection {
@@ -304,7 +309,7 @@ mod tests {
     #[test]
     fn lists_the_heaviest_connections_and_counts_the_rest() {
         let connections = (0..1022).map(|id| connection(id, (id > 0).then_some(4096 + id))).collect();
-        let text = table(&snapshot(connections));
+        let text = table(&snapshot(connections)).to_string();
         assert!(text.contains("\n  … and 1,002 more\n"), "{text}");
         assert!(text.contains("127.0.0.1:41021"), "the heaviest is listed: {text}");
         assert!(!text.contains("127.0.0.1:40000"), "the one of unknown weight is not: {text}");
@@ -313,14 +318,14 @@ mod tests {
     #[test]
     fn a_cost_is_shown_with_its_parts_and_how_sure_they_are() {
         let mut snapshot = snapshot(Vec::new());
-        assert!(!table(&snapshot).contains("What a connection costs"), "nothing is priced");
+        assert!(!table(&snapshot).to_string().contains("What a connection costs"), "nothing is priced");
         let ceiling = &mut snapshot.ceilings[0];
         ceiling.cost_per_connection = Some(5_120.0);
         ceiling.cost_range = Some(Range { least: 4_096.0, most: Some(6_144.0) });
         ceiling.cost_samples = Some(40);
         let part = |part, cost| CostPart { part, cost, range: None, samples: 22 };
         ceiling.parts = vec![part(Part::KernelFixed, 4_000.0), part(Part::Compression, 1_000.0)];
-        let text = table(&snapshot);
+        let text = table(&snapshot).to_string();
         for expected in ["5.00 KiB", "4.00 KiB to 6.00 KiB", "kernel objects", "3.91 KiB", "compression"] {
             assert!(text.contains(expected), "{expected} in {text}");
         }
@@ -350,7 +355,7 @@ mod tests {
     fn the_listed_connections_do_not_pass_for_all() {
         let mut snapshot = snapshot(vec![connection(1, None)]);
         snapshot.listeners = vec![listener(18_400)];
-        assert!(table(&snapshot).contains("18,400 connections, 1 of them listed"));
+        assert!(table(&snapshot).to_string().contains("18,400 connections, 1 of them listed"));
     }
 
     #[test]
@@ -364,7 +369,7 @@ mod tests {
         };
         let mut snapshot = snapshot(vec![connection(1, None), presumed]);
         snapshot.listeners = vec![Listener { presumed: 30, ..listener(1) }];
-        let text = table(&snapshot);
+        let text = table(&snapshot).to_string();
         assert!(text.contains("1 connections, 30 more presumed\n"), "{text}");
         let line = text.lines().find(|line| line.contains("127.0.0.1:40002")).expect("listed");
         let cells: Vec<&str> = line.split_whitespace().collect();
@@ -373,7 +378,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_not_nought_and_has_a_reason() {
-        let text = table(&snapshot(vec![connection(1, None)]));
+        let text = table(&snapshot(vec![connection(1, None)])).to_string();
         let line = text.lines().find(|line| line.contains("127.0.0.1:40001")).expect("listed");
         assert!(line.ends_with("7      7    –       –"), "{line}");
         assert!(
@@ -385,7 +390,7 @@ mod tests {
 
     #[test]
     fn advice_names_its_effect_and_empty_sections_are_left_out() {
-        let text = table(&snapshot(Vec::new()));
+        let text = table(&snapshot(Vec::new())).to_string();
         assert!(text.contains(
             "descriptors: raise the soft limit to 65,536 (20,000 → 65,000 connections; the hard limit is 524,288)"
         ));

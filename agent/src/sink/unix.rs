@@ -1,39 +1,76 @@
 //! The event stream on a Unix socket: any number of readers, none of which can hold up the agent or another.
+//!
+//! A reader that comes is told of the host and of every connection first, a page at a time as it takes them, while events go on for
+//! all. What it is too slow for is lost to it alone, counted, and told in its stream.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::queue::{Line, Queue};
 use crate::daemon::Control;
+use crate::document::{Audience, Body, Envelope, LinesLost};
 
-/// Lines a reader may be behind before it is dropped: the first burst holds every connection of the host.
-const QUEUE: usize = 65_536;
+/// Readers at a time; each has two threads' worth of stack and, at worst, a queue.
+const MOST_READERS: usize = 64;
 /// A reader that takes nothing for this long is gone.
 const STALLED: Duration = Duration::from_secs(10);
-
+/// How long a page waits for a reader that takes nothing. One that is slow is waited for as long as it is not [`STALLED`]; then it
+/// loses lines.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the end waits for readers to take what is queued for them.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after a connection that could not be accepted.
 const RETRY: Duration = Duration::from_millis(50);
-
-type Line = Arc<[u8]>;
+/// Bytes written at a time.
+const WRITE: usize = 64 << 10;
 
 /// The listening socket and its readers. The socket's file goes with it.
-pub struct Readers {
+pub(super) struct Readers {
     readers: Arc<Mutex<Vec<Reader>>>,
-    /// Asked to send everything again for each new reader, once there is somebody to ask.
-    control: Arc<OnceLock<Arc<Control>>>,
+    /// Until readers are accepted.
+    listener: Option<UnixListener>,
+    control: Option<Arc<Control>>,
     path: PathBuf,
+    /// The number that the next event for everyone should have.
+    next: u64,
+    /// Lines for those who come late that were handed on but not acknowledged.
+    page: Option<Page>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    lines: usize,
+    since: Instant,
+    /// When it was last looked at whether readers take anything.
+    looked: Instant,
 }
 
 struct Reader {
-    lines: SyncSender<Line>,
+    queue: Arc<Queue>,
     feeder: JoinHandle<()>,
+    stage: Stage,
+    /// The number of its next line. Each reader's begin at 0.
+    next: u64,
+    /// Lines that found no room since the last that did.
+    lost: u64,
+    /// Lines it had taken when that was last looked at; nobody waits for one that takes nothing.
+    taken: u64,
+    waited_for: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Asked for, and not told of anything yet.
+    Waiting,
+    /// Being told of all connections, and of events.
+    CatchingUp,
+    /// Told of events.
+    Live,
 }
 
 impl Readers {
@@ -41,40 +78,134 @@ impl Readers {
         remove_leftover(path)?;
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        let readers: Arc<Mutex<Vec<Reader>>> = Arc::default();
-        let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
-        let (accepted, asked) = (Arc::clone(&readers), Arc::clone(&control));
-        std::thread::spawn(move || {
+        Ok(Self {
+            readers: Arc::default(),
+            listener: Some(listener),
+            control: None,
+            path: path.to_owned(),
+            next: 0,
+            page: None,
+        })
+    }
+
+    /// Accepts readers, those first that came meanwhile. The threads that serve them have the privileges of the calling thread,
+    /// which are few by now.
+    pub(super) fn attach(&mut self, control: &Arc<Control>) -> io::Result<()> {
+        let Some(listener) = self.listener.take() else {
+            return Ok(());
+        };
+        self.control = Some(Arc::clone(control));
+        let (readers, control) = (Arc::clone(&self.readers), Arc::clone(control));
+        let accept = move || {
             for stream in listener.incoming() {
-                let Ok(stream) = stream else {
+                let accepted = stream.and_then(|stream| accept(&mut lock(&readers), stream));
+                match accepted {
+                    Ok(()) => control.resend(),
                     // Out of descriptors, most likely: trying at once would only take the CPU as well.
-                    std::thread::sleep(RETRY);
-                    continue;
-                };
-                let (lines, queue) = sync_channel(QUEUE);
-                let feeder = std::thread::spawn(move || feed(stream, &queue));
-                accepted.lock().unwrap_or_else(PoisonError::into_inner).push(Reader { lines, feeder });
-                if let Some(control) = asked.get() {
-                    control.resend();
+                    Err(_) => std::thread::sleep(RETRY),
                 }
             }
-        });
-        Ok(Self { readers, control, path: path.to_owned() })
+        };
+        std::thread::Builder::new().name("readers".into()).spawn(accept).map(drop)
     }
 
-    pub(super) fn attach(&self, control: &Arc<Control>) {
-        let control = self.control.get_or_init(|| Arc::clone(control));
-        let waiting = !self.readers.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if waiting {
-            // They came before there was anybody to ask.
-            control.resend();
+    /// Hands an event to those it is for; returns how many of them had no room for it.
+    pub(super) fn send(&mut self, event: &Envelope) -> io::Result<u64> {
+        let line = Line::new(event)?;
+        let mut readers = lock(&self.readers);
+        readers.retain(|reader| !reader.feeder.is_finished());
+        let mut lost = 0;
+        match event.audience {
+            Audience::Everyone => {
+                // What the engine had no room for is missing for every reader.
+                let dropped = event.seq.saturating_sub(self.next);
+                self.next = event.seq + 1;
+                for reader in readers.iter_mut().filter(|reader| reader.stage != Stage::Waiting) {
+                    reader.next += dropped;
+                    lost += reader.push(event, &line)?;
+                }
+            }
+            Audience::Late => {
+                if matches!(event.body, Body::AgentStarted(_)) {
+                    for reader in readers.iter_mut() {
+                        reader.stage = match reader.stage {
+                            Stage::Waiting => Stage::CatchingUp,
+                            Stage::CatchingUp | Stage::Live => Stage::Live,
+                        };
+                    }
+                }
+                for reader in readers.iter_mut().filter(|reader| reader.stage == Stage::CatchingUp) {
+                    lost += reader.push(event, &line)?;
+                }
+                let now = Instant::now();
+                self.page.get_or_insert(Page { lines: 0, since: now, looked: now }).lines += 1;
+            }
+        }
+        drop(readers);
+        self.pace();
+        Ok(lost)
+    }
+
+    /// Lets the engine go on with the next page once readers have room for it.
+    pub(super) fn pace(&mut self) {
+        let (Some(page), Some(control)) = (&mut self.page, &self.control) else {
+            return;
+        };
+        let mut readers = lock(&self.readers);
+        if page.looked.elapsed() > PATIENCE {
+            page.looked = Instant::now();
+            for reader in readers.iter_mut() {
+                let taken = reader.queue.taken();
+                reader.waited_for = taken > reader.taken;
+                reader.taken = taken;
+            }
+        }
+        let behind = |reader: &Reader| {
+            reader.stage == Stage::CatchingUp && reader.waited_for && !reader.queue.is_half_empty()
+        };
+        if !readers.iter().any(behind) || page.since.elapsed() > STALLED {
+            control.acknowledge(page.lines);
+            self.page = None;
         }
     }
+}
 
-    /// Hands a line to every reader; one that is gone or too far behind is dropped.
-    pub(super) fn send(&self, line: Line) {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain(|reader| reader.lines.try_send(Arc::clone(&line)).is_ok());
+fn accept(readers: &mut Vec<Reader>, stream: UnixStream) -> io::Result<()> {
+    readers.retain(|reader| !reader.feeder.is_finished());
+    if readers.len() >= MOST_READERS {
+        return Err(io::Error::other("too many readers"));
+    }
+    let queue: Arc<Queue> = Arc::default();
+    let fed = Arc::clone(&queue);
+    let feeder = std::thread::Builder::new().name("reader".into()).spawn(move || feed(stream, &fed))?;
+    readers.push(Reader {
+        queue,
+        feeder,
+        stage: Stage::Waiting,
+        next: 0,
+        lost: 0,
+        taken: 0,
+        waited_for: true,
+    });
+    Ok(())
+}
+
+impl Reader {
+    /// Returns 1 where the line is lost.
+    fn push(&mut self, event: &Envelope, line: &Line) -> io::Result<u64> {
+        let number = self.next;
+        self.next += 1;
+        if self.lost > 0 {
+            // In place of the last line that was lost, so that numbers still count up by one.
+            let body = Body::LinesLost(LinesLost { lines: self.lost });
+            let notice = Line::new(&Envelope::new(number - 1, event.timestamp, body))?;
+            if self.queue.is_half_empty() && self.queue.push(number - 1, notice) {
+                self.lost = 0;
+            }
+        }
+        let lost = self.lost > 0 || !self.queue.push(number, line.clone());
+        self.lost += u64::from(lost);
+        Ok(u64::from(lost))
     }
 }
 
@@ -82,13 +213,17 @@ impl Drop for Readers {
     /// What is in the queues is still written, as long as its reader takes it.
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
-        let readers = std::mem::take(&mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner));
+        let readers = std::mem::take(&mut *lock(&self.readers));
+        readers.iter().for_each(|reader| reader.queue.end());
         let deadline = Instant::now() + FAREWELL;
-        let feeders: Vec<JoinHandle<()>> = readers.into_iter().map(|reader| reader.feeder).collect();
-        while Instant::now() < deadline && feeders.iter().any(|feeder| !feeder.is_finished()) {
+        while Instant::now() < deadline && readers.iter().any(|reader| !reader.feeder.is_finished()) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+fn lock(readers: &Mutex<Vec<Reader>>) -> MutexGuard<'_, Vec<Reader>> {
+    readers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A socket that nobody listens on is a leftover of an agent that was killed. Anything else stays: it is not ours.
@@ -103,54 +238,16 @@ fn remove_leftover(path: &Path) -> io::Result<()> {
     }
 }
 
-fn feed(mut stream: UnixStream, lines: &Receiver<Line>) {
+fn feed(mut stream: UnixStream, queue: &Queue) {
     let _ = stream.set_write_timeout(Some(STALLED));
-    while let Ok(line) = lines.recv() {
-        if stream.write_all(&line).is_err() {
+    let mut text = Vec::with_capacity(WRITE);
+    while queue.take(WRITE, &mut text) {
+        if stream.write_all(&text).is_err() {
             return;
         }
+        text.clear();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read as _;
-
-    #[test]
-    fn only_a_dead_socket_is_replaced() {
-        let folder = tempfile::tempdir().expect("folder");
-        let file = folder.path().join("file");
-        std::fs::write(&file, "precious").expect("written");
-        assert!(Readers::listen(&file).is_err(), "a file is in the way");
-        assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
-
-        let socket = folder.path().join("socket");
-        drop(UnixListener::bind(&socket).expect("bound"));
-        let readers = Readers::listen(&socket).expect("a leftover is replaced");
-        assert!(Readers::listen(&socket).is_err(), "a live one is not");
-        drop(readers);
-        assert!(!socket.exists());
-    }
-
-    #[test]
-    fn the_last_lines_reach_a_reader_that_takes_them() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("socket");
-        let readers = Readers::listen(&path).expect("listens");
-        let mut reader = UnixStream::connect(&path).expect("connects");
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while readers.readers.lock().expect("lock").is_empty() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        for _ in 0..1_000 {
-            readers.send(b"line\n".as_slice().into());
-        }
-        let taken = std::thread::spawn(move || {
-            let mut text = String::new();
-            reader.read_to_string(&mut text).map(|_| text)
-        });
-        drop(readers);
-        assert_eq!(taken.join().expect("thread").expect("read").lines().count(), 1_000);
-    }
-}
+mod tests;

@@ -147,6 +147,14 @@ impl Settling {
     }
 }
 
+/// Skips the test where the agent refused to attach.
+pub(crate) fn refusals(ended: &Ended) -> anyhow::Result<()> {
+    match ended.status.code() {
+        Some(code) if REFUSALS.contains(&code) => Err(Skip(ended.stderr.join(" ")).into()),
+        _ => Ok(()),
+    }
+}
+
 /// A refusal skips the test; any other end fails it.
 fn refused(ended: Ended) -> anyhow::Error {
     let words = ended.stderr.join(" ");

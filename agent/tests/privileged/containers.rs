@@ -45,13 +45,13 @@ pub(crate) fn a_process_is_reported_with_its_container_and_pod() -> anyhow::Resu
 }
 
 /// A cgroup, removed with those above it that were made for it.
-struct Group {
+pub(crate) struct Group {
     path: PathBuf,
     made: Vec<PathBuf>,
 }
 
 impl Group {
-    fn new(path: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(path: &str) -> anyhow::Result<Self> {
         let mounts = ProcProcess::myself()?.mountinfo()?;
         let root = mounts.into_iter().find(|mount| mount.fs_type == "cgroup2");
         let root = root.ok_or_else(|| Skip("no cgroup v2 hierarchy is mounted".into()))?.mount_point;
@@ -65,6 +65,11 @@ impl Group {
             }
         }
         Ok(group)
+    }
+
+    /// What a shell says to enter it.
+    pub(crate) fn enter(&self) -> String {
+        format!("echo $$ > {}", self.path.join("cgroup.procs").display())
     }
 
     fn take(&self, process: &Process) -> anyhow::Result<()> {

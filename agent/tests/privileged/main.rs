@@ -12,10 +12,12 @@ mod attach;
 mod binaries;
 mod compression;
 mod containers;
+mod doctored_btf;
 mod early;
 mod exchange;
 mod exits;
 mod foreign;
+mod full_disk;
 mod full_speed;
 mod handshake;
 mod hostile;
@@ -28,9 +30,11 @@ mod memory;
 mod namespaces;
 mod open_holes;
 mod pace;
+mod part_of_host;
 mod passing;
 mod payload;
 mod presumed;
+mod privileges;
 mod process;
 mod proxy;
 mod python;
@@ -40,6 +44,7 @@ mod replay;
 mod restart;
 mod reuseport;
 mod runner;
+mod sampled;
 mod segments;
 mod servers;
 mod sinks;
@@ -275,6 +280,29 @@ const TESTS: &[runner::Test] = &[
     (
         "containers::a_process_is_reported_with_its_container_and_pod",
         containers::a_process_is_reported_with_its_container_and_pod,
+    ),
+    (
+        "part_of_host::a_part_of_the_host_is_refused_or_said",
+        part_of_host::a_part_of_the_host_is_refused_or_said,
+    ),
+    (
+        "doctored_btf::a_missing_member_costs_the_hooks_that_read_it",
+        doctored_btf::a_missing_member_costs_the_hooks_that_read_it,
+    ),
+    ("privileges::no_thread_keeps_what_it_does_not_need", privileges::no_thread_keeps_what_it_does_not_need),
+    (
+        "privileges::threads_that_serve_readers_keep_nothing",
+        privileges::threads_that_serve_readers_keep_nothing,
+    ),
+    (
+        "privileges::the_dashboard_that_runs_the_agent_keeps_no_more",
+        privileges::the_dashboard_that_runs_the_agent_keeps_no_more,
+    ),
+    ("full_disk::lines_are_lost_and_the_agent_goes_on", full_disk::lines_are_lost_and_the_agent_goes_on),
+    ("full_disk::a_limit_of_the_files_size_is_no_end", full_disk::a_limit_of_the_files_size_is_no_end),
+    (
+        "sampled::a_share_is_told_whole_and_the_rest_is_counted",
+        sampled::a_share_is_told_whole_and_the_rest_is_counted,
     ),
     (
         "recognised::recognising_is_neither_growth_nor_a_price",

@@ -36,6 +36,44 @@ fn frame(app: &mut App, width: u16, height: u16, keys: &str) -> TestBackend {
     terminal.backend().clone()
 }
 
+/// Each screen of a host whose every name is chosen to harm: no cell holds what a terminal obeys.
+#[test]
+fn hostile_names_are_drawn_and_not_obeyed() {
+    const HOSTILE: &str = "a\x1b[2J\u{9b}31m\x7f\n\u{202e}txt\u{2066}\u{200f}\u{2028}\u{feff}";
+    let hostile = || HOSTILE.to_owned();
+    let mut recording = fixture::Recording::new();
+    let mut connection = fixture::connection(1);
+    connection.upgrade = Some(agent::document::Upgrade {
+        path: Some(hostile()),
+        user_agent: Some(hostile()),
+        ..connection.upgrade.unwrap_or_default()
+    });
+    recording.opened(connection);
+    let mut tick = fixture::tick(0);
+    for ceiling in &mut tick.ceilings {
+        (ceiling.scope, ceiling.basis) = (hostile(), hostile());
+    }
+    tick.processes.iter_mut().for_each(|process| process.comm = hostile());
+    tick.degraded.push(agent::document::Degraded { probe: hostile(), reason: hostile() });
+    recording.tick(tick);
+    if let agent::document::Body::AgentStarted(started) = &mut recording.envelopes[0].body {
+        (started.host.name, started.host.kernel) = (hostile(), hostile());
+    }
+    for keys in ["", "⏎", "2", "3", "?", "/a\u{202e}"] {
+        let mut app = App::default();
+        for envelope in &recording.envelopes {
+            app.update(Event::Envelope(Box::new(envelope.clone())));
+        }
+        app.update(Event::Ended(Some(hostile())));
+        let screen = frame(&mut app, 160, 50, keys);
+        let buffer = screen.buffer();
+        let obeyed: Vec<&str> =
+            buffer.content.iter().map(|cell| cell.symbol()).filter(|cell| cell.contains(is_obeyed)).collect();
+        assert!(obeyed.is_empty(), "{keys}: {obeyed:?}");
+        assert!(screen.to_string().contains("a[2J31m"), "{keys}: the names are there: {screen}");
+    }
+}
+
 #[test]
 fn too_small() {
     insta::assert_snapshot!(frame(&mut app(), 50, 20, ""));

@@ -14,6 +14,7 @@ pub(super) fn open(options: &Options) -> anyhow::Result<Stream> {
         nic_speeds: options.nic_speeds.clone(),
         nic_packets: options.nic_packets.clone(),
         interval: options.interval.unwrap_or(defaults.interval),
+        this_cgroup: options.this_cgroup,
         // The table of connections lives on them.
         updates: true,
         ..defaults

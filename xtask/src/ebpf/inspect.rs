@@ -39,6 +39,8 @@ pub struct Program {
     pub stack_bytes: u64,
     /// That chain: names, and the bytes of their frames.
     pub deepest: Vec<String>,
+    /// Globals that are read or written.
+    pub globals: BTreeSet<String>,
 }
 
 /// Reads an object.
@@ -77,18 +79,19 @@ pub fn inspect(path: &Path) -> Result<Contents, BuildError> {
 
 fn program(functions: &BTreeMap<Place, Function>, place: Place) -> Result<Program, BuildError> {
     let (mut reached, mut pending) = (BTreeSet::new(), vec![place]);
-    let mut instructions = 0;
+    let (mut instructions, mut globals) = (0, BTreeSet::new());
     while let Some(place) = pending.pop() {
         if let (true, Some(function)) = (reached.insert(place), functions.get(&place)) {
             instructions += function.code.len() as u64;
             pending.extend(&function.callees);
+            globals.extend(function.globals.iter().cloned());
         }
     }
     let (stack_bytes, deepest) = stack::deepest(functions, place).ok_or_else(|| {
         let name = functions.get(&place).map_or("a program", |function| &function.name);
         BuildError::Contents(format!("has calls in {name} that lead nowhere or in a circle"))
     })?;
-    Ok(Program { instructions, stack_bytes, deepest })
+    Ok(Program { instructions, stack_bytes, deepest, globals })
 }
 
 impl Contents {

@@ -17,6 +17,8 @@ impl<P: Probes, H: Host> Engine<P, H> {
             resident_bytes: usage::resident_bytes(),
             bpf_ns_per_packet: self.probes.packet_nanoseconds(),
             events_dropped: losses.map_or(0, |losses| losses.events) + self.dropped,
+            lines_lost: self.lines_lost,
+            left_out: self.left_out,
             losses,
             sweep_seconds: self.sweeps.cost().map(|cost| cost.as_secs_f64()),
             sweep_age_seconds: self.sweeps.age(clock.monotonic_ns).map(|age| age.as_secs_f64()),

@@ -46,6 +46,8 @@ pub(super) struct Function {
     pub(super) name: String,
     pub(super) code: Vec<Instruction>,
     pub(super) callees: BTreeSet<Place>,
+    /// Globals that it refers to by a symbol of their own, as it does to all that are exported.
+    pub(super) globals: BTreeSet<String>,
 }
 
 /// Every function of the object.
@@ -59,15 +61,19 @@ pub(super) fn functions(file: &ElfFile64<'_>) -> BTreeMap<Place, Function> {
         let (slots, _) = bytes.as_chunks::<8>();
         let code = slots.iter().copied().map(Instruction::new).collect();
         let name = symbol.name().unwrap_or_default().to_owned();
-        functions.insert((index.0, symbol.address()), Function { name, code, callees: BTreeSet::new() });
+        let (callees, globals) = (BTreeSet::new(), BTreeSet::new());
+        functions.insert((index.0, symbol.address()), Function { name, code, callees, globals });
     }
-    let targets = targets(file);
+    let (targets, globals) = (targets(file), globals(file));
     for ((section, start), function) in &mut functions {
         let places = function.code.iter().enumerate().filter_map(|(slot, instruction)| {
             let at = start + slot as u64 * SLOT;
             callee(*instruction, (*section, at), targets.get(&(*section, at)).copied())
         });
         function.callees = places.collect();
+        let end = *start + function.code.len() as u64 * SLOT;
+        let used = globals.range((*section, *start)..(*section, end));
+        function.globals = used.map(|(_, name)| name.clone()).collect();
     }
     functions
 }
@@ -103,6 +109,21 @@ fn targets(file: &ElfFile64<'_>) -> BTreeMap<Place, Place> {
         }
     }
     targets
+}
+
+/// Names of globals that instructions refer to, by the instruction's place.
+fn globals(file: &ElfFile64<'_>) -> BTreeMap<Place, String> {
+    let mut globals = BTreeMap::new();
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        for (at, relocation) in section.relocations() {
+            let RelocationTarget::Symbol(symbol) = relocation.target() else { continue };
+            let Ok(symbol) = file.symbol_by_index(symbol) else { continue };
+            if let (SymbolKind::Data, Ok(name)) = (symbol.kind(), symbol.name()) {
+                globals.insert((section.index().0, at), name.to_owned());
+            }
+        }
+    }
+    globals
 }
 
 #[cfg(test)]

@@ -184,6 +184,7 @@ mod tests {
     fn frames_are_rounded_and_the_deepest_chain_counts() {
         let place = |address| (1, address);
         let function = |depth: i64, callees: &[u64]| Function {
+            globals: Default::default(),
             name: String::new(),
             code: assemble(&[(STORE, 10, 1, -depth, 0), (EXIT, 0, 0, 0, 0)]),
             callees: callees.iter().map(|callee| place(*callee)).collect::<BTreeSet<_>>(),
