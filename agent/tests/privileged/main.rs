@@ -186,10 +186,18 @@ const TESTS: &[runner::Test] = &[
     ("uploads::full_speed_downloads_are_exact", uploads::full_speed_downloads_are_exact),
     ("uploads::full_speed_both_ways_is_exact", uploads::full_speed_both_ways_is_exact),
     ("uploads::full_speed_on_a_bad_wire_is_exact", uploads::full_speed_on_a_bad_wire_is_exact),
+    (
+        "uploads::receive_buffers_that_are_too_small_are_exact",
+        uploads::receive_buffers_that_are_too_small_are_exact,
+    ),
     ("uploads::tiny_frames_at_full_speed_are_exact", uploads::tiny_frames_at_full_speed_are_exact),
     (
         "strangers::open_holes_of_strangers_cost_nobody_a_frame",
         strangers::open_holes_of_strangers_cost_nobody_a_frame,
+    ),
+    (
+        "strangers::bytes_of_strangers_behind_holes_cost_nobody_a_frame",
+        strangers::bytes_of_strangers_behind_holes_cost_nobody_a_frame,
     ),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     (
