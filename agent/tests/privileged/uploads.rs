@@ -35,7 +35,6 @@ pub(crate) const LOSSY: Schedule = Schedule {
     overlap: 0.005,
     delay: 0.0005,
     pause: Duration::from_millis(5),
-    limit: None,
 };
 
 /// Which end of a connection sends.
@@ -110,7 +109,6 @@ fn on_loopback(senders: Senders, frames: Frames) -> anyhow::Result<()> {
     let mut agent = Run::attach(&["--port", &port.to_string(), "--interval", "500ms"])?;
     let number =
         |name, otherwise| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise);
-    let (rounds, at_once) = (number("HEADROOM_TEST_ROUNDS", 3), number("HEADROOM_TEST_AT_ONCE", 8));
     let before = netstat()?;
     let mut told = Vec::new();
     for round in 0..ROUNDS {
@@ -315,7 +313,7 @@ fn netstat() -> anyhow::Result<BTreeMap<String, u64>> {
 fn moved(before: &BTreeMap<String, u64>) -> anyhow::Result<BTreeMap<String, u64>> {
     let mut moved = netstat()?;
     moved.retain(|name, value| {
-        *value -= before.get(name).unwrap_or(&0).min(value);
+        *value = value.saturating_sub(*before.get(name).unwrap_or(&0));
         *value > 0
     });
     Ok(moved)
