@@ -107,8 +107,6 @@ fn on_loopback(senders: Senders, frames: Frames) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let mut agent = Run::attach(&["--port", &port.to_string(), "--interval", "500ms"])?;
-    let number =
-        |name, otherwise| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let before = netstat()?;
     let mut told = Vec::new();
     for round in 0..ROUNDS {
