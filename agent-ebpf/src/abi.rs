@@ -171,8 +171,7 @@ pub mod names {
         "headroom_rest_received",
         "headroom_rest_sent",
         "headroom_rest_nested",
-        "headroom_catch_up",
-        "headroom_drain",
+        "headroom_settle",
     ];
 
     /// State that the programs keep for themselves, and [`SWITCH`]'s variable.

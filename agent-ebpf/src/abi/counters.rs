@@ -176,7 +176,7 @@ pub enum Stat {
     StorageRefused = 2,
     /// 101 responses whose headers were not understood within the scan limit.
     HandshakesUnparsed = 3,
-    /// Packets that found their direction in use on another CPU and were left to the gap logic.
+    /// Packets that found their direction in use on another CPU, and no place to be parked.
     Contended = 4,
     /// Segments behind a hole that were not kept, or not all of them: there was no room.
     ReorderFull = 5,

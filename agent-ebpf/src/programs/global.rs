@@ -8,8 +8,8 @@ use agent_ebpf::abi::{Connection, DirectionTotals, ListenerTotals, SharedTotals}
 use aya_ebpf::bindings::__sk_buff;
 
 use super::follow::{self, Rest};
+use super::parked;
 use super::segment::KernelClock;
-use super::{late, parked};
 
 /// Follows the rest of a received packet. The caller has claimed the direction.
 #[unsafe(no_mangle)]
@@ -75,26 +75,19 @@ pub(super) extern "C" fn headroom_rest_nested(
     0
 }
 
-/// Follows what was kept behind a hole and is in order now. The caller has claimed the direction.
+/// Follows what is in order now, of parked packets and of what was kept. The caller has claimed the direction, and the connection's
+/// buffer where `is_open` is 1.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn headroom_catch_up(connection: *mut Connection, totals: *mut ListenerTotals) -> u32 {
-    if connection.is_null() || totals.is_null() {
-        return 0;
-    }
-    // SAFETY: map values, see `late::late`.
-    unsafe { late::catch_up::<KernelClock>(connection, totals) };
-    0
-}
-
-/// Follows the parked packets that are in order now. The caller has claimed the direction.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn headroom_drain(connection: *mut Connection, totals: *mut ListenerTotals) -> u32 {
+pub(super) extern "C" fn headroom_settle(
+    connection: *mut Connection,
+    totals: *mut ListenerTotals,
+    is_open: u32,
+) -> u32 {
     if connection.is_null() || totals.is_null() {
         return 0;
     }
     // SAFETY: map values, the direction being claimed.
-    unsafe { parked::drain(connection, totals) };
+    unsafe { parked::settle::<KernelClock>(connection, totals, is_open != 0) };
     0
 }

@@ -1,7 +1,8 @@
 //! Segments behind a hole, and what they leave.
 //!
 //! [`late`] calls its parts one after the other, none from another: a call chain has 512 bytes of stack. The caller has
-//! claimed the direction, `late` claims its buffer.
+//! claimed the direction, `late` claims its buffer, and [`close`] ends that claim when what is in order now was followed
+//! (`parked::settle`).
 
 use core::ffi::c_void;
 
@@ -15,7 +16,6 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_loop;
 
 use super::follow::{self, Rest};
-use super::global;
 use super::holes::{self, buffer};
 use super::maps;
 use super::pool::{self, MOST};
@@ -41,14 +41,6 @@ pub(super) fn late<C: ProgramClock>(
             keep::<C>(skb, connection, segment);
         } else if verdict == Verdict::Parse as u32 {
             parse::<C>(skb, connection, totals, segment);
-        }
-        if (*connection).received.reorder != 0 {
-            if C::IS_KERNELS {
-                global::headroom_catch_up(connection, totals);
-            } else {
-                catch_up::<C>(connection, totals);
-            }
-            close::<C>(connection, totals);
         }
     }
 }
@@ -300,28 +292,9 @@ impl<C: Clock> Payload for Kept<C> {
     }
 }
 
-/// Follows what was kept and is in order now.
-#[inline(always)]
-pub(super) unsafe fn catch_up<C: ProgramClock>(connection: *mut Connection, totals: *mut ListenerTotals) {
-    // SAFETY: as for `late`.
-    unsafe {
-        let (direction, other) = (&mut (*connection).received, &(*connection).sent);
-        let holes = buffer(direction);
-        if holes.is_null() {
-            return;
-        }
-        let run = (*holes).run(direction.next_seq);
-        if run > 0 {
-            let kept = Kept { holes, seq: direction.next_seq, clock: C::default() };
-            let place = (direction.next_seq, run);
-            follow::parse_kept(kept, place, direction, other, &mut (*totals).received);
-        }
-    }
-}
-
 /// Gives back what is not needed any more, and ends the wait where no hole is left.
 #[inline(never)]
-unsafe fn close<C: ProgramClock>(connection: *mut Connection, totals: *mut ListenerTotals) {
+pub(super) unsafe fn close<C: ProgramClock>(connection: *mut Connection, totals: *mut ListenerTotals) {
     // SAFETY: as for `late`.
     unsafe {
         let direction: &mut Direction = &mut (*connection).received;

@@ -5,9 +5,9 @@ use core::ffi::c_void;
 use core::ptr::{addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use agent_ebpf::abi::{Connection, ListenerTotals, Tally as _};
+use agent_ebpf::abi::{Connection, Direction, ListenerTotals, Tally as _};
 use agent_ebpf::reorder::{Keeping, PARKED, PARKING, Reorder, Verdict, before, choice, verdict};
-use agent_ebpf::tracker::Clock as _;
+use agent_ebpf::tracker::Clock;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_loop;
 
@@ -95,60 +95,98 @@ extern "C" fn claim_free(attempt: u64, places: *mut Places) -> i64 {
     }
 }
 
-/// Follows the parked packets that are in order now. The caller has claimed the direction.
+/// What is left to be followed in a direction.
+struct Settling<C> {
+    connection: *mut Connection,
+    totals: *mut ListenerTotals,
+    /// The connection's buffer is claimed.
+    is_open: u32,
+    clock: C,
+}
+
+/// Follows what is in order now: parked packets, and what was kept. The caller has claimed the direction, and the
+/// connection's buffer where `is_open`. One place for both, because the verifier walks the parser for each.
 #[inline(always)]
-pub(super) unsafe fn drain(connection: *mut Connection, totals: *mut ListenerTotals) {
-    let mut draining = Draining { connection, totals };
+pub(super) unsafe fn settle<C: Clock + Default>(
+    connection: *mut Connection,
+    totals: *mut ListenerTotals,
+    is_open: bool,
+) {
+    // Each parked packet may have something behind it that was kept, and then there is nothing more.
+    const TURNS: u32 = 2 * PARKING + 2;
+    let is_open = u32::from(is_open);
+    let mut settling = Settling { connection, totals, is_open, clock: C::default() };
     // SAFETY: the direction is claimed; the callback's context outlives the call.
+    unsafe { bpf_loop(TURNS, settle_one::<C> as *mut c_void, (&raw mut settling).cast(), 0) };
+}
+
+/// Says that parked packets are to be looked for, or not. An exchange is a barrier: a packet parked from now on sets the
+/// flag again, and one parked before is found.
+#[inline(always)]
+unsafe fn unflag(direction: *mut Direction) {
+    // SAFETY: a claimed direction, whose claim is exchanged for itself.
     unsafe {
-        let direction = addr_of_mut!((*connection).received);
         addr_of_mut!((*direction).parked).write_volatile(0);
-        // So that a packet parked from now on sets it again, and one parked before is found: an exchange is a barrier.
         AtomicU32::from_ptr(addr_of_mut!((*direction).busy)).swap(1, Ordering::AcqRel);
-        bpf_loop(PARKING, drain_first as *mut c_void, (&raw mut draining).cast(), 0);
     }
 }
 
-struct Draining {
-    connection: *mut Connection,
-    totals: *mut ListenerTotals,
-}
-
-/// Follows the first of the parked packets; ends where there is none, or where a hole is before it.
-extern "C" fn drain_first(_index: u64, draining: *mut Draining) -> i64 {
-    // SAFETY: `drain` passes live values; the direction is claimed.
+/// Follows the first of the parked packets, or else what was kept; ends where neither is in order.
+extern "C" fn settle_one<C: Clock>(_index: u64, settling: *mut Settling<C>) -> i64 {
+    // SAFETY: `settle` passes live values; the direction is claimed.
     unsafe {
-        let (connection, totals) = ((*draining).connection, (*draining).totals);
+        let (connection, totals) = ((*settling).connection, (*settling).totals);
         let (direction, other) = (&mut (*connection).received, &(*connection).sent);
-        let places = Places::look((*connection).cookie, find_first);
-        let place = places.found();
-        if place.is_null() {
-            return 1;
+        let (mut source, mut is_parked) = (0, false);
+        if direction.parked != 0 {
+            unflag(direction);
+            source = claim_parked(connection);
+            is_parked = source != 0;
         }
-        // Somebody is about to take it away.
-        if !holes::claim(place) {
-            return 1;
+        if !is_parked && (*settling).is_open != 0 {
+            source = u32::from(direction.reorder);
         }
-        if (*place).owner != (*connection).cookie | PARKED {
-            holes::unclaim(place);
-            return 1;
-        }
-        let (start, end) = ((*place).edge, (*place).end);
-        let verdict = if start == end { Verdict::Known } else { verdict(direction, start, end) };
-        if verdict == Verdict::Keep {
-            direction.parked = 1;
-            holes::unclaim(place);
-            return 1;
-        }
+        let Some(holes) = REORDER.get_ptr_mut(source.wrapping_sub(1)) else { return 1 };
+        let start = if is_parked { (*holes).edge } else { direction.next_seq };
+        let len = if is_parked { (*holes).end.wrapping_sub(start) } else { (*holes).run(start) };
         let totals = &mut (*totals).received;
-        let (packets, bytes) = (u64::from((*place).packets), u64::from((*place).packet_bytes));
+        if len > 0 {
+            let kept = Kept { holes, seq: start, clock: (*settling).clock };
+            follow::parse_kept(kept, (start, len), direction, other, totals);
+        }
+        if !is_parked {
+            return 1;
+        }
+        let (packets, bytes) = (u64::from((*holes).packets), u64::from((*holes).packet_bytes));
         direction.counters.wire(packets, bytes);
         totals.wire(packets, bytes);
-        if verdict == Verdict::Parse {
-            let kept = Kept { holes: place, seq: start, clock: KernelClock };
-            follow::parse_kept(kept, (start, end.wrapping_sub(start)), direction, other, totals);
+        holes::free(holes);
+        // There may be more.
+        direction.parked = 1;
+        0
+    }
+}
+
+/// Claims the first of the parked packets if it is in order; its place plus 1, or 0.
+#[inline(never)]
+unsafe fn claim_parked(connection: *mut Connection) -> u32 {
+    // SAFETY: as for `settle_one`.
+    unsafe {
+        let direction = &mut (*connection).received;
+        let places = Places::look((*connection).cookie, find_first);
+        let place = places.found();
+        // Where it cannot be claimed, somebody is about to take it away.
+        if place.is_null() || !holes::claim(place) {
+            return 0;
         }
-        holes::free(place);
+        let (start, end) = ((*place).edge, (*place).end);
+        let is_own = (*place).owner == (*connection).cookie | PARKED;
+        if is_own && (start == end || verdict(direction, start, end) != Verdict::Keep) {
+            return places.found;
+        }
+        // A hole is before it.
+        direction.parked = is_own as u8;
+        holes::unclaim(place);
         0
     }
 }

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use super::follow::{self, Rest};
 use super::global;
 use super::kernel;
-use super::late::late;
+use super::late::{close, late};
 use super::maps;
 use super::parked::park;
 use super::segment::{KernelClock, ProgramClock, Segment};
@@ -44,26 +44,32 @@ pub(super) fn received(
                 return;
             }
         }
-        if (*direction).parked != 0 {
-            global::headroom_drain(connection, totals);
+        let mut is_late = false;
+        if !is_parked {
+            let ahead = before((*direction).next_seq, segment.seq);
+            if segment.len == 0 || !(ahead || (*direction).reorder != 0) {
+                follow::<KernelClock>(skb, connection, &mut (*totals).received, segment);
+            } else if let Some(expected) = kernel::expected(sk) {
+                // Ingress runs before TCP's own checks. Following a segment that will be dropped there would take every
+                // real one after it for a retransmission.
+                if ahead && expected.refuses(segment.seq, segment.ack) {
+                    maps::count(Stat::Refused);
+                } else {
+                    // What TCP has and nobody saw is missed; but not what is parked. The flag is read last: who parked what
+                    // TCP has by now has set it.
+                    let next_seq = (*direction).next_seq;
+                    let is_early = addr_of_mut!((*direction).parked).read_volatile() != 0
+                        && before(next_seq, expected.rcv_nxt);
+                    let rcv_nxt = if is_early { next_seq } else { expected.rcv_nxt };
+                    late::<KernelClock>(skb, connection, totals, segment, rcv_nxt);
+                    is_late = (*direction).reorder != 0;
+                }
+            }
         }
-        if is_parked {
-            leave(direction);
-            return;
-        }
-        let ahead = before((*direction).next_seq, segment.seq);
-        if segment.len == 0 || !(ahead || (*direction).reorder != 0) {
-            follow::<KernelClock>(skb, connection, &mut (*totals).received, segment);
-        } else if let Some(expected) = kernel::expected(sk) {
-            // Ingress runs before TCP's own checks. Following a segment that will be dropped there would take every real
-            // one after it for a retransmission.
-            if ahead && expected.refuses(segment.seq, segment.ack) {
-                maps::count(Stat::Refused);
-            } else {
-                // What TCP has and nobody saw is missed; but not what was parked a moment ago.
-                let is_early = (*direction).parked != 0 && before((*direction).next_seq, expected.rcv_nxt);
-                let rcv_nxt = if is_early { (*direction).next_seq } else { expected.rcv_nxt };
-                late::<KernelClock>(skb, connection, totals, segment, rcv_nxt);
+        if is_late || (*direction).parked != 0 {
+            global::headroom_settle(connection, totals, u32::from(is_late));
+            if is_late {
+                close::<KernelClock>(connection, totals);
             }
         }
         leave(direction);

@@ -10,9 +10,10 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 
-use super::late::late;
+use super::late::{close, late};
 use super::maps::REPLAYED;
 use super::packet::PASS;
+use super::parked::settle;
 use super::receive;
 use super::segment::{ProgramClock, Segment};
 use super::send;
@@ -55,6 +56,10 @@ fn replay(skb: *mut __sk_buff) {
         let received = addr_of_mut!((*connection).received);
         if segment.len > 0 && (before((*received).next_seq, segment.seq) || (*received).reorder != 0) {
             late::<ReplayClock>(skb, connection, totals, &segment, (*replay).rcv_nxt);
+            if (*received).reorder != 0 {
+                settle::<ReplayClock>(connection, totals, true);
+                close::<ReplayClock>(connection, totals);
+            }
         } else {
             receive::follow::<ReplayClock>(skb, connection, &mut (*totals).received, &segment);
         }

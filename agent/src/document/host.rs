@@ -150,7 +150,8 @@ pub struct Losses {
     pub storage: u64,
     /// 101 responses whose head was not understood.
     pub handshakes: u64,
-    /// Packets that met another of their direction on a second CPU; they show up as unparsed bytes.
+    /// Packets that met another of their direction on a second CPU and found no place to be parked; they show up as
+    /// unparsed bytes.
     pub packets: u64,
     /// Segments behind a hole of which some could not be kept; where that was no payload, they show up as unparsed bytes.
     pub reordered: u64,

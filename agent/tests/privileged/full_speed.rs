@@ -19,7 +19,10 @@ use crate::wire::{Schedule, Version, Wire};
 
 /// How long the uploads of a test may take on a busy host.
 const LONG: Duration = Duration::from_secs(300);
-/// Bytes of payload that a stream carries at the least.
+/// Uploads at one time, and how often.
+const AT_ONCE: usize = 48;
+const ROUNDS: u64 = 2;
+/// Bytes of payload that a stream carries.
 const UPLOAD: usize = 64 << 20;
 
 /// A wire that TCP gets some speed out of all the same.
@@ -32,7 +35,6 @@ pub(crate) const LOSSY: Schedule = Schedule {
     overlap: 0.005,
     delay: 0.0005,
     pause: Duration::from_millis(5),
-    limit: None,
 };
 
 /// Which end of a connection sends.
@@ -48,6 +50,8 @@ pub(crate) enum Senders {
 pub(crate) enum Frames {
     /// Of 125 bytes to a mebibyte.
     Bulk,
+    /// Of 125 bytes, each in a packet of its own.
+    Small,
     /// As small as they can be, which a packet holds thousands of and the programs work on for a millisecond.
     Tiny,
 }
@@ -64,6 +68,37 @@ pub(crate) fn both_ways_is_exact() -> anyhow::Result<()> {
     on_loopback(Senders::Both, Frames::Bulk)
 }
 
+/// TCP refuses or drops what a receive buffer has no room for, and its peer sends it again.
+pub(crate) fn receive_buffers_that_are_too_small_are_exact() -> anyhow::Result<()> {
+    let wire = Wire::new(Version::V4, 0x6f76_6572)?;
+    let [near, far] = wire.addresses;
+    // Windows are offered as for ordinary packets, and tiny ones take more of a buffer than that.
+    for namespace in [&wire.near, &wire.far] {
+        namespace.sysctl("ipv4/tcp_rmem", "4096 40000 40000")?;
+        namespace.sysctl("ipv4/tcp_wmem", "4096 4194304 4194304")?;
+    }
+    let listener = peers::listen(&wire.near, SocketAddr::new(near, 0))?;
+    let address = listener.local_addr()?;
+    let mut agent = Run::attach(&["--port", &address.port().to_string(), "--interval", "500ms"])?;
+    let before = wire.near.enter(netstat)?;
+    let mut told = Vec::new();
+    for seed in 0..4 {
+        wire.become_hostile(Schedule::default())?;
+        let dialled = peers::dial(&wire.far, SocketAddr::new(far, 0), address, None)?;
+        let (accepted, _) = listener.accept().context("the wire does not connect")?;
+        let pair = Pair::upgrade(accepted, dialled)?;
+        wire.become_hostile(Schedule { drop: 0.02, reorder: 0.1, ..LOSSY })?;
+        let kind = (Senders::Client, Frames::Small);
+        told.extend(exchange(&[pair.into_streams()], kind, UPLOAD / 64, seed)?);
+    }
+    let (closed, tick) = agent.until_closed(2 * told.len(), patient(LONG))?;
+    let befell = wire.near.enter(|| moved(&before))?;
+    let pressure = ["TCPToZeroWindowAdv", "TCPRcvCollapsed"].map(|name| befell.contains_key(name));
+    ensure!(pressure == [true, true], "the buffers sufficed: {befell:?}");
+    let losses = tick.agent.losses.context("no losses")?;
+    exact(&closed, &told, &losses).with_context(|| format!("{befell:?}"))
+}
+
 pub(crate) fn tiny_frames_are_exact() -> anyhow::Result<()> {
     on_loopback(Senders::Both, Frames::Tiny)
 }
@@ -72,20 +107,16 @@ fn on_loopback(senders: Senders, frames: Frames) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let mut agent = Run::attach(&["--port", &port.to_string(), "--interval", "500ms"])?;
-    let number =
-        |name, otherwise| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise);
-    let (rounds, at_once) = (number("HEADROOM_TEST_ROUNDS", 3), number("HEADROOM_TEST_AT_ONCE", 8));
     let before = netstat()?;
     let mut told = Vec::new();
-    for round in 0..rounds {
-        let pairs = (0..at_once).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<Vec<_>>>()?;
+    for round in 0..ROUNDS {
+        let pairs = (0..AT_ONCE).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<Vec<_>>>()?;
         let bytes = if frames == Frames::Bulk { UPLOAD } else { UPLOAD / 32 };
-        told.extend(exchange(&pairs, (senders, frames), bytes, round as u64)?);
+        told.extend(exchange(&pairs, (senders, frames), bytes, round)?);
     }
     let (closed, tick) = agent.until_closed(2 * told.len(), patient(LONG))?;
     let losses = tick.agent.losses.context("no losses")?;
-    println!("{:?}", moved(&before, &netstat()?));
-    exact(&closed, &told, &losses)
+    exact(&closed, &told, &losses).with_context(|| format!("{:?}", moved(&before)))
 }
 
 /// On a wire that loses, reorders and repeats, with receive buffers as large as TCP likes.
@@ -140,8 +171,8 @@ pub(crate) fn exchange(
                 scope.spawn(move || send(server, frames, down, false, seed)),
                 scope.spawn(move || send(client, frames, up, true, !seed)),
             ]);
-            scope.spawn(move || drain(server));
-            scope.spawn(move || drain(client));
+            scope.spawn(move || drain(server, frames));
+            scope.spawn(move || drain(client, frames));
         }
         let counts = threads.into_iter().map(|each| {
             let [server, client] = each.map(|thread| thread.join());
@@ -176,6 +207,14 @@ fn send(
 ) -> anyhow::Result<Counts> {
     let (mut random, mut counts) = (Rng::with_seed(seed), traffic::none());
     let mut left = bytes;
+    stream.set_nodelay(true)?;
+    while frames == Frames::Small && left > 0 {
+        stream
+            .write_all(&zeros(0x82, 125, masked.then(|| random.u32(..).to_ne_bytes())))
+            .context("sending")?;
+        left = left.saturating_sub(125);
+        traffic::count(&mut counts, 0x82, 125)?;
+    }
     while frames == Frames::Tiny && left > 0 {
         let frame = websocket::frame(0x81, &[], masked.then_some([0; 4]));
         let number = random.usize(1..20_000);
@@ -194,7 +233,7 @@ fn send(
             stream.write_all(&zeros(first, length, key)).context("sending")
         };
         push(0x82, length)?;
-        if left % 16 == 0 {
+        if left.is_multiple_of(16) {
             push(0x89, 8)?;
         }
     }
@@ -213,10 +252,14 @@ fn zeros(first: u8, length: usize, key: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// Reads to the end.
-fn drain(mut stream: &TcpStream) -> anyhow::Result<()> {
-    let mut buffer = vec![0; 256 << 10];
-    while stream.read(&mut buffer).context("reading")? > 0 {}
+/// Reads to the end; small frames so slowly that they fill the receive buffer.
+fn drain(mut stream: &TcpStream, frames: Frames) -> anyhow::Result<()> {
+    let mut buffer = vec![0; if frames == Frames::Small { 4 << 10 } else { 256 << 10 }];
+    while stream.read(&mut buffer).context("reading")? > 0 {
+        if frames == Frames::Small {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
     Ok(())
 }
 
@@ -254,7 +297,7 @@ pub(crate) fn exact(closed: &[Connection], told: &[Told], losses: &Losses) -> an
 
 /// The kernel's own counts of what befell TCP segments.
 fn netstat() -> anyhow::Result<BTreeMap<String, u64>> {
-    let text = std::fs::read_to_string("/proc/net/netstat")?;
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
     let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("TcpExt: ")).collect();
     let [names, values] = lines[..] else { anyhow::bail!("no TcpExt") };
     Ok(names
@@ -264,7 +307,12 @@ fn netstat() -> anyhow::Result<BTreeMap<String, u64>> {
         .collect())
 }
 
-fn moved(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Vec<(String, u64)> {
-    let moved = after.iter().map(|(name, value)| (name.clone(), value - before.get(name).unwrap_or(&0)));
-    moved.filter(|(_, by)| *by > 0).collect()
+/// Those that moved since.
+fn moved(before: &BTreeMap<String, u64>) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut moved = netstat()?;
+    moved.retain(|name, value| {
+        *value = value.saturating_sub(*before.get(name).unwrap_or(&0));
+        *value > 0
+    });
+    Ok(moved)
 }

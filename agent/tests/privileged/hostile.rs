@@ -15,7 +15,7 @@ use crate::process::until;
 use crate::ss;
 use crate::traffic::{self, Counts};
 use crate::wire::peers::{self, Pair, Size, Truth};
-use crate::wire::{Limit, Schedule, Tally, Version, Wire};
+use crate::wire::{Schedule, Tally, Version, Wire};
 
 const CONNECTIONS: usize = 6;
 const SIZE: Size = Size { small: 400, large: 4, fill: None };
@@ -28,9 +28,9 @@ const SEED: u64 = 0x6865_6164_726f_6f6d;
 /// Schedules tried, where a single one might be lucky.
 const SEEDS: u64 = 3;
 
-/// Within this, reordered and lost segments cost no frame.
-const LIMIT: Limit = Limit { holes: 4, bytes: 32 << 10 };
-/// Receive buffers of which a window is about two thirds, so that most of the bytes allowed behind a hole come to be.
+/// Disorder that a bad network comes to at the least: holes at one time, and bytes behind the first.
+const DISORDER: (usize, u64) = (2, 16 << 10);
+/// Small receive buffers, so that windows close.
 const BUFFER: u32 = 48 << 10;
 
 /// A bad network.
@@ -43,7 +43,6 @@ const MODERATE: Schedule = Schedule {
     overlap: 0.05,
     delay: 0.01,
     pause: Duration::from_millis(8),
-    limit: Some(LIMIT),
 };
 
 /// What no network does, with nothing that bounds the disorder.
@@ -56,7 +55,6 @@ const BRUTAL: Schedule = Schedule {
     overlap: 0.30,
     delay: 0.02,
     pause: Duration::from_millis(30),
-    limit: None,
 };
 
 /// Everything that leaves the order of new bytes alone.
@@ -69,7 +67,6 @@ const REPETITIVE: Schedule = Schedule {
     overlap: 0.40,
     delay: 0.02,
     pause: Duration::from_millis(8),
-    limit: None,
 };
 
 pub(crate) fn a_clean_wire_is_exact() -> anyhow::Result<()> {
@@ -120,9 +117,8 @@ fn moderately_bad(trial: Trial) -> anyhow::Result<()> {
     ensure!(waits > 0, "nobody waited for a lost segment");
     let disorder = seen.tally.disorder;
     ensure!(
-        (2..=LIMIT.holes).contains(&disorder.holes)
-            && (LIMIT.bytes / 2..=LIMIT.bytes).contains(&disorder.bytes),
-        "the wire is not as bad as it was to be, or worse: {disorder:?}"
+        disorder.holes >= DISORDER.0 && disorder.bytes >= DISORDER.1,
+        "the wire is not as bad as it was to be: {disorder:?}"
     );
     seen.exact().with_context(|| format!("seed {seed:#x}, {:?}", seen.tally))
 }
@@ -131,7 +127,7 @@ pub(crate) fn a_brutal_wire_invents_nothing() -> anyhow::Result<()> {
     for version in [Version::V4, Version::V6] {
         let seen = Trial { schedule: BRUTAL, calm_close: false, ..Trial::new(version) }.run()?;
         seen.impaired()?;
-        ensure!(seen.tally.disorder.holes > LIMIT.holes, "the wire was gentle: {:?}", seen.tally);
+        ensure!(seen.tally.disorder.holes > 2 * DISORDER.0, "the wire was gentle: {:?}", seen.tally);
         seen.honest().with_context(|| format!("{version:?}, {:?}", seen.tally))?;
     }
     Ok(())
@@ -143,8 +139,7 @@ pub(crate) fn long_messages_on_a_brutal_wire_invent_nothing() -> anyhow::Result<
         let trial =
             Trial { schedule: BRUTAL, calm_close: false, bulk: true, seed, ..Trial::new(Version::V4) };
         let seen = trial.run()?;
-        let lost = seen.closed.iter().filter(|connection| connection.unparsed_bytes > 0).count();
-        ensure!(lost > 0, "no boundary was lost");
+        ensure!(seen.tally.disorder.holes > 2 * DISORDER.0, "the wire was gentle: {:?}", seen.tally);
         seen.honest().with_context(|| format!("seed {seed:#x}, {:?}", seen.tally))?;
     }
     Ok(())

@@ -251,10 +251,18 @@ const TESTS: &[runner::Test] = &[
     ("full_speed::downloads_are_exact", full_speed::downloads_are_exact),
     ("full_speed::both_ways_is_exact", full_speed::both_ways_is_exact),
     ("full_speed::a_bad_wire_is_exact", full_speed::a_bad_wire_is_exact),
+    (
+        "full_speed::receive_buffers_that_are_too_small_are_exact",
+        full_speed::receive_buffers_that_are_too_small_are_exact,
+    ),
     ("full_speed::tiny_frames_are_exact", full_speed::tiny_frames_are_exact),
     (
         "open_holes::open_holes_of_strangers_cost_nobody_a_frame",
         open_holes::open_holes_of_strangers_cost_nobody_a_frame,
+    ),
+    (
+        "open_holes::bytes_of_strangers_behind_holes_cost_nobody_a_frame",
+        open_holes::bytes_of_strangers_behind_holes_cost_nobody_a_frame,
     ),
     ("memory::socket_memory_equals_inet_diag", memory::socket_memory_equals_inet_diag),
     (

@@ -22,35 +22,41 @@ const STALE: Duration = Duration::from_millis(1_500);
 const LONG: Duration = Duration::from_secs(120);
 const UPLOAD: usize = 8 << 20;
 
-/// Each of them sends the agent's host a segment behind a hole that is never filled.
+/// Each of them sends the agent's host a segment behind a hole that is never filled, and none finds a buffer any more.
 pub(crate) fn open_holes_of_strangers_cost_nobody_a_frame() -> anyhow::Result<()> {
+    beside(STRANGERS, &[3_000])
+}
+
+/// The same with fewer that send as much as they may, until there is no room for what they send.
+pub(crate) fn bytes_of_strangers_behind_holes_cost_nobody_a_frame() -> anyhow::Result<()> {
+    beside(STRANGERS / 3, &[60_000, 60_000])
+}
+
+fn beside(strangers: usize, segments: &[usize]) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     let wire = Wire::new(Version::V4, 0x6d61_6c69_6365)?;
     let real = peers::listen(&wire.near, SocketAddr::new(wire.addresses[0], 0))?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let (port, others) = (real.local_addr()?.port(), listener.local_addr()?.port());
-    let ports = [port, others].map(|port| port.to_string());
+    let ports = [real.local_addr()?.port(), listener.local_addr()?.port()].map(|port| port.to_string());
     let mut agent = Run::attach(&["--port", &ports[0], "--port", &ports[1], "--interval", "500ms"])?;
-    let strangers = (0..STRANGERS).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<Vec<_>>>()?;
+    let strangers = (0..strangers).map(|_| websocket::pair(&listener)).collect::<anyhow::Result<Vec<_>>>()?;
     for (server, client) in &strangers {
-        hole(client, server.local_addr()?)?;
+        hole(client, server.local_addr()?, segments)?;
     }
-    let all = agent.until("opening holes", patient(LONG), |tick, _| {
-        let own = tick.listeners.iter().filter(|listener| listener.port == others);
-        own.map(|listener| listener.stalls.count).sum::<u64>() >= BUFFERS as u64
+    agent.until("taking all there is", patient(LONG), |tick, _| {
+        tick.agent.losses.is_some_and(|losses| losses.reordered + losses.spilled > 0)
     })?;
-    let losses = all.agent.losses.context("no losses")?;
-    ensure!(losses.reordered > 0, "there was a buffer for everybody: {losses:?}");
     std::thread::sleep(STALE);
     let told = upload(&wire, &real)?;
     let (closed, tick) = agent.until_closed(2, patient(LONG))?;
     let losses = tick.agent.losses.context("no losses")?;
     full_speed::exact(&closed, &told, &losses)?;
-    ensure!(losses.spilled > 0, "whose buffer was it? {losses:?}");
+    ensure!(losses.spilled > 0, "nobody gave way: {losses:?}");
     // What they had is free when they are gone.
+    let number = 2 * strangers.len();
     drop(strangers);
-    agent.until_closed(2 * STRANGERS, patient(LONG))?;
+    agent.until_closed(number, patient(LONG))?;
     let told = upload(&wire, &real)?;
     let (closed, tick) = agent.until_closed(2, patient(LONG))?;
     let now = tick.agent.losses.context("no losses")?;
@@ -73,11 +79,16 @@ fn upload(wire: &Wire, listener: &TcpListener) -> anyhow::Result<Vec<Told>> {
     Ok(told)
 }
 
-/// Has the server receive a segment that its client never sent, a little ahead of what it did.
-fn hole(client: &TcpStream, to: SocketAddr) -> anyhow::Result<()> {
+/// Has the server receive segments of so many bytes that its client never sent, a little ahead of what it did.
+fn hole(client: &TcpStream, to: SocketAddr, segments: &[usize]) -> anyhow::Result<()> {
     // TCP_RECV_QUEUE and TCP_SEND_QUEUE of linux/tcp.h.
     let [ack, seq] = [1, 2].map(|queue| sequence(client, queue));
-    segments::forge(client.local_addr()?, to, (seq?.wrapping_add(1_000), ack?), &[0; 3_000])
+    let (mut seq, ack) = (seq?.wrapping_add(1_000), ack?);
+    for bytes in segments {
+        segments::forge(client.local_addr()?, to, (seq, ack), &vec![0; *bytes])?;
+        seq = seq.wrapping_add(*bytes as u32);
+    }
+    Ok(())
 }
 
 /// The next sequence number of a queue of a socket.

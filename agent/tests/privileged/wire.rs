@@ -18,7 +18,7 @@ use anyhow::{anyhow, ensure};
 pub(crate) use self::forward::Tally;
 use self::forward::{Control, MTU};
 pub(crate) use self::namespace::Namespace;
-pub(crate) use self::schedule::{Limit, Schedule};
+pub(crate) use self::schedule::Schedule;
 pub(crate) use self::segment::tcp_checksum;
 use self::tun::Tun;
 

@@ -201,13 +201,8 @@ impl Lane {
         let tally = &mut control.tally;
         if let Some(segment) = Segment::of(packet).filter(|segment| !segment.syn && segment.len() > 0) {
             let stream = self.streams.entry(segment.ports).or_default();
-            let disorder = stream.with(&segment);
-            if control.schedule.limit.is_some_and(|limit| disorder.exceeds(&limit)) {
-                tally.dropped += 1;
-                return Ok(());
-            }
             let wraps = stream.wraps;
-            stream.arrived(&segment);
+            let disorder = stream.arrived(&segment);
             tally.wraps += stream.wraps - wraps;
             tally.disorder = tally.disorder.max(disorder);
         }
@@ -217,10 +212,6 @@ impl Lane {
 }
 
 impl Disorder {
-    fn exceeds(&self, limit: &schedule::Limit) -> bool {
-        self.holes > limit.holes || self.bytes > limit.bytes
-    }
-
     fn max(self, other: Disorder) -> Disorder {
         Disorder { holes: self.holes.max(other.holes), bytes: self.bytes.max(other.bytes) }
     }

@@ -23,16 +23,6 @@ pub(crate) struct Schedule {
     pub(crate) delay: f64,
     /// For up to this long.
     pub(crate) pause: Duration,
-    /// A segment that would leave its receiver with more disorder than this is lost instead.
-    pub(crate) limit: Option<Limit>,
-}
-
-/// What the agent promises to put in order again, per direction of a connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limit {
-    pub(crate) holes: usize,
-    /// Behind the first hole.
-    pub(crate) bytes: u64,
 }
 
 /// What happens to one packet.

@@ -64,11 +64,6 @@ impl Stream {
         if self.begun && self.position(segment.seq) == *end { bytes } else { &[] }
     }
 
-    /// How the stream would look if `segment` arrived now.
-    pub(crate) fn with(&self, segment: &Segment) -> Disorder {
-        self.clone().arrived(segment)
-    }
-
     /// Notes an arrival and says how the stream looks now.
     pub(crate) fn arrived(&mut self, segment: &Segment) -> Disorder {
         let start = self.position(segment.seq);
