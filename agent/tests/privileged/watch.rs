@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agent::document::{Body, Connection, Role, Tick, Traffic};
+use agent::document::{Body, Connection, Evidence, Role, Tick, Traffic};
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 
@@ -14,8 +14,10 @@ use crate::traffic::{self, Counts};
 /// `headroom-agent run --updates`, a sweep at each of its frequent ticks.
 pub(crate) struct Watch {
     run: Run,
-    /// By socket cookie.
+    /// Recognised connections, by socket cookie.
     pub(crate) latest: BTreeMap<String, Connection>,
+    /// Connections that were presumed to be WebSockets.
+    pub(crate) presumed: BTreeMap<String, Connection>,
     pub(crate) opened: Vec<Connection>,
     pub(crate) adopted: Vec<Connection>,
     pub(crate) closed: Vec<Connection>,
@@ -29,7 +31,7 @@ impl Watch {
         arguments.extend(more);
         let run = Run::attach(&arguments)?;
         let (opened, adopted, closed) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { run, latest: BTreeMap::new(), opened, adopted, closed })
+        Ok(Self { run, latest: BTreeMap::new(), presumed: BTreeMap::new(), opened, adopted, closed })
     }
 
     /// Reads one event; returns a tick with the time at which its sweep began.
@@ -40,6 +42,10 @@ impl Watch {
             Body::ConnectionOpened(connection) => (connection, Some(&mut self.opened)),
             Body::ConnectionAdopted(connection) => (connection, Some(&mut self.adopted)),
             Body::ConnectionClosed(connection) => (connection, Some(&mut self.closed)),
+            Body::ConnectionUpdated(connection) if connection.evidence == Some(Evidence::Presumed) => {
+                self.presumed.insert(connection.id.clone(), connection);
+                return Ok(None);
+            }
             Body::ConnectionUpdated(connection) => (connection, None),
             _ => return Ok(None),
         };
