@@ -208,7 +208,7 @@ impl EventWriter {
 
 impl Envelope {
     /// A line for readers that came late, who number it for themselves.
-    pub(crate) fn late(timestamp: Timestamp, body: Body) -> Self {
+    pub fn late(timestamp: Timestamp, body: Body) -> Self {
         Self { audience: Audience::Late, ..Self::new(0, timestamp, body) }
     }
 
