@@ -12,6 +12,7 @@ mod measure;
 mod namespaces;
 mod object;
 mod offsets;
+mod pages;
 mod privilege;
 mod read;
 mod record;

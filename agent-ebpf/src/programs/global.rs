@@ -11,68 +11,39 @@ use super::follow::{self, Rest};
 use super::parked;
 use super::segment::KernelClock;
 
-/// Follows the rest of a received packet. The caller has claimed the direction.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn headroom_rest_received(
-    skb: *mut __sk_buff,
-    connection: *mut Connection,
-    totals: *mut DirectionTotals,
-    base: u32,
-    rest: u64,
-) -> u32 {
-    if connection.is_null() || totals.is_null() {
-        return 0;
-    }
-    // SAFETY: map values, see `receive::received`.
-    unsafe {
-        let (direction, other) = (&mut (*connection).received, &(*connection).sent);
-        follow::rest::<KernelClock, _>(skb, direction, other, &mut *totals, Rest::unpack(base, rest));
-    }
-    0
+macro_rules! rests {
+    ($($(#[$doc:meta])* $name:ident: $direction:ident, $other:ident, $totals:ty;)*) => { $(
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(super) extern "C" fn $name(
+            skb: *mut __sk_buff,
+            connection: *mut Connection,
+            totals: *mut DirectionTotals,
+            base: u32,
+            rest: u64,
+        ) -> u32 {
+            if connection.is_null() || totals.is_null() {
+                return 0;
+            }
+            // SAFETY: map values, see `receive::received` and `send::sent`; both kinds of totals are views of the same memory.
+            unsafe {
+                let (direction, other) = (&mut (*connection).$direction, &(*connection).$other);
+                let totals: &mut $totals = &mut *totals.cast();
+                follow::rest::<KernelClock, _>(skb, direction, other, totals, Rest::unpack(base, rest));
+            }
+            0
+        }
+    )* };
 }
 
-/// Follows the rest of a sent packet.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn headroom_rest_sent(
-    skb: *mut __sk_buff,
-    connection: *mut Connection,
-    totals: *mut DirectionTotals,
-    base: u32,
-    rest: u64,
-) -> u32 {
-    if connection.is_null() || totals.is_null() {
-        return 0;
-    }
-    // SAFETY: map values, see `send::sent`.
-    unsafe {
-        let (direction, other) = (&mut (*connection).sent, &(*connection).received);
-        follow::rest::<KernelClock, _>(skb, direction, other, &mut *totals, Rest::unpack(base, rest));
-    }
-    0
-}
-
-/// The same beside a program that was interrupted: `totals` are added to atomically.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn headroom_rest_nested(
-    skb: *mut __sk_buff,
-    connection: *mut Connection,
-    totals: *mut DirectionTotals,
-    base: u32,
-    rest: u64,
-) -> u32 {
-    if connection.is_null() || totals.is_null() {
-        return 0;
-    }
-    // SAFETY: map values, see `send::nested`; the two kinds of totals are views of the same memory.
-    unsafe {
-        let (direction, other) = (&mut (*connection).sent, &(*connection).received);
-        let totals: &mut SharedTotals = &mut *totals.cast();
-        follow::rest::<KernelClock, _>(skb, direction, other, totals, Rest::unpack(base, rest));
-    }
-    0
+rests! {
+    /// Follows the rest of a received packet. The caller has claimed the direction.
+    headroom_rest_received: received, sent, DirectionTotals;
+    /// Follows the rest of a sent packet.
+    headroom_rest_sent: sent, received, DirectionTotals;
+    /// The same beside a program that was interrupted: `totals` are added to atomically.
+    headroom_rest_nested: sent, received, SharedTotals;
 }
 
 /// Follows what is in order now, of parked packets and of what was kept. The caller has claimed the direction, and the connection's

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_ebpf::abi::{ListenerKey, ListenerTotals, Refusal, Stat, Task, event, names};
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues, Queue, RingBuf};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::Iter;
 use aya_log::EbpfLogger;
 use thiserror::Error;
@@ -16,12 +16,11 @@ use thiserror::Error;
 use super::iterator::Iterator;
 use super::load::{HOOKS, Programs};
 use super::namespaces::{Unreached, Which};
+use super::pages::{Pages, Records, records};
 use super::record::{CandidateSocket, Handshake, MapValue, Socket, SweepRecord, split};
 use super::slots::Plan;
 use crate::document::Degraded;
 
-/// `BPF_NOEXIST` of linux/bpf.h: an element that is there is left alone.
-const BPF_NOEXIST: u64 = 1;
 /// Network namespaces that are named where several cannot be visited.
 const NAMED: usize = 4;
 
@@ -288,33 +287,6 @@ impl Programs {
         Ok(iterator)
     }
 
-    /// Takes slots back, and gives them out again.
-    fn recycle(&mut self, plan: &Plan) -> Result<(), ReadError> {
-        let slots = self.ebpf.map_mut(names::LISTENERS).ok_or(ReadError::NoMap(names::LISTENERS))?;
-        let mut slots = HashMap::<_, MapValue<ListenerKey>, u32>::try_from(slots)?;
-        for key in &plan.remove {
-            slots.remove(&MapValue(*key))?;
-        }
-        for (key, slot) in &plan.put_back {
-            // Where the listener has found another slot meanwhile, this one keeps what was counted in it, and is not used again.
-            let _ = slots.insert(MapValue(*key), slot, BPF_NOEXIST);
-        }
-        let totals = self.ebpf.map_mut(names::TOTALS).ok_or(ReadError::NoMap(names::TOTALS))?;
-        let mut totals = PerCpuArray::<_, MapValue<ListenerTotals>>::try_from(totals)?;
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        for (slot, _) in &plan.free {
-            totals.set(*slot, PerCpuValues::try_from(vec![MapValue(ListenerTotals::default()); cpus])?, 0)?;
-        }
-        for (clients, queue) in [(false, names::FREE_SERVER_SLOTS), (true, names::FREE_CLIENT_SLOTS)] {
-            let map = self.ebpf.map_mut(queue).ok_or(ReadError::NoMap(queue))?;
-            let mut map = Queue::<_, u32>::try_from(map)?;
-            for (slot, _) in plan.free.iter().filter(|(_, client)| *client == clients) {
-                map.push(slot, 0)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Network namespaces in which a sweep has something to find.
     fn namespaces_to_sweep(&mut self, connections: &BTreeMap<u32, u64>) -> Result<Which, ReadError> {
         // Those whose listener found no slot of its own may be anywhere.
@@ -378,86 +350,6 @@ fn drain(
 
 fn open(program: &'static str, iterator: &Iterator) -> Result<File, ReadError> {
     iterator.open().map_err(|error| ReadError::Iterator { program, reason: error.to_string() })
-}
-
-/// Takes a record off the front of bytes; `None` where it is not whole.
-type Split<T> = fn(&[u8]) -> Option<(T, &[u8])>;
-
-/// A pass that is read a page at a time. It holds one namespace open for as long as its sockets take to be read, which is the
-/// exception to what is said in `namespaces`.
-#[derive(Debug)]
-pub(super) struct Pages {
-    current: Records,
-    /// Those to visit after it.
-    namespaces: Vec<u32>,
-}
-
-/// The records of one pass.
-#[derive(Debug)]
-struct Records {
-    file: File,
-    buffer: Vec<u8>,
-    /// Bytes of a record that is not whole yet.
-    kept: usize,
-}
-
-impl Records {
-    fn new(file: File) -> Self {
-        // The kernel hands out at most 32 KiB a read and never splits a record across two.
-        Self { file, buffer: vec![0u8; 32 << 10], kept: 0 }
-    }
-
-    /// Visits records until there are `number`, and what was read with them; whether there may be others behind them. `None`
-    /// stands for what is between two reads, and at the end: no record is at hand then.
-    fn page<T>(
-        &mut self,
-        number: usize,
-        split: Split<T>,
-        step: &mut dyn FnMut(Option<&T>),
-    ) -> io::Result<bool> {
-        let mut visited = 0;
-        while visited < number {
-            let read = match self.file.read(&mut self.buffer[self.kept..]) {
-                Ok(0) => {
-                    step(None);
-                    return Ok(false);
-                }
-                Ok(read) => read,
-                // A million sockets went by without output; the iterator goes on where it stopped.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
-                {
-                    0
-                }
-                Err(error) => return Err(error),
-            };
-            let filled = self.kept + read;
-            let mut rest = &self.buffer[..filled];
-            while let Some((record, after)) = split(rest) {
-                step(Some(&record));
-                visited += 1;
-                rest = after;
-            }
-            self.kept = rest.len();
-            self.buffer.copy_within(filled - self.kept..filled, 0);
-            step(None);
-        }
-        Ok(true)
-    }
-}
-
-/// Reads all records of one pass.
-fn records<T>(file: File, split: Split<T>, step: &mut dyn FnMut(Option<&T>)) -> io::Result<()> {
-    Records::new(file).page(usize::MAX, split, step).map(drop)
-}
-
-impl SweepRecord {
-    fn observation(&self) -> Observation<'_> {
-        match self {
-            SweepRecord::Tracked(socket) => Observation::Socket(socket),
-            SweepRecord::Candidate(candidate) => Observation::Candidate(candidate),
-        }
-    }
 }
 
 /// One entry for each reason, however many namespaces it keeps the sweep out of.

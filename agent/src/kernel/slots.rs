@@ -4,10 +4,18 @@
 //! listener has had no connection for a while. A program may have looked the slot up a moment before its key was removed; so
 //! the slot is looked at again at the next reading, and given back to its listener where something was counted meanwhile.
 
-use std::collections::HashMap as Map;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agent_ebpf::abi::{CLIENT_SLOTS, LISTENER_SLOTS, ListenerKey, ListenerTotals, Role};
+use agent_ebpf::abi::{CLIENT_SLOTS, LISTENER_SLOTS, ListenerKey, ListenerTotals, Role, names};
+use aya::maps::{HashMap, PerCpuArray, PerCpuValues, Queue};
+
+use super::load::Programs;
+use super::read::ReadError;
+use super::record::MapValue;
+
+/// `BPF_NOEXIST` of linux/bpf.h: an element that is there is left alone.
+const BPF_NOEXIST: u64 = 1;
 
 /// A listener without a connection for so long may be forgotten ...
 const IDLE: Duration = Duration::from_secs(10);
@@ -36,7 +44,7 @@ pub(super) struct Plan {
 /// Which listeners are idle, and which slots are on their way back.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    idle_since: Map<ListenerKey, (Instant, u64)>,
+    idle_since: BTreeMap<ListenerKey, (Instant, u64)>,
     retired: Vec<Retired>,
 }
 
@@ -83,6 +91,35 @@ impl Slots {
         }
         self.idle_since.retain(|key, _| listeners.iter().any(|(known, ..)| known == key));
         plan
+    }
+}
+
+impl Programs {
+    /// Takes slots back, and gives them out again.
+    pub(super) fn recycle(&mut self, plan: &Plan) -> Result<(), ReadError> {
+        let slots = self.ebpf.map_mut(names::LISTENERS).ok_or(ReadError::NoMap(names::LISTENERS))?;
+        let mut slots = HashMap::<_, MapValue<ListenerKey>, u32>::try_from(slots)?;
+        for key in &plan.remove {
+            slots.remove(&MapValue(*key))?;
+        }
+        for (key, slot) in &plan.put_back {
+            // Where the listener has found another slot meanwhile, this one keeps what was counted in it, and is not used again.
+            let _ = slots.insert(MapValue(*key), slot, BPF_NOEXIST);
+        }
+        let totals = self.ebpf.map_mut(names::TOTALS).ok_or(ReadError::NoMap(names::TOTALS))?;
+        let mut totals = PerCpuArray::<_, MapValue<ListenerTotals>>::try_from(totals)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        for (slot, _) in &plan.free {
+            totals.set(*slot, PerCpuValues::try_from(vec![MapValue(ListenerTotals::default()); cpus])?, 0)?;
+        }
+        for (clients, queue) in [(false, names::FREE_SERVER_SLOTS), (true, names::FREE_CLIENT_SLOTS)] {
+            let map = self.ebpf.map_mut(queue).ok_or(ReadError::NoMap(queue))?;
+            let mut map = Queue::<_, u32>::try_from(map)?;
+            for (slot, _) in plan.free.iter().filter(|(_, client)| *client == clients) {
+                map.push(slot, 0)?;
+            }
+        }
+        Ok(())
     }
 }
 
