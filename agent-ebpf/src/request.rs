@@ -121,6 +121,9 @@ impl HeadSearch {
     }
 }
 
+/// Longest request head that is read to its end.
+pub const LONGEST: u32 = 64 << 10;
+
 /// Stretches of the longest kept head.
 pub const STRETCHES: u32 = (REQUEST_BYTES / STRETCH) as u32;
 

@@ -209,6 +209,14 @@ impl UpgradeRequest {
     pub const ENDED_LATE: u32 = 8;
     /// Such a piece was the first that came: the beginning is still missing.
     pub const HEADLESS: u32 = 16;
+    /// It came in: only what goes out can answer it.
+    pub const INBOUND: u32 = 32;
+
+    /// Whether a packet in this direction may answer it.
+    #[inline(always)]
+    pub const fn is_answered_by(&self, inbound: bool) -> bool {
+        (self.flags & Self::INBOUND != 0) != inbound
+    }
 
     /// Where frames begin, if that is known. `edge` is where TCP stands when the answer goes out.
     #[inline(always)]

@@ -4,12 +4,13 @@ use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use agent_ebpf::abi::{Connection, Direction, SocketHeader, Stat, event, stage};
+use agent_ebpf::abi::{Connection, Direction, Parse, SocketHeader, Stat, event, stage};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
+use super::kernel::OFF_RCV_NXT;
 use super::maps::{self, EVENTS, TOTALS};
 use super::{holes, kernel, parked, receive};
 
@@ -56,8 +57,9 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
             end_wait(&mut (*connection).received, addr_of_mut!((*totals).stalled_ns), now);
             // A header that was not completed will not be any more.
             let (received, sent) = (addr_of_mut!((*totals).received), addr_of_mut!((*totals).nested));
-            abandon(&mut (*connection).received, addr_of_mut!((*received).counters.unparsed_bytes));
-            abandon(&mut (*connection).sent, addr_of_mut!((*sent).counters.unparsed_bytes));
+            let unseen = unseen(tcp, &(*connection).received);
+            abandon(&mut (*connection).received, unseen, addr_of_mut!((*received).counters.unparsed_bytes));
+            abandon(&mut (*connection).sent, 0, addr_of_mut!((*sent).counters.unparsed_bytes));
         }
         parked::discard(connection);
         holes::release(&mut (*connection).received, (*connection).cookie);
@@ -73,14 +75,31 @@ fn headroom_destroy(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Counts the bytes of a header that is still being put together, so that every byte of the stream is in one sum.
+/// Bytes that TCP has from the peer and no packet program saw. A FIN takes a sequence number as well, so one is none.
 #[inline(always)]
-unsafe fn abandon(direction: &mut Direction, unparsed: *mut u64) {
-    let held = u64::from(direction.held);
+unsafe fn unseen(tcp: *const c_void, received: &Direction) -> u32 {
+    // SAFETY: the caller's TCP socket.
+    let rcv_nxt: u32 = unsafe { kernel::member(tcp, &OFF_RCV_NXT) };
+    let behind = rcv_nxt.wrapping_sub(received.next_seq) as i32;
+    if behind > 1 { behind as u32 - 1 } else { 0 }
+}
+
+/// Counts the bytes of a header that is still being put together, and those that were never seen, so that every byte of the
+/// stream is in one sum.
+#[inline(always)]
+unsafe fn abandon(direction: &mut Direction, unseen: u32, unparsed: *mut u64) {
+    let bytes = u64::from(direction.held) + u64::from(unseen);
+    if bytes == 0 {
+        return;
+    }
     direction.held = 0;
-    direction.counters.unparsed_bytes += held;
+    direction.next_seq = direction.next_seq.wrapping_add(unseen);
+    direction.counters.unparsed_bytes += bytes;
+    if direction.parse < Parse::Unsynced as u8 {
+        direction.parse = Parse::Unsynced as u8;
+    }
     // SAFETY: a count in a map value, which a packet program may be adding to.
-    unsafe { AtomicU64::from_ptr(unparsed) }.fetch_add(held, Ordering::Relaxed);
+    unsafe { AtomicU64::from_ptr(unparsed) }.fetch_add(bytes, Ordering::Relaxed);
 }
 
 /// A wait for a lost segment that ends with the connection.

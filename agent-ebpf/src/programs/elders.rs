@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use agent_ebpf::abi::{Parse, Role};
 use agent_ebpf::candidate::{Candidate, HEADERS, Judgement, Observation, Side};
 use agent_ebpf::handshake::STATUS_LINE;
-use agent_ebpf::opening::opening;
+use agent_ebpf::opening::{Opening, opening};
 use agent_ebpf::reorder::before;
 use agent_ebpf::tracker::{self, Payload as _};
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
@@ -79,25 +79,24 @@ fn is_refused(sk: *mut c_void, side: *const Side, segment: &Segment) -> bool {
     }
 }
 
-/// Whether the packet is to be looked at as that of any connection: it begins an HTTP request, and nothing that counts as a
-/// frame was seen yet, so the upgrade is still to come. Apart from [`observe`], whose many ends the verifier would follow on from here.
+/// Whether the packet is to be looked at as that of any connection: it begins like a request or a 101, and nothing that counts as a
+/// frame was seen yet, so the upgrade may still come. The candidate stays one until it does: anybody may have such bytes sent in
+/// the middle of a message.
 #[inline(never)]
-pub(super) fn gives_way(
-    skb: *mut __sk_buff,
-    sk: *mut c_void,
-    candidate: *const Candidate,
-    segment: &Segment,
-) -> bool {
+pub(super) fn may_upgrade(skb: *mut __sk_buff, candidate: *const Candidate, segment: &Segment) -> bool {
     const LEN: u32 = STATUS_LINE.len() as u32;
     let mut start = [0u8; 16];
     // SAFETY: as for `observe`.
     unsafe {
-        segment.len >= LEN
-            && (*candidate).is_open()
-            && Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
-            && opening(&start, LEN).is_request()
-            && maps::drop_candidate(sk, candidate)
+        if segment.len < LEN
+            || !(*candidate).is_open()
+            || !Bytes::<KernelClock>::of(skb, segment).load(0, &mut start, LEN)
+        {
+            return false;
+        }
     }
+    let opening = opening(&start, LEN);
+    opening.is_request() || matches!(opening, Opening::Upgrade)
 }
 
 /// One header, as `bpf_loop` wants it: 0 goes on, 1 stops.

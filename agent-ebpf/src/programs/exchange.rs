@@ -14,8 +14,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use agent_ebpf::abi::{
     EXCHANGE_SLOTS, Exchange, Opened, REQUEST_BYTES, RESPONSE_BYTES, Stat, UpgradeRequest,
 };
-use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use agent_ebpf::reorder::before;
+use agent_ebpf::request::LONGEST;
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_tcp_sock};
 
 use super::maps::{self, EXCHANGES};
 use super::packet::EGRESS;
@@ -146,9 +148,12 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
             is_headless = (*exchange).request_state.flags & UpgradeRequest::HEADLESS != 0;
             let ended = (*exchange).request_state.flags & UpgradeRequest::ENDED != 0;
             let ahead = (*exchange).next_seq.wrapping_sub(segment.seq) as i32;
-            let is_new = begins && (*exchange).request_state.start_seq != segment.seq;
-            if !(ended && piece & piece::OPENS != 0) && ahead < segment.len as i32 && (ahead == 0 || !is_new)
-            {
+            let start = (*exchange).request_state.start_seq;
+            let is_new = begins && start != segment.seq;
+            // Another connection may have the same ports and addresses, in another network namespace.
+            let is_near = segment.seq.wrapping_sub(start) < LONGEST || ahead == 0;
+            let is_more = is_near && ahead < segment.len as i32 && (ahead == 0 || !is_new);
+            if is_more && !(ended && piece & piece::OPENS != 0) {
                 begins = false;
                 known = if is_headless { -1 } else { ahead };
             } else if !is_new {
@@ -156,10 +161,10 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
                 release(exchange, tag);
                 return null_mut();
             }
-        } else if begins || piece & piece::ENDS != 0 {
+        } else if begins || (piece & piece::ENDS != 0 && is_early::<IN>(sk, segment)) {
             exchange = claim_new(index);
             if !exchange.is_null() && !begins {
-                let flags = UpgradeRequest::HEADLESS;
+                let flags = UpgradeRequest::HEADLESS | direction::<IN>();
                 (*exchange).request_state = UpgradeRequest { start_seq: segment.seq, flags, ..NO_REQUEST };
                 (*exchange).next_seq = segment.seq;
                 (*exchange).opened = Opened { requested_ns: bpf_ktime_get_ns(), ..EMPTY };
@@ -176,6 +181,7 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
             let kept = UpgradeRequest::ENDED_LATE | UpgradeRequest::ASKS;
             let (flags, late_seq) =
                 if is_headless { (earlier.flags & kept, earlier.late_seq) } else { (0, 0) };
+            let flags = flags | direction::<IN>();
             (*exchange).request_state =
                 UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags, late_seq };
             (*exchange).next_seq = segment.seq;
@@ -190,6 +196,22 @@ fn add<const IN: bool>(skb: *mut __sk_buff, sk: *mut c_void, segment: &Segment, 
             append(skb, segment, exchange, known as u32);
         }
         exchange
+    }
+}
+
+/// The flag of a request in this direction.
+#[inline(always)]
+const fn direction<const IN: bool>() -> u32 {
+    if IN { UpgradeRequest::INBOUND } else { 0 }
+}
+
+/// Whether a segment from the peer lies beyond a hole.
+#[inline(always)]
+unsafe fn is_early<const IN: bool>(sk: *mut c_void, segment: &Segment) -> bool {
+    // SAFETY: the context's socket; the pointer is null-checked.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk.cast::<bpf_sock>());
+        IN && !tcp.is_null() && before((*tcp).rcv_nxt, segment.seq)
     }
 }
 
@@ -261,7 +283,7 @@ unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange
     }
 }
 
-/// Whether a request on this socket asked for a WebSocket, so that a 101 in this packet is an answer. One that the table alone
+/// Whether a request on this socket asked for a WebSocket, so that a 101 in this packet, which goes the other way, is an answer. One that the table alone
 /// knows is noted in the socket's storage, where the rest of the handshake looks for it.
 #[inline(never)]
 pub(super) fn was_requested<const IN: bool>(sk: *mut c_void, segment: &Segment) -> bool {
@@ -269,7 +291,7 @@ pub(super) fn was_requested<const IN: bool>(sk: *mut c_void, segment: &Segment) 
     unsafe {
         let noted = maps::request(sk);
         if !noted.is_null() {
-            return (*noted).flags & UpgradeRequest::ASKS != 0;
+            return (*noted).flags & UpgradeRequest::ASKS != 0 && (*noted).is_answered_by(IN);
         }
         let (index, tag) = place::<IN>(segment, true);
         let exchange = claim_own((index, tag));
@@ -278,7 +300,7 @@ pub(super) fn was_requested<const IN: bool>(sk: *mut c_void, segment: &Segment) 
         }
         let state = (*exchange).request_state;
         release(exchange, tag);
-        state.flags & UpgradeRequest::ASKS != 0 && maps::note_request(sk, state)
+        state.flags & UpgradeRequest::ASKS != 0 && state.is_answered_by(IN) && maps::note_request(sk, state)
     }
 }
 

@@ -57,7 +57,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
         if connection.is_null() {
             // Here and not in `discover`: a call chain has 512 bytes of stack.
             let candidate = maps::candidate(sk);
-            if !candidate.is_null() && !elders::gives_way(skb, sk, candidate, &segment) {
+            if !candidate.is_null() && !elders::may_upgrade(skb, candidate, &segment) {
                 let finding = elders::observe::<IN>(skb, sk, candidate, &segment);
                 if finding != elders::NOTHING {
                     elders::adopt::<IN>(skb, sk, candidate, &segment, finding);
@@ -116,7 +116,7 @@ fn discover<const IN: bool>(sk: *mut c_void, segment: &Segment, seen: u32) -> *m
     match flows::kind(seen) {
         flows::UPGRADE => return upgrade::begin::<IN>(sk, segment),
         flows::RESPONSE => refuse::refuse::<IN>(sk, segment, flows::status(seen)),
-        flows::CLIENT_HELLO => upgrade::client_hello(sk, segment),
+        flows::CLIENT_HELLO => upgrade::client_hello::<IN>(sk, segment),
         flows::SERVER_HELLO => return upgrade::server_hello::<IN>(sk, segment),
         _ => {}
     }

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 
 use agent_ebpf::abi::{Exchange, UpgradeRequest};
-use agent_ebpf::request::{EMPTY_LINE, HeadSearch, STRETCH, STRETCHES, may_ask, stretch};
+use agent_ebpf::request::{EMPTY_LINE, HeadSearch, LONGEST, STRETCH, STRETCHES, may_ask, stretch};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 
@@ -39,6 +39,13 @@ pub(super) extern "C" fn headroom_examine(
         (*exchange).tail = tail;
         let mut flags = (*exchange).request_state.flags;
         if flags & UpgradeRequest::ENDED != 0 {
+            return 0;
+        }
+        if total > LONGEST {
+            // Whatever it is, it is not read any further; one that asks goes on without an end.
+            if flags & UpgradeRequest::ASKS == 0 {
+                (*exchange).request_state.flags = flags | UpgradeRequest::ENDED;
+            }
             return 0;
         }
         let mut words = Words { exchange, len: kept, found: 0 };

@@ -36,7 +36,7 @@ fn unasked<const IN: bool>(sk: *mut c_void) {
     maps::count(Stat::UnaskedUpgrades);
     // SAFETY: the context's socket.
     unsafe {
-        if IN == EGRESS && maps::is_connection(sk) {
+        if IN == EGRESS && maps::is_connection(sk) && maps::candidate(sk).is_null() {
             maps::add_candidate(sk);
         }
     }
@@ -246,8 +246,8 @@ pub(super) const ELDER: u8 = 3;
 
 /// A client begins TLS on a port that was named.
 #[inline(always)]
-pub(super) fn client_hello(sk: *mut c_void, segment: &Segment) {
-    let flags = UpgradeRequest::CLIENT_HELLO;
+pub(super) fn client_hello<const IN: bool>(sk: *mut c_void, segment: &Segment) {
+    let flags = UpgradeRequest::CLIENT_HELLO | if IN { UpgradeRequest::INBOUND } else { 0 };
     let state = UpgradeRequest { start_seq: segment.seq, frames_seq: 0, flags, late_seq: 0 };
     // SAFETY: the context's socket.
     unsafe { maps::note_request(sk, state) };
@@ -259,7 +259,10 @@ pub(super) fn server_hello<const IN: bool>(sk: *mut c_void, segment: &Segment) -
     // SAFETY: the context's socket; storage values live during the program.
     unsafe {
         let request = maps::request(sk);
-        if request.is_null() || (*request).flags & UpgradeRequest::CLIENT_HELLO == 0 {
+        if request.is_null()
+            || (*request).flags & UpgradeRequest::CLIENT_HELLO == 0
+            || !(*request).is_answered_by(IN)
+        {
             unasked::<IN>(sk);
             return null_mut();
         }

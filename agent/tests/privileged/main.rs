@@ -87,6 +87,11 @@ const TESTS: &[runner::Test] = &[
         "strangers::many_destinations_leave_servers_their_rows",
         strangers::many_destinations_leave_servers_their_rows,
     ),
+    ("strangers::nobody_answers_his_own_request", strangers::nobody_answers_his_own_request),
+    (
+        "strangers::a_message_that_looks_like_a_handshake_hides_no_older_connection",
+        strangers::a_message_that_looks_like_a_handshake_hides_no_older_connection,
+    ),
     ("sinks::a_late_reader_learns_of_everything", sinks::a_late_reader_learns_of_everything),
     ("sinks::a_rotated_file_is_opened_anew", sinks::a_rotated_file_is_opened_anew),
     ("stream::the_stream_is_whole", stream::the_stream_is_whole),

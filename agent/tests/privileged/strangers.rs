@@ -240,3 +240,67 @@ pub(crate) fn many_destinations_leave_servers_their_rows() -> anyhow::Result<()>
     }
     Ok(())
 }
+
+/// A request and its answer go opposite ways.
+pub(crate) fn nobody_answers_his_own_request() -> anyhow::Result<()> {
+    let sink = Sink::start()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut agent = Watch::attach(&[], &[])?;
+    let mut stranger = TcpStream::connect(sink.address)?;
+    stranger.set_nodelay(true)?;
+    for bytes in [websocket::request_head("/", "stranger", "").as_bytes(), websocket::response().as_bytes()] {
+        stranger.write_all(bytes)?;
+    }
+    for _ in 0..20 {
+        stranger.write_all(&websocket::frame(0x81, b"to nobody", None))?;
+    }
+    // The first byte of an answer, from the wrong side: the server's own must be seen all the same.
+    let mut client = websocket::request(address)?;
+    client.set_nodelay(true)?;
+    let (mut server, _) = listener.accept()?;
+    server.set_read_timeout(Some(SOON))?;
+    websocket::head(&mut server)?;
+    client.write_all(b"H")?;
+    server.read_exact(&mut [0])?;
+    server.write_all(websocket::response().as_bytes())?;
+    websocket::opened(&mut client)?;
+    agent.settle()?;
+    let at = |address: SocketAddr| format!(":{}", address.port());
+    let touches = |one: &Connection, end: &str| one.local.ends_with(end) || one.remote.ends_with(end);
+    let fooled: Vec<&Connection> =
+        agent.latest.values().filter(|one| touches(one, &at(sink.address))).collect();
+    ensure!(fooled.is_empty(), "{fooled:?}");
+    let seen = agent.latest.values().filter(|one| touches(one, &at(address)));
+    ensure!(seen.clone().count() == 2, "hidden: {:?}", seen.collect::<Vec<_>>());
+    Ok(())
+}
+
+/// What a chat member says is sent to others, in packets that may begin like anything.
+pub(crate) fn a_message_that_looks_like_a_handshake_hides_no_older_connection() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (mut server, mut client) = websocket::pair(&listener)?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let port = listener.local_addr()?.port();
+    let mut agent = Watch::attach(&[port], &[])?;
+    for text in [websocket::request_head("/", "stranger", ""), websocket::response()] {
+        let frame = websocket::frame(0x81, text.as_bytes(), None);
+        let (header, payload) = frame.split_at(frame.len() - text.len());
+        for piece in [header, payload] {
+            server.write_all(piece)?;
+            client.read_exact(&mut vec![0; piece.len()])?;
+        }
+    }
+    for number in 0..12u8 {
+        let key = [number, number ^ 0x5a, 0x91, number.wrapping_mul(29)];
+        client.write_all(&websocket::frame(0x82, &vec![number; 20 + usize::from(number)], Some(key)))?;
+        server.read_exact(&mut vec![0; 26 + usize::from(number)])?;
+        server.write_all(&websocket::frame(0x81, &vec![b'x'; 5 + usize::from(number)], None))?;
+        client.read_exact(&mut vec![0; 7 + usize::from(number)])?;
+    }
+    agent.settle()?;
+    ensure!(agent.opened.is_empty(), "forged: {:?}", agent.opened);
+    ensure!(agent.adopted.len() == 2, "{} adopted", agent.adopted.len());
+    Ok(())
+}
