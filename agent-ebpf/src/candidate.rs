@@ -66,8 +66,8 @@ pub struct Candidate {
     /// 1 once a program has taken it upon itself to end this candidate: of two CPUs that decide at the same moment, one in
     /// each direction, one goes on. `bpf_sk_storage_delete` may tell both that they succeeded.
     pub claimed: u32,
-    /// Keeps the size a multiple of 8 without padding.
-    pub reserved: u32,
+    /// Directions in which a packet began like an HTTP request: 1 from the peer, 2 to the peer.
+    pub requests: u32,
 }
 
 /// What is known of a candidate.

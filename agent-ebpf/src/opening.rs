@@ -23,14 +23,6 @@ pub enum Opening {
     Else,
 }
 
-impl Opening {
-    /// It is a request of HTTP/1.x, or what a proxy puts before one.
-    #[inline(always)]
-    pub const fn is_request(self) -> bool {
-        matches!(self, Opening::Get | Opening::Request | Opening::Proxy)
-    }
-}
-
 const fn word(text: &[u8; 4]) -> u32 {
     u32::from_be_bytes(*text)
 }

@@ -79,13 +79,19 @@ fn is_refused(sk: *mut c_void, side: *const Side, segment: &Segment) -> bool {
     }
 }
 
-/// Whether the packet is to be looked at as that of any connection: it begins like a request or a 101, and nothing that counts as a
+/// Whether the packet is to be looked at as that of any connection: it begins like an HTTP message, and nothing that counts as a
 /// frame was seen yet, so the upgrade may still come. The candidate stays one until it does: anybody may have such bytes sent in
-/// the middle of a message.
+/// the middle of a message. Only a request and its response, which go opposite ways, show that it is HTTP.
 #[inline(never)]
-pub(super) fn may_upgrade(skb: *mut __sk_buff, candidate: *const Candidate, segment: &Segment) -> bool {
+pub(super) fn may_upgrade<const IN: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut c_void,
+    candidate: *mut Candidate,
+    segment: &Segment,
+) -> bool {
     const LEN: u32 = STATUS_LINE.len() as u32;
     let mut start = [0u8; 16];
+    let (this, other) = if IN { (1, 2) } else { (2, 1) };
     // SAFETY: as for `observe`.
     unsafe {
         if segment.len < LEN
@@ -94,9 +100,16 @@ pub(super) fn may_upgrade(skb: *mut __sk_buff, candidate: *const Candidate, segm
         {
             return false;
         }
+        match opening(&start, LEN) {
+            Opening::Upgrade => true,
+            Opening::Get | Opening::Request | Opening::Proxy => {
+                (*candidate).requests |= this;
+                true
+            }
+            Opening::Response(_) => (*candidate).requests & other != 0 && maps::drop_candidate(sk, candidate),
+            _ => false,
+        }
     }
-    let opening = opening(&start, LEN);
-    opening.is_request() || matches!(opening, Opening::Upgrade)
 }
 
 /// One header, as `bpf_loop` wants it: 0 goes on, 1 stops.

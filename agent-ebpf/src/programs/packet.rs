@@ -57,7 +57,7 @@ fn packet<const IN: bool>(skb: *mut __sk_buff) {
         if connection.is_null() {
             // Here and not in `discover`: a call chain has 512 bytes of stack.
             let candidate = maps::candidate(sk);
-            if !candidate.is_null() && !elders::may_upgrade(skb, candidate, &segment) {
+            if !candidate.is_null() && !elders::may_upgrade::<IN>(skb, sk, candidate, &segment) {
                 let finding = elders::observe::<IN>(skb, sk, candidate, &segment);
                 if finding != elders::NOTHING {
                     elders::adopt::<IN>(skb, sk, candidate, &segment, finding);
