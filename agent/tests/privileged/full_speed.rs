@@ -265,9 +265,16 @@ fn drain(mut stream: &TcpStream, frames: Frames) -> anyhow::Result<()> {
 
 /// Every frame of every connection was seen once, at both ends.
 pub(crate) fn exact(closed: &[Connection], told: &[Told], losses: &Losses) -> anyhow::Result<()> {
-    let find = |local: SocketAddr, remote: SocketAddr| {
-        let ends = (local.to_string(), remote.to_string());
-        closed.iter().find(|connection| (&connection.local, &connection.remote) == (&ends.0, &ends.1))
+    // More than one where a port was used again: in the order of their opening, as they were told.
+    let mut found: BTreeMap<(String, String), Vec<&Connection>> = BTreeMap::new();
+    for connection in closed {
+        found.entry((connection.local.clone(), connection.remote.clone())).or_default().push(connection);
+    }
+    for same in found.values_mut() {
+        same.sort_by_key(|connection| std::cmp::Reverse(connection.opened));
+    }
+    let mut find = |local: SocketAddr, remote: SocketAddr| {
+        found.get_mut(&(local.to_string(), remote.to_string()))?.pop()
     };
     let mut wrong = Vec::new();
     for each in told {
