@@ -261,11 +261,11 @@ fn settle<const IN: bool>(sk: *mut c_void, segment: &Segment, exchange: *mut Exc
     }
 }
 
-/// Appends what there is room for, behind the first `known` bytes of the segment. Behind the end of a request are frames of a client that did not wait for its answer: of
-/// them is noted only how far they go.
+/// Appends what there is room for, behind the first `known` bytes of the segment. Behind the end of a request are frames of
+/// a client that did not wait for its answer: of them is noted only how far they go.
 #[inline(always)]
 unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange, known: u32) {
-    // SAFETY: as for `begin`; the array is twice as long as what is kept.
+    // SAFETY: as for `add`; the array is twice as long as what is kept.
     unsafe {
         let kept = u32::from((*exchange).opened.request_len);
         let room = (REQUEST_BYTES as u32).saturating_sub(kept);
@@ -283,8 +283,8 @@ unsafe fn append(skb: *mut __sk_buff, segment: &Segment, exchange: *mut Exchange
     }
 }
 
-/// Whether a request on this socket asked for a WebSocket, so that a 101 in this packet, which goes the other way, is an answer. One that the table alone
-/// knows is noted in the socket's storage, where the rest of the handshake looks for it.
+/// Whether a request on this socket asked for a WebSocket, so that a 101 in this packet, which goes the other way, is an
+/// answer. One that the table alone knows is noted in the socket's storage, where the rest of the handshake looks for it.
 #[inline(never)]
 pub(super) fn was_requested<const IN: bool>(sk: *mut c_void, segment: &Segment) -> bool {
     // SAFETY: the context's socket; storage values live as long as the program runs.
@@ -315,7 +315,7 @@ pub(super) fn finish<const IN: bool>(
     head_len: u16,
 ) -> *mut Exchange {
     let (index, tag) = place::<IN>(segment, true);
-    // SAFETY: as for `begin`.
+    // SAFETY: as for `add`.
     unsafe {
         let mut exchange = claim_own((index, tag));
         if exchange.is_null() || (*exchange).request_state.start_seq != request.start_seq {
@@ -345,7 +345,7 @@ pub(super) fn finish<const IN: bool>(
 #[inline(always)]
 pub(super) fn none<const IN: bool>(segment: &Segment) -> *mut Exchange {
     let (index, _) = place::<IN>(segment, true);
-    // SAFETY: as for `begin`.
+    // SAFETY: as for `add`.
     unsafe {
         let exchange = claim_new(index);
         if !exchange.is_null() {
@@ -360,7 +360,7 @@ pub(super) fn none<const IN: bool>(segment: &Segment) -> *mut Exchange {
 #[inline(always)]
 pub(super) fn answered<const IN: bool>(sk: *mut c_void, segment: &Segment) -> u32 {
     let (index, tag) = place::<IN>(segment, true);
-    // SAFETY: as for `begin`; `sk` is the context's socket.
+    // SAFETY: as for `add`; `sk` is the context's socket.
     unsafe {
         let exchange = claim_own((index, tag));
         if exchange.is_null() {
